@@ -1,1 +1,17 @@
-//! x
+//! The trade in types, and every judgement.
+//!
+//! Facts in, judgement out: what a backup promised ([`witness`]), what a restore was found to hold, what differs and
+//! under which code ([`finding`]), how far a copy has been proven ([`verdict`]), what was signed ([`receipt`]).
+//!
+//! This crate never waits, never touches a disk, a network, the clock, the environment or a source of randomness:
+//! whatever it needs arrives as an argument, so that every judgement can be recomputed from receipts alone.
+
+pub mod check;
+pub mod finding;
+pub mod id;
+pub mod objective;
+pub mod secret;
+pub mod service;
+pub mod source;
+pub mod verdict;
+pub mod witness;

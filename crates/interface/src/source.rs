@@ -1,0 +1,150 @@
+//! The door to something that holds state: probe it, capture it, restore it, measure what came back.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use seaworthy_model::check::UserCheck;
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::verdict::CheckReport;
+use seaworthy_model::witness::Witness;
+use serde::{Deserialize, Serialize};
+
+use crate::copy::{CopyReader, CopyWriter, Written};
+use crate::cx::Cx;
+use crate::error::DriverError;
+use crate::sandbox::Sandbox;
+
+/// What a source says of itself without being read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFacts {
+    /// For people: `PostgreSQL 15.18, database shop, 1.5 GB, 41 tables`.
+    pub summary: String,
+    /// Identity of what holds the state (a cluster's system identifier, a file's device and inode): two sources with
+    /// the same one are the same.
+    pub identity: String,
+    /// Bytes that a restore needs, estimated.
+    pub size_bytes: u64,
+    /// What stands in the way of a backup or of a drill here, and what the source itself has wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// What a capture has put into the copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// The instant that the copy brings the source back to.
+    pub point: Timestamp,
+    /// The truth at that instant.
+    pub witness: Witness,
+    /// What is incomplete or wrong with the source; scope, torn files, invalid indexes.
+    pub findings: Vec<Finding>,
+    /// Whether everything in the declared scope is in the copy; if not, the run is INCOMPLETE (exit 3).
+    pub is_complete: bool,
+    /// Bytes that a restore needs.
+    pub size_bytes: u64,
+    /// Time spent on the witness beyond what the copy itself took, for people and receipts.
+    pub witness_took: std::time::Duration,
+}
+
+/// A damage made on purpose in a scratch restore: the control line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// What was done to what; no row values.
+    pub description: String,
+    /// Codes of which at least one must now be found.
+    pub expected: Vec<FindingCode>,
+}
+
+/// A source restored into a sandbox, with its engine running.
+#[async_trait]
+pub trait Restored: fmt::Debug + Send + Sync {
+    /// For people: `PostgreSQL 15.18 on a Unix socket`.
+    fn summary(&self) -> String;
+
+    /// What went wrong while restoring without ending it, e.g. messages of `pg_restore`.
+    fn findings(&self) -> Vec<Finding>;
+
+    /// The scratch engine's own identity, which must not be that of the source; `None` where there is no engine.
+    fn engine_identity(&self) -> Option<String>;
+
+    /// Takes the witness again, of what was restored, by the same code as in [`Source::capture`].
+    async fn witness(&self, cx: &Cx, expected: &Witness) -> Result<Witness, DriverError>;
+
+    /// The newest instant found inside the data, where the data carry one.
+    async fn newest(&self, cx: &Cx) -> Result<Option<Timestamp>, DriverError>;
+
+    /// Answers one question of the user's.
+    async fn answer(&self, cx: &Cx, check: &UserCheck, point: Timestamp) -> Result<CheckReport, DriverError>;
+
+    /// Writes, reads back and undoes something the way an application would; passes when the restore can be used.
+    async fn write_probe(&self, cx: &Cx) -> Result<CheckReport, DriverError>;
+
+    /// Damages the restore in a way chosen by `seed`. The restore is worthless afterwards.
+    async fn damage(&self, cx: &Cx, expected: &Witness, seed: u64) -> Result<Damage, DriverError>;
+
+    /// Stops the engine.
+    async fn close(self: Box<Self>, cx: &Cx) -> Result<(), DriverError>;
+}
+
+/// A new place for people to restore to; never a live one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewTarget {
+    /// A directory that does not exist or is empty.
+    Directory(PathBuf),
+    /// A database that does not exist, on a server reached with the source's own settings or those given.
+    Database {
+        /// Host or socket directory; the source's own where omitted.
+        host: Option<String>,
+        /// Port; the source's own where omitted.
+        port: Option<u16>,
+        /// Role; the source's own where omitted.
+        user: Option<String>,
+        /// Name of the database to be made.
+        database: String,
+        /// Only these tables, `schema.table`; everything where empty.
+        tables: Vec<String>,
+    },
+}
+
+/// What a restore for people has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// What was written.
+    pub written: Written,
+    /// For people, with the next command.
+    pub summary: String,
+    /// What a person must know before using it.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing holding state. Never written to by any method here.
+#[async_trait]
+pub trait Source: fmt::Debug + Send + Sync {
+    /// Asks what it is, and what would stand in the way. Reads nothing large; at most ten seconds.
+    async fn probe(&self, cx: &Cx) -> Result<SourceFacts, DriverError>;
+
+    /// Puts its state, as of one instant, into `to`, and takes the witness in the same snapshot.
+    ///
+    /// `Err` means that the copy must not be committed. After cancellation nothing of the source is held.
+    async fn capture(&self, cx: &Cx, to: Arc<dyn CopyWriter>) -> Result<Captured, DriverError>;
+
+    /// Restores a copy into an empty sandbox, with the real engine of the recorded version, and starts it.
+    async fn restore(
+        &self,
+        cx: &Cx,
+        witness: &Witness,
+        from: Arc<dyn CopyReader>,
+        into: Arc<dyn Sandbox>,
+    ) -> Result<Box<dyn Restored>, DriverError>;
+
+    /// Restores a copy to a new place for people. Refuses a place that holds anything.
+    async fn deliver(
+        &self,
+        cx: &Cx,
+        witness: &Witness,
+        from: Arc<dyn CopyReader>,
+        to: &NewTarget,
+    ) -> Result<Delivered, DriverError>;
+}

@@ -1,0 +1,67 @@
+//! Checks that a user declares beside those derived from the witness.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::id::CheckName;
+
+/// One question of the user's to a restored source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserCheck {
+    /// Its name; part of the receipt.
+    pub name: CheckName,
+    /// What is asked.
+    pub question: Question,
+    /// How long it may take before it is inconclusive.
+    pub timeout: SignedDuration,
+}
+
+/// What a user may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Question {
+    /// A query that returns one row with one column, which must be true (or equal `expect` as text).
+    Sql {
+        /// Database it runs in; the source's own where omitted.
+        database: Option<String>,
+        /// The query, run read-only.
+        query: String,
+        /// The expected text; `true` where omitted.
+        expect: Option<String>,
+    },
+    /// A table with at least this many rows.
+    MinimumRows {
+        /// `schema.table`, or `table`.
+        table: String,
+        /// Fewest rows that are plausible.
+        rows: u64,
+    },
+    /// The newest value of a time column, not older than this before the recovery point.
+    Freshness {
+        /// `schema.table`, or `table`.
+        table: String,
+        /// A column of a date or time type.
+        column: String,
+        /// Largest distance between the newest value and the recovery point.
+        within: SignedDuration,
+    },
+    /// The revision that a schema migration tool has recorded.
+    Migration {
+        /// `alembic`, `sqlx`, `flyway`, `diesel`, `django`, `rails`.
+        tool: String,
+        /// The revision that must be the newest one.
+        revision: String,
+    },
+    /// A program run inside the sandbox, without a shell; exit status 0 passes.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+    /// A request to a service started inside the sandbox.
+    Http {
+        /// Address on the sandbox's own loopback.
+        url: String,
+        /// Expected status.
+        status: u16,
+    },
+}

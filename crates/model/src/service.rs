@@ -1,0 +1,135 @@
+//! The inventory: what we promised to be able to bring back. Cannot be built wrong; see `config`.
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::check::UserCheck;
+use crate::id::{RepositoryName, ServiceName, SourceName, TierName};
+use crate::objective::RecoveryObjective;
+use crate::secret::SecretRef;
+use crate::source::SourceSpec;
+
+/// Everything that the configuration promises, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Services in the order of the file.
+    pub services: Vec<Service>,
+    /// Repositories by name.
+    pub repositories: BTreeMap<RepositoryName, RepositorySpec>,
+    /// Tiers by name: `critical`, `standard`, `low` and the user's own.
+    pub tiers: BTreeMap<TierName, RecoveryObjective>,
+}
+
+impl Inventory {
+    /// The service of this name.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.services.iter().find(|service| &service.name == name)
+    }
+}
+
+/// Something the business would miss.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// Who is asked.
+    pub owner: String,
+    /// Its tier.
+    pub tier: TierName,
+    /// The promise: the tier's, or its own.
+    pub objective: RecoveryObjective,
+    /// Why the promise is what it is.
+    pub rationale: Option<String>,
+    /// Services that must be back before this one.
+    pub depends_on: Vec<ServiceName>,
+    /// What holds its state.
+    pub sources: Vec<ServiceSource>,
+    /// Repositories that receive its copies; the first is the primary.
+    pub repositories: Vec<RepositoryName>,
+    /// When it is captured, as written (`cron` in a time zone); checked, not yet acted upon.
+    pub schedule: Option<ScheduleSpec>,
+    /// What is kept, as written; checked, not yet acted upon.
+    pub retention: Option<RetentionSpec>,
+    /// When its newest copy counts as stale.
+    pub stale_after: SignedDuration,
+    /// How it is drilled.
+    pub drill: DrillPolicy,
+    /// Whether this is the single source of truth for its data.
+    pub ssot: bool,
+}
+
+/// One source of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSource {
+    /// Its name within the service.
+    pub name: SourceName,
+    /// What it is.
+    pub spec: SourceSpec,
+    /// Questions asked of a restore beside those of the witness.
+    pub checks: Vec<UserCheck>,
+}
+
+/// Where copies live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositorySpec {
+    /// Its name.
+    pub name: RepositoryName,
+    /// A path, or the URL of an object store.
+    pub location: String,
+    /// Where its password is to be had.
+    pub password: SecretRef,
+    /// `disk`, `object-store`, `tape`, `nas`.
+    pub medium: String,
+    /// The place one disaster can reach at once.
+    pub site: String,
+    /// The provider's region.
+    pub region: Option<String>,
+    /// The account whose loss loses this copy.
+    pub account: Option<String>,
+}
+
+/// When something is due: a cron expression in a named time zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleSpec {
+    /// Five fields; `MON#1`, `L` and `W` are understood.
+    pub cron: String,
+    /// IANA name of the zone. Mandatory: a schedule without one runs at another hour after a move.
+    pub zone: String,
+}
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RetentionSpec {
+    /// Newest copies kept whatever their age.
+    pub last: Option<u32>,
+    /// Days of which the first good copy is kept.
+    pub daily: Option<u32>,
+    /// ISO weeks of which the first good copy is kept.
+    pub weekly: Option<u32>,
+    /// Months of which the first good copy is kept.
+    pub monthly: Option<u32>,
+    /// Years of which the first good copy is kept.
+    pub yearly: Option<u32>,
+    /// Everything younger than this is kept.
+    pub within: Option<SignedDuration>,
+    /// Nothing expires.
+    pub forever: bool,
+}
+
+/// How a service is drilled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillPolicy {
+    /// When drills are due.
+    pub schedule: Option<ScheduleSpec>,
+    /// Age at which a proof no longer counts.
+    pub proof_valid: SignedDuration,
+    /// Window from which a random point is drawn.
+    pub random_within: SignedDuration,
+    /// Deadline of a drill as a multiple of the RTO, so that a miss is measured; in percent, 300 is three times.
+    pub deadline_percent: u32,
+    /// Deadline where no RTO applies.
+    pub deadline: SignedDuration,
+}

@@ -1,0 +1,91 @@
+//! What holds state, and how it is reached. Parsed once; a spec that exists is usable.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::secret::SecretRef;
+
+/// One thing holding state, as the configuration describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum SourceSpec {
+    /// A PostgreSQL database, captured logically.
+    Postgres(PostgresSpec),
+    /// A SQLite database file.
+    Sqlite(SqliteSpec),
+    /// Trees of files.
+    Files(FilesSpec),
+}
+
+impl SourceSpec {
+    /// The kind's word: `postgres`, `sqlite`, `files`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "postgres",
+            Self::Sqlite(_) => "sqlite",
+            Self::Files(_) => "files",
+        }
+    }
+}
+
+/// How a PostgreSQL database is reached and what of it is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresSpec {
+    /// Host name, address, or absolute directory of a Unix socket.
+    pub host: String,
+    /// Port; also the suffix of the socket's name.
+    pub port: u16,
+    /// Role that reads.
+    pub user: String,
+    /// Database; a name, never a connection string (no `=`, no `://`, no leading `-`).
+    pub database: String,
+    /// Where the password is to be had; none for peer or trust authentication.
+    pub password: Option<SecretRef>,
+    /// Whether TLS is required. Plain TCP is refused except to loopback.
+    pub tls: Tls,
+    /// Schemas left out on purpose; recorded in the witness as declared scope.
+    pub exclude_schemas: Vec<String>,
+    /// Tables left out on purpose, `schema.table`; recorded in the witness as declared scope.
+    pub exclude_tables: Vec<String>,
+    /// Longest wait for a table lock.
+    pub lock_timeout: SignedDuration,
+    /// Directory with the client's binaries; searched for where omitted.
+    pub bin_dir: Option<String>,
+    /// Whether an empty database is healthy.
+    pub may_be_empty: bool,
+}
+
+/// Transport security.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// Unix socket or loopback only.
+    LocalOnly,
+    /// Certificate and host name verified.
+    VerifyFull,
+}
+
+/// Where a SQLite database lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SqliteSpec {
+    /// Absolute path of the database file.
+    pub path: String,
+    /// Longest wait for a busy database.
+    pub busy_timeout: SignedDuration,
+    /// Whether a database without rows is healthy.
+    pub may_be_empty: bool,
+}
+
+/// Which trees of files are copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesSpec {
+    /// Absolute paths of the roots.
+    pub paths: Vec<String>,
+    /// Glob patterns left out on purpose, matched against the path below its root; recorded in the witness.
+    pub exclude: Vec<String>,
+    /// Whether to stay on each root's file system.
+    pub one_file_system: bool,
+    /// Whether an empty tree is healthy.
+    pub may_be_empty: bool,
+}
