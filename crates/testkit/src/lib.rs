@@ -1,1 +1,6 @@
-//! Placeholder.
+//! Development only: real copies on a disk, real directories as sandboxes, generators, faults.
+//!
+//! Nothing here is linked into the product.
+
+pub mod copy;
+pub mod sandbox;

@@ -1,0 +1,1 @@
+//! Bridges the store and the doors.
