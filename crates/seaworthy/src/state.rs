@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use seaworthy_model::config::Settings;
 use seaworthy_model::signature::{PublicKey, SigningKey};
 use zeroize::Zeroizing;
 
-use crate::cli::args::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::secrets::file_exposure;
@@ -27,16 +27,13 @@ fn uid() -> u32 {
 }
 
 impl State {
-    /// The directories that the flags, the environment and the XDG rules name. Makes nothing.
-    pub(crate) fn locate(global: &Global) -> Outcome<Self> {
-        let directory = match &global.state_dir {
-            Some(directory) => absolute(directory)?,
+    /// The directories that the settings and the XDG rules name. Makes nothing.
+    pub(crate) fn locate(settings: &Settings) -> Outcome<Self> {
+        let directory = match &settings.state_dir {
+            Some(directory) => PathBuf::from(directory),
             None => default_directory()?,
         };
-        let scratch = match &global.scratch_dir {
-            Some(directory) => absolute(directory)?,
-            None => PathBuf::from(format!("/var/tmp/seaworthy-{}", uid())),
-        };
+        let scratch = settings.scratch_dir.as_ref().map_or_else(|| PathBuf::from(format!("/var/tmp/seaworthy-{}", uid())), PathBuf::from);
         Ok(Self { directory, scratch })
     }
 

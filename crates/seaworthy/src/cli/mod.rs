@@ -56,7 +56,6 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Completions(arguments) => help::completions(face, arguments),
         Verb::Man(arguments) => help::man(face, arguments),
         Verb::Help(arguments) => help::run(face, arguments),
-        Verb::SandboxInit => Err(Failure::new(Exit::Usage, "`__sandbox-init` is started by sandboxes only")),
     }
 }
 
