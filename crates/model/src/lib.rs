@@ -7,6 +7,7 @@
 //! whatever it needs arrives as an argument, so that every judgement can be recomputed from receipts alone.
 
 pub mod check;
+pub mod config;
 pub mod finding;
 pub mod id;
 pub mod objective;
