@@ -9,6 +9,7 @@
 pub mod canonical;
 pub mod check;
 pub mod example;
+pub mod config;
 pub mod finding;
 pub mod id;
 pub mod ledger;
