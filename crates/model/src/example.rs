@@ -8,7 +8,8 @@ use crate::id::{CopyId, Digest, RepositoryId, RepositoryName, RunId, ServiceName
 use crate::objective::Objective;
 use crate::receipt::{
     Abandoned, ActKind, Backup, Control, Drill, Due, Engine, KeyChange, Measured, Observed, Outcome, Phase,
-    RecoveryPointMeasured, RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool, Verify,
+    RecoveryPointMeasured, RepositoryRef, Restore, Seed, Selection, Sizes, SourceRef, Teardown, Tool,
+    VerifiedCopy, Verify,
 };
 use crate::signature::{PublicKey, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict};
@@ -282,21 +283,35 @@ pub fn restore(about: &About, due: Option<u64>, of: &Backup, backup: Option<u64>
     }
 }
 
-/// A verification of the whole repository that found these copies intact.
+/// A verification of the whole repository that found these backups' copies intact, or all of them damaged.
 #[must_use]
-pub fn verify(about: &About, intact: Vec<CopyId>) -> Verify {
+pub fn verify(about: &About, of: &[(&Backup, Option<u64>)], intact: bool) -> Verify {
     Verify {
         run: about.run(ActKind::Verify),
         due: None,
         repository: repository(),
-        intact,
-        damaged: Vec::new(),
+        copies: of
+            .iter()
+            .filter_map(|(backup, sequence)| {
+                Some(VerifiedCopy {
+                    copy: backup.copy.clone()?,
+                    of: Some(SourceRef { service: backup.service.clone(), source: backup.source.clone() }),
+                    backup: *sequence,
+                    point: backup.point?,
+                    intact,
+                })
+            })
+            .collect(),
         read_percent: 100,
         read_bytes: 12_000_000,
         started: about.started,
         finished: about.after(60),
         outcome: Outcome::Complete,
-        findings: Vec::new(),
+        findings: if intact {
+            Vec::new()
+        } else {
+            vec![Finding::new(FindingCode::ObjectDamaged, "pack 5e5e5e5e", "its SHA-256 is not its name")]
+        },
         executor: "drill@db-3".to_owned(),
     }
 }

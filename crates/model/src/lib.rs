@@ -6,6 +6,7 @@
 //! This crate never waits, never touches a disk, a network, the clock, the environment or a source of randomness:
 //! whatever it needs arrives as an argument, so that every judgement can be recomputed from receipts alone.
 
+pub mod assess;
 pub mod canonical;
 pub mod check;
 pub mod example;
@@ -14,6 +15,7 @@ pub mod finding;
 pub mod id;
 pub mod ledger;
 pub mod objective;
+pub mod point;
 pub mod receipt;
 pub mod secret;
 pub mod service;

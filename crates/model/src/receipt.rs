@@ -11,7 +11,7 @@
 //! A receipt holds names, digests, counts, times and findings; never a row's value, never a secret. Spans of time are
 //! whole milliseconds of a monotonic clock (`…_ms`); instants are UTC.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -536,6 +536,30 @@ pub struct Restore {
     pub executor: String,
 }
 
+/// A copy of which every byte was read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedCopy {
+    /// The copy.
+    pub copy: CopyId,
+    /// Service and source; `None` for a copy that somebody else made.
+    pub of: Option<SourceRef>,
+    /// Sequence of the receipt of the backup that made it.
+    pub backup: Option<u64>,
+    /// The instant that it brings the source back to.
+    pub point: Timestamp,
+    /// Whether every byte is authentic.
+    pub intact: bool,
+}
+
+/// A source of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SourceRef {
+    /// Service.
+    pub service: ServiceName,
+    /// Source.
+    pub source: SourceName,
+}
+
 /// A repository whose bytes were read back and authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verify {
@@ -545,10 +569,8 @@ pub struct Verify {
     pub due: Option<u64>,
     /// The repository.
     pub repository: RepositoryRef,
-    /// Copies of which every byte was read back and is authentic.
-    pub intact: Vec<CopyId>,
-    /// Copies that are damaged.
-    pub damaged: Vec<CopyId>,
+    /// Copies that were looked at whole. Each says whose it is, so that damage is not forgotten with another receipt.
+    pub copies: Vec<VerifiedCopy>,
     /// Share of the stored bytes that was read, in percent; 0 where only the structure was.
     pub read_percent: u32,
     /// Bytes read.
@@ -630,6 +652,36 @@ impl Act {
         }
     }
 
+    /// Every source that it says something about.
+    #[must_use]
+    pub fn concerns(&self) -> BTreeSet<SourceRef> {
+        match self {
+            Self::Verify(act) => act.copies.iter().filter_map(|copy| copy.of.clone()).collect(),
+            Self::Due(_)
+            | Self::Backup(_)
+            | Self::Drill(_)
+            | Self::Restore(_)
+            | Self::Abandoned(_)
+            | Self::KeyChange(_) => self
+                .about()
+                .map(|(service, source)| SourceRef { service: service.clone(), source: source.clone() })
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// The copies that it says something about, beyond having stored them.
+    #[must_use]
+    pub fn judges(&self) -> Vec<(&RepositoryId, &CopyId)> {
+        match self {
+            Self::Drill(act) => vec![(&act.repository.id, &act.copy)],
+            Self::Verify(act) => act.copies.iter().map(|copy| (&act.repository.id, &copy.copy)).collect(),
+            Self::Due(_) | Self::Backup(_) | Self::Restore(_) | Self::Abandoned(_) | Self::KeyChange(_) => {
+                Vec::new()
+            }
+        }
+    }
+
     /// The service and source it is about; `None` for what concerns a whole repository or the ledger.
     #[must_use]
     pub fn about(&self) -> Option<(&ServiceName, &SourceName)> {
@@ -685,7 +737,7 @@ impl Act {
                 subjects.extend(act.witness.as_ref().map(witness));
             }
             Self::Restore(act) => subjects.push(copy(&act.copy)),
-            Self::Verify(act) => subjects.extend(act.intact.iter().chain(&act.damaged).map(copy)),
+            Self::Verify(act) => subjects.extend(act.copies.iter().map(|one| copy(&one.copy))),
             Self::Due(_) | Self::Abandoned(_) | Self::KeyChange(_) => {}
         }
         if subjects.is_empty() {

@@ -43,7 +43,7 @@ fn written_today() -> (String, SigningKey) {
     add(Act::Backup(Box::new(example::failed_backup(&about(4), None))), 4, &first);
     add(Act::Drill(Box::new(example::failed_drill(&about(5), None, &backup, Some(stored)))), 5, &first);
     add(Act::Restore(Box::new(example::restore(&about(6), None, &backup, Some(stored)))), 6, &first);
-    add(Act::Verify(Box::new(example::verify(&about(7), backup.copy.iter().cloned().collect()))), 7, &first);
+    add(Act::Verify(Box::new(example::verify(&about(7), &[(&backup, Some(stored))], true))), 7, &first);
     let slot = add(Act::Due(example::due(&about(8), ActKind::Drill)), 8, &first);
     add(Act::Abandoned(example::abandoned(&about(8), Some(slot))), 9, &first);
     add(Act::KeyChange(example::key_change(&second.public(), Some(&first.public()))), 10, &first);

@@ -262,7 +262,7 @@ fn signed_bytes_in_another_spelling_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_flipped_bit_of_any_payload_or_signature_is_found(at in any::<prop::sample::Index>(), bit in 0_u8..8, which in any::<prop::sample::Index>(), of_signature in any::<bool>()) {
