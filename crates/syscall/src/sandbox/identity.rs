@@ -134,6 +134,9 @@ impl Privileges {
         if self.no_new_privs != 1 {
             found.push("executing a program could give privileges".into());
         }
+        if self.seccomp != 2 {
+            found.push("no system call filter".into());
+        }
         found
     }
 }

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use rustix::fs::{CWD, Mode as FileMode, OFlags, ResolveFlags};
 use rustix::process::Signal;
 
-use super::{Failure, Order, Reply, Request, STATUS_FAILED, identity, probe, receive, send, view};
+use super::{Failure, Order, Reply, Request, STATUS_FAILED, filter, identity, probe, receive, send, view};
 
 /// The line to the caller: standard input, unbuffered, because two processes read it in turn.
 pub(super) fn line() -> io::Result<File> {
@@ -59,6 +59,7 @@ fn run(line: &mut File) -> Result<u8, Failure> {
     rustix::process::umask(FileMode::from_raw_mode(0o077));
     identity::limit(&order.limits)?;
     identity::become_unprivileged(&order)?;
+    filter::apply()?;
     verify(&order)?;
 
     let program = order.argv.first().filter(|program| Path::new(program).is_absolute());

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+mod filter;
 mod identity;
 mod init;
 mod keeper;

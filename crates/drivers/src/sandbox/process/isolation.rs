@@ -134,8 +134,9 @@ struct Baits {
 }
 
 impl Baits {
-    /// One stream and one datagram bait, two sockets, one file, two outside addresses, the process.
-    const ATTEMPTS_MIN: usize = 8;
+    /// One stream bait and two outside, one datagram bait and one outside, two sockets, a file, the two ways around
+    /// namespaces, the process. An IPv6 bait where the machine has IPv6 is one more.
+    const ATTEMPTS_MIN: usize = 11;
 
     fn lay(outer: PathBuf) -> io::Result<Self> {
         let name = outer.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -240,5 +241,83 @@ fn drain(mut one: impl FnMut() -> io::Result<()>) -> io::Result<usize> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seaworthy_syscall::sandbox::probe::{Attempt, Network, Privileges, report};
+
+    use super::*;
+
+    fn isolated() -> Report {
+        let refused =
+            |number| Attempt { what: format!("attempt {number}"), outcome: Outcome::Refused("no".into()) };
+        Report {
+            attempts: (0..Baits::ATTEMPTS_MIN).map(refused).collect(),
+            network: Network { interfaces: Vec::new(), routes: Vec::new() },
+            privileges: Privileges {
+                uids: vec![7; 4],
+                gids: vec![8; 4],
+                groups: Vec::new(),
+                capabilities: vec![0; 5],
+                no_new_privs: 1,
+                seccomp: 2,
+            },
+            descriptors: 0,
+            environment: Vec::new(),
+            limits: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_single_hole_is_seen() {
+        assert_eq!(holes(&isolated(), Mode::Root, 7, 8), Vec::<String>::new());
+        let damages: [fn(&mut Report); 14] = [
+            |report| report.attempts[3].outcome = Outcome::Reached,
+            |report| report.attempts[0].outcome = Outcome::Unanswered("timed out".into()),
+            |report| drop(report.attempts.pop()),
+            |report| report.network.interfaces.push("eth0".into()),
+            |report| report.network.routes.push("default".into()),
+            |report| report.privileges.uids[1] = 0,
+            |report| report.privileges.gids[3] = 0,
+            |report| report.privileges.uids.clear(),
+            |report| report.privileges.groups.push(4),
+            |report| report.privileges.capabilities[3] = 1,
+            |report| report.privileges.no_new_privs = 0,
+            |report| report.privileges.seccomp = 0,
+            |report| report.descriptors = 1,
+            |report| report.environment.push("AWS_SECRET_ACCESS_KEY".into()),
+        ];
+        for (number, damage) in damages.iter().enumerate() {
+            let mut report = isolated();
+            damage(&mut report);
+            assert_eq!(holes(&report, Mode::Root, 7, 8).len(), 1, "damage {number}");
+        }
+    }
+
+    #[test]
+    fn a_probe_that_runs_outside_is_not_taken_for_isolated() {
+        let directory = tempfile::tempdir().unwrap();
+        let baits = Baits::lay(directory.path().to_owned()).unwrap();
+        let targets = baits.targets().unwrap();
+        let found = holes(&report(&targets).unwrap(), Mode::Root, 65534, 65534).join("\n");
+        for target in targets.tcp.iter().take(targets.tcp.len() - 2) {
+            assert!(found.contains(&format!("tcp {target}: reached")), "{found}");
+        }
+        for hole in [
+            "udp 127.0.0.1",
+            "abstract unix socket",
+            "bait.sock: reached",
+            "bait: reached",
+            "the caller",
+            "inherited",
+        ] {
+            assert!(found.contains(hole), "{hole} not in {found}");
+        }
+        // And the baits noticed, whatever the probe says.
+        let visitors = baits.gather().unwrap();
+        assert!(visitors.len() >= 4, "{visitors:?}");
+        assert!(visitors.iter().all(|visitor| visitor.contains("3 times")), "{visitors:?}");
     }
 }
