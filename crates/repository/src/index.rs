@@ -244,6 +244,14 @@ impl Index {
         self.find(kind, id).is_some()
     }
 
+    pub(crate) fn pack_count(&self) -> usize {
+        self.packs.len()
+    }
+
+    pub(crate) fn pack(&self, number: usize) -> Id {
+        self.packs[number]
+    }
+
     /// How many blobs, counting copies.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -30,8 +30,11 @@ mod json;
 mod local;
 mod lock;
 mod names;
+mod packer;
 mod printable;
+mod read;
 mod repository;
+mod session;
 mod store;
 
 pub use chunker::Cuts;
@@ -42,7 +45,12 @@ pub use json::Base64;
 pub use key::KdfParams;
 pub use local::LocalStore;
 pub use lock::{Lock, LockHolder, LockKind};
+pub use read::{FileReader, SnapshotEntry};
 pub use repository::{InitOptions, KeySummary, OpenOptions, Repository};
+pub use session::{
+    Committed, FileMeta, FileWriter, Incomplete, IncompleteReason, ParentUse, Piece, Session, SessionOptions,
+    SnapshotPath, StoredFile,
+};
 pub use snapshot::{Snapshot, SnapshotSummary};
 pub use store::{FileKind, Listed, Store, open_store};
 pub use time::Time;

@@ -221,6 +221,11 @@ impl Packer {
                 .map_err(|e| RepositoryError::damaged(Object::Pack, "being written", e))?;
             if read != blobs {
                 return Err(RepositoryError::damaged(Object::Pack, "being written", "its header reads back differently"));
+                return Err(RepositoryError::damaged(
+                    Object::Pack,
+                    "being written",
+                    "its header reads back differently",
+                ));
             }
         }
         let Some(queue) = locked(&self.queue).clone() else {

@@ -149,6 +149,11 @@ impl Repository {
             if node.kind == NodeKind::Dir {
                 if stack.len() >= DEPTH_MAX {
                     return Err(RepositoryError::inconsistent(Object::Tree, start, "it is nested too deeply"));
+                    return Err(RepositoryError::inconsistent(
+                        Object::Tree,
+                        start,
+                        "it is nested too deeply",
+                    ));
                 }
                 let subtree = node.subtree.ok_or_else(|| {
                     RepositoryError::inconsistent(Object::Tree, start, "a directory in it has no tree")
@@ -224,6 +229,12 @@ impl Repository {
 
     /// A file as a stream, prefetched by a few threads; every byte is verified before it comes out.
     pub fn open_file(&self, snapshot: &SnapshotId, path: &SnapshotPath, control: &Control) -> Result<FileReader> {
+    pub fn open_file(
+        &self,
+        snapshot: &SnapshotId,
+        path: &SnapshotPath,
+        control: &Control,
+    ) -> Result<FileReader> {
         let node = self.node(snapshot, path, control)?;
         self.open_node(&node, control)
     }
@@ -235,6 +246,12 @@ impl Repository {
         }
         let index = self.index(control)?;
         FileReader::start(Arc::clone(&self.inner), index, node.content.as_deref().unwrap_or_default(), control.clone())
+        FileReader::start(
+            Arc::clone(&self.inner),
+            index,
+            node.content.as_deref().unwrap_or_default(),
+            control.clone(),
+        )
     }
 }
 
@@ -438,6 +455,8 @@ impl Shared {
         let mut content = Vec::with_capacity(pieces.values().map(Vec::len).sum());
         for i in 0..places.len() {
             let piece = pieces.remove(&i).ok_or_else(|| RepositoryError::refused("a piece was not decoded"))?;
+            let piece =
+                pieces.remove(&i).ok_or_else(|| RepositoryError::refused("a piece was not decoded"))?;
             content.extend_from_slice(&piece);
         }
         Ok(content)

@@ -423,18 +423,9 @@ impl Inner {
         codec: &mut Codec,
         control: &Control,
     ) -> Result<Vec<Node>> {
-        if id.0 == *EMPTY_TREE && !index.has(BlobKind::Tree, id) {
-            return Err(RepositoryError::missing(Object::Tree, id));
-        }
         self.with_blob(index, BlobKind::Tree, id, codec, control, |plain| tree::decode(id, plain))?
     }
 }
-
-/// The id of the empty tree.
-pub(crate) const EMPTY_TREE: &[u8; 32] = &[
-    0xac, 0x08, 0xce, 0x34, 0xba, 0x4f, 0x81, 0x23, 0x61, 0x86, 0x61, 0xbe, 0xf2, 0x42, 0x5f, 0x70, 0x28,
-    0xff, 0xb9, 0xac, 0x74, 0x05, 0x78, 0xa3, 0xee, 0x88, 0x68, 0x4d, 0x25, 0x23, 0xfe, 0xe8,
-];
 
 /// Runs `work` over `items` on up to `threads` threads; results keep the order of the items; the first error wins.
 pub(crate) fn in_parallel<I: Sync, T: Send>(

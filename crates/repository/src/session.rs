@@ -468,6 +468,9 @@ impl SessionInner {
                 Virtual::Dir(_, children) => at = children,
                 Virtual::Leaf(_) => {
                     return Err(RepositoryError::refused(format!("{path} lies below something that is not a directory")));
+                    return Err(RepositoryError::refused(format!(
+                        "{path} lies below something that is not a directory"
+                    )));
                 }
             }
         }
@@ -690,6 +693,10 @@ pub struct FileWriter {
 impl std::fmt::Debug for FileWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FileWriter").field("path", &self.path).field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("FileWriter")
+            .field("path", &self.path)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -781,6 +788,8 @@ impl FileWriter {
                 let (bytes, lengths) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.lengths));
                 let session = &self.session;
                 let pieces = session.with_worker(|w| store_pieces(&session.packer, &mut w.codec, &bytes, &lengths))?;
+                let pieces =
+                    session.with_worker(|w| store_pieces(&session.packer, &mut w.codec, &bytes, &lengths))?;
                 self.batches = 1;
                 locked(&self.results.0).done.insert(0, pieces);
             } else {
@@ -803,6 +812,10 @@ impl FileWriter {
         let sum: u64 = pieces.iter().map(|(length, _)| u64::from(*length)).sum();
         if sum != self.size {
             return Err(RepositoryError::refused(format!("{} bytes were written, {sum} stored; this is a bug", self.size)));
+            return Err(RepositoryError::refused(format!(
+                "{} bytes were written, {sum} stored; this is a bug",
+                self.size
+            )));
         }
         let name = self.path.components().last().expect("checked when the file was begun");
         let mut node = self.meta.node(name, NodeKind::File, self.session.time);
