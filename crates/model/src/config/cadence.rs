@@ -37,7 +37,9 @@ pub(super) fn cadence(cron: &str) -> Result<Cadence, CronError> {
         .year(Year::Disallowed)
         .build()
         .parse(cron)
-        .map_err(|error| CronError::Field(lower_first(&error.to_string())))?;
+        .map_err(|error| {
+            CronError::Field(field_error(cron).unwrap_or_else(|| lower_first(&error.to_string())))
+        })?;
     let pattern = parsed.pattern;
     let minutes = pattern.minutes.values();
     let times: Vec<i64> = pattern
@@ -96,6 +98,25 @@ fn weekday(day: Date) -> Weekday {
         jiff::civil::Weekday::Saturday => Weekday::Saturday,
         jiff::civil::Weekday::Sunday => Weekday::Sunday,
     }
+}
+
+/// Which field is wrong, found by reading each alone.
+fn field_error(cron: &str) -> Option<String> {
+    const FIELDS: [(&str, &str); 5] = [
+        ("minute", "0 to 59"),
+        ("hour", "0 to 23"),
+        ("day of the month", "1 to 31, L, W"),
+        ("month", "1 to 12, JAN to DEC"),
+        ("day of the week", "0 to 7, SUN to SAT, MON#1, L"),
+    ];
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+    let fields: Vec<&str> = cron.split_whitespace().collect();
+    fields.iter().zip(FIELDS).enumerate().find_map(|(position, (written, (name, range)))| {
+        let mut alone = ["*"; 5];
+        *alone.get_mut(position)? = written;
+        let shown: String = written.chars().take(20).collect();
+        parser.parse(&alone.join(" ")).is_err().then(|| format!("`{shown}` is no {name} ({range})"))
+    })
 }
 
 fn lower_first(sentence: &str) -> String {

@@ -9,7 +9,10 @@ use super::diagnostic::{Draft, Place, Sink, quoted};
 use super::mask;
 use super::nearest::nearest;
 use super::schema::{known_keys, resolve, shared, type_word};
-use crate::secret::SecretRef;
+use crate::secret::{SecretRef, SecretRefError};
+
+pub(super) const SECRET_HINT: &str = "write where it is to be had: \"file:/absolute/path\", \"env:NAME\", \"cmd:program arg\", \
+    \"systemd:name\" or \"vault:path#field\"; who has seen this file has seen the secret, so change it";
 
 /// Checks the shape of a document, reports what is wrong, and leaves only what conforms.
 pub(super) fn conform(document: &mut Spanned<DeTable<'_>>, text: usize, sink: &mut Sink) {
@@ -115,7 +118,7 @@ fn value(value: &mut Spanned<DeValue<'_>>, schema: &Value, path: &Path, sink: &m
             let found = kind_of(found);
             let word = type_word(schema);
             let hint = match (wanted, word.as_str(), found) {
-                ("string", "duration" | "objective", "a whole number") => {
+                ("string", "duration" | "duration or `not-applicable`", "a whole number") => {
                     Some("a duration is text with a unit, e.g. \"90d\", \"24h\", \"1h 30m\"".to_owned())
                 }
                 ("array", _, "text") => Some("put it in brackets: [\"…\"]".to_owned()),
@@ -150,19 +153,20 @@ fn secret(value: &Spanned<DeValue<'_>>, path: &Path, sink: &mut Sink) -> bool {
     let error = match value.get_ref() {
         DeValue::String(text) => match SecretRef::try_from(text.to_string()) {
             Ok(_) => return true,
-            Err(error) => error.to_string(),
+            Err(SecretRefError::PlainText) => "stands here in plain text".to_owned(),
+            Err(error @ SecretRefError::Empty(_)) => format!("is no reference to a secret: {error}"),
         },
         DeValue::Integer(_)
         | DeValue::Float(_)
         | DeValue::Boolean(_)
         | DeValue::Datetime(_)
         | DeValue::Array(_)
-        | DeValue::Table(_) => "a secret is given by reference, as text".to_owned(),
+        | DeValue::Table(_) => "stands here in plain text".to_owned(),
     };
     sink.mask(place.clone());
-    Draft::error(place, format!("`{}` of {} is not a reference to a secret: {error}", path.last(), parent(path)))
+    Draft::error(place, format!("`{}` of {} {error}", path.last(), parent(path)))
         .label("not shown")
-        .hint("put the secret into a file of mode 600 and write \"file:/absolute/path\"; if this file was shared, change the secret")
+        .hint(SECRET_HINT)
         .report(sink);
     false
 }
@@ -243,7 +247,9 @@ fn table(
     for (key, entry) in entries.iter_mut() {
         let name = key.get_ref().to_string();
         if let Some(schema) = properties.get(&name).or(any) {
-            if !value(entry, schema, &path.below(&name), sink) {
+            let below = path.below(&name);
+            if !value(entry, schema, &below, sink) {
+                sink.refuse(below.keys.join("."));
                 refused.push(name.clone());
             }
             present.push(name);
@@ -257,7 +263,7 @@ fn table(
     }
     for key in node.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
     {
-        if !present.iter().any(|name| name == key) {
+        if !present.iter().any(|name| name == key) && !sink.has_refused(&path.below(key).keys.join(".")) {
             let example = properties
                 .get(key)
                 .and_then(|schema| schema.get("examples"))
@@ -304,6 +310,9 @@ fn unknown_key(
         .is_some_and(|schema| schema.get("x-kind").and_then(Value::as_str) == Some("secret"));
     if is_secret || mask::is_secret_name(name) {
         sink.mask(path.place(entry.span()));
+    }
+    if let Some(near) = near {
+        sink.refuse(path.below(near).keys.join("."));
     }
     let at_top = shared().get("properties").and_then(|top| top.get(name));
     let hint = match (near, at_top) {

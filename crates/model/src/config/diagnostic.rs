@@ -4,6 +4,7 @@
 //! a person pastes these messages into a ticket. Control characters of the file are shown as `·`, so that a
 //! configuration cannot drive the terminal of who reads about it.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 
@@ -173,6 +174,7 @@ pub(super) struct Place {
 pub(super) struct Sink {
     found: Diagnostics,
     line_starts: Vec<Vec<usize>>,
+    refused: BTreeSet<String>,
 }
 
 /// A diagnostic being written; reaches the sink with [`Draft::report`].
@@ -231,7 +233,8 @@ impl Draft {
 
 impl Sink {
     pub(super) fn new(texts: &[SourceText]) -> Self {
-        let mut sink = Self { found: Diagnostics::default(), line_starts: Vec::new() };
+        let mut sink =
+            Self { found: Diagnostics::default(), line_starts: Vec::new(), refused: BTreeSet::new() };
         for text in texts {
             sink.add_text(text.clone());
         }
@@ -253,8 +256,28 @@ impl Sink {
         self.found.masks.push((place.text, place.span));
     }
 
+    /// Remembers that the value of this dotted key was refused, so that its absence is not reported as well.
+    pub(super) fn refuse(&mut self, key: String) {
+        self.refused.insert(key);
+    }
+
+    /// Whether something was said about this key, or about one below it.
+    pub(super) fn has_refused(&self, key: &str) -> bool {
+        let is_below = |other: &String| {
+            other.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.refused.range(key.to_owned()..).take_while(|other| other.starts_with(key)).any(is_below)
+    }
+
     pub(super) fn has_errors(&self) -> bool {
         self.found.has_errors()
+    }
+
+    /// Whether a place touches something that is kept out of snippets.
+    pub(super) fn is_masked(&self, place: &Place) -> bool {
+        self.found.masks.iter().any(|(text, span)| {
+            *text == place.text && span.start <= place.span.end && place.span.start <= span.end
+        })
     }
 
     pub(super) fn name(&self, text: usize) -> &str {
@@ -279,10 +302,10 @@ impl Sink {
         let related = draft.related.into_iter().map(|(place, label)| self.locate(place, label)).collect();
         self.found.list.push(Diagnostic {
             severity: draft.severity,
-            message: draft.message,
+            message: clean(draft.message),
             place,
             related,
-            hint: draft.hint,
+            hint: draft.hint.map(clean),
         });
     }
 
@@ -303,7 +326,14 @@ impl Sink {
             .unwrap_or(0)
             .min(start);
         let column = text.get(line_start..start).map_or(0, |before| before.chars().count()) + 1;
-        Location { file: name.to_owned(), span: start..end, line, column, label, text: place.text }
+        Location {
+            file: name.to_owned(),
+            span: start..end,
+            line,
+            column,
+            label: clean(label),
+            text: place.text,
+        }
     }
 }
 
@@ -325,6 +355,15 @@ pub(super) fn quoted(text: &str) -> String {
         shown.push('…');
     }
     format!("`{shown}`")
+}
+
+/// No words of ours need a control character; what a user's text smuggles into them is shown as `·`.
+fn clean(text: String) -> String {
+    if text.chars().all(|character| visible(character) == character) {
+        text
+    } else {
+        text.chars().map(visible).collect()
+    }
 }
 
 fn visible(character: char) -> char {
@@ -382,9 +421,11 @@ fn render_one(out: &mut String, all: &Diagnostics, diagnostic: &Diagnostic, pain
     let word = paint.as_word(diagnostic.severity, diagnostic.severity.as_str());
     push(out, format_args!("{word}: {}\n", paint.with("1", &diagnostic.message)));
 
-    // Marks in the order of the file, the main one first among equals; one file after the other.
+    // The main mark's file first, and within a file from top to bottom.
     let mut marks: Vec<(&Location, bool)> = vec![(&diagnostic.place, true)];
     marks.extend(diagnostic.related.iter().map(|related| (related, false)));
+    marks
+        .sort_by_key(|(mark, _)| (mark.text != diagnostic.place.text, mark.text, mark.line, mark.span.start));
     let width = marks.iter().map(|(mark, _)| mark.line.to_string().len()).max().unwrap_or(1);
     let bar = paint.with("1;34", "|");
     let mut shown_file = None;
@@ -392,7 +433,12 @@ fn render_one(out: &mut String, all: &Diagnostics, diagnostic: &Diagnostic, pain
     for (mark, is_main) in marks {
         if shown_file != Some(mark.text) {
             let arrow = paint.with("1;34", if shown_file.is_none() { "-->" } else { ":::" });
-            push(out, format_args!("{:width$}{arrow} {}:{}:{}\n", "", mark.file, mark.line, mark.column));
+            // The file's line names the main mark, where an editor should jump to.
+            let target = if mark.text == diagnostic.place.text { &diagnostic.place } else { mark };
+            push(
+                out,
+                format_args!("{:width$}{arrow} {}:{}:{}\n", "", target.file, target.line, target.column),
+            );
             push(out, format_args!("{:width$} {bar}\n", ""));
             shown_file = Some(mark.text);
             shown_line = None;
@@ -402,7 +448,7 @@ fn render_one(out: &mut String, all: &Diagnostics, diagnostic: &Diagnostic, pain
         let Some(snippet) = Snippet::of(all, mark) else { continue };
         if shown_line != Some(mark.line) {
             let number = paint.with("1;34", &format!("{:>width$}", mark.line));
-            push(out, format_args!("{number} {bar} {}\n", snippet.line));
+            push(out, format_args!("{}\n", format!("{number} {bar} {}", snippet.line).trim_end()));
             shown_line = Some(mark.line);
         }
         let (sign, code) = match (is_main, diagnostic.severity) {

@@ -92,10 +92,13 @@ fn value_length(value: &str) -> usize {
 
 fn user_info(text: &str, from: usize) -> Option<Range<usize>> {
     let rest = text.get(from..)?;
-    let end = rest.find(|character: char| {
-        character.is_whitespace() || matches!(character, '/' | '"' | '\'' | '@' | '?' | '#')
-    })?;
-    let is_user_info = rest.get(end..)?.starts_with('@');
+    let end = rest
+        .find(|character: char| {
+            character.is_whitespace() || matches!(character, '/' | '"' | '\'' | '@' | '?' | '#')
+        })
+        .unwrap_or(rest.len());
+    // A file that ends here may have been cut off before its `@`.
+    let is_user_info = rest.get(end..)?.starts_with('@') || end == rest.len();
     let secret = from + rest.get(..end)?.find(':')? + 1;
     (is_user_info && secret < from + end).then_some(secret..from + end)
 }

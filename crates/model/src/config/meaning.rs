@@ -172,6 +172,12 @@ impl Judge<'_> {
         match T::try_from(text.to_owned()) {
             Ok(name) => Some(name),
             Err(error) => {
+                let error = match error {
+                    NameError::Character(character) if character.is_control() => {
+                        "a control character is not allowed in a name".to_owned()
+                    }
+                    other => other.to_string(),
+                };
                 let lowered: String = text
                     .to_lowercase()
                     .chars()
@@ -337,7 +343,10 @@ impl Judge<'_> {
                 }
                 draft.report(self.sink);
             }
-        } else if limited.is_empty() {
+        } else if limited.is_empty()
+            && !self.sink.has_refused(key)
+            && !self.sink.has_refused("defaults.retention")
+        {
             Draft::error(value.place(), "this retention keeps nothing")
                 .hint("say what is kept, e.g. { daily = 30, monthly = 12 }, or { forever = true }")
                 .report(self.sink);
@@ -464,7 +473,9 @@ pub(super) fn built_in_duration(text: &str) -> SignedDuration {
 fn with_grace(duration: SignedDuration) -> SignedDuration {
     // Whole minutes, so that the value reads well.
     let minutes = duration.as_secs() / 60;
-    SignedDuration::from_mins(minutes + minutes.div_euclid(12).max(1))
+    let late = minutes + minutes.div_euclid(12).max(1);
+    // Beyond four days, whole days.
+    SignedDuration::from_mins(if late > 4 * 1_440 { (late + 1_439) / 1_440 * 1_440 } else { late })
 }
 
 /// Turns documents whose shape is right into an inventory; what is wrong goes to the sink.
@@ -601,7 +612,8 @@ impl Judge<'_> {
             let mut read =
                 |what: &str, value: &Option<At<ObjectiveText>>, inherited: Option<Promise>| -> Promise {
                     let value = sited(table.text, value.as_ref());
-                    if value.is_none() && inherited.is_none() {
+                    let key_path = format!("tiers.{}.{what}", key.at.value);
+                    if value.is_none() && inherited.is_none() && !self.sink.has_refused(&key_path) {
                         Draft::error(key.place(), format!("tier {} has no `{what}`", quoted(&key.at.value)))
                             .hint(format!("add {what} = \"24h\", or {what} = \"not-applicable\""))
                             .report(self.sink);
@@ -821,6 +833,8 @@ impl Judge<'_> {
 
         let owner = layered(written.owner.as_ref(), text, defaults.owner.as_ref());
         match owner {
+            None if self.sink.has_refused(&format!("{prefix}.owner"))
+                || self.sink.has_refused("defaults.owner") => {}
             None => Draft::error(key.place(), format!("service {} has no owner", quoted(service)))
                 .hint("add owner = \"…\" here or in [defaults]: who is asked when a proof fails?")
                 .report(self.sink),
@@ -881,7 +895,10 @@ impl Judge<'_> {
         if has_sources && let Some(schedule) = &schedule {
             self.keeps_promise(service, &rpo, schedule);
         }
-        if !has_sources && let Objective::Within(bound) = rpo.objective {
+        if !has_sources
+            && !self.sink.has_refused(&format!("{prefix}.sources"))
+            && let Objective::Within(bound) = rpo.objective
+        {
             Draft::error(
                 key.place(),
                 format!("{} promises at most {} of loss but has nothing to back up", quoted(service), format_duration(bound)),
@@ -995,7 +1012,7 @@ impl Judge<'_> {
         let hint = match nearest(written, known.iter().copied()) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None if known.is_empty() => format!("there is no {what} yet"),
-            None => format!("there are {}", known.join(", ")),
+            None => format!("known: {}", known.join(", ")),
         };
         Draft::error(at.place(), format!("there is no {what} {}", quoted(written)))
             .hint(hint)
@@ -1090,7 +1107,7 @@ impl Judge<'_> {
                         quoted(value)
                     ),
                 )
-                .label("one disaster reaches them all")
+                .label(if one_site { "one disaster reaches them all" } else { "losing it loses them all" })
                 .with((*first_place).clone(), format!("at {}", quoted(value)))
                 .hint(format!("add a repository at another {what}"));
                 for (place, _) in rest {
@@ -1147,7 +1164,12 @@ impl Judge<'_> {
             })
             .collect();
         for (from, targets) in edges.iter().enumerate() {
+            let mut seen = Vec::new();
             for (to, place) in targets {
+                if seen.contains(to) {
+                    continue;
+                }
+                seen.push(*to);
                 self.feasible(&services[from], &services[*to], place);
             }
         }

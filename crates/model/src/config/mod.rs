@@ -201,6 +201,7 @@ fn syntax(
     errors: &[toml::de::Error],
     sink: &mut Sink,
 ) -> bool {
+    let mut headers = Vec::new();
     // 8: after the first broken line the rest of a file is often one echo of it.
     const MOST: usize = 8;
     let mut is_readable = true;
@@ -210,10 +211,21 @@ fn syntax(
         let place = Place { text: index, span: span.clone() };
         if error.message() == "duplicate key" {
             let key = text.get(span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
+            let header = header_before(text, span.start);
+            if header.as_ref().is_some_and(|header| header.contains(&span.start)) {
+                headers.extend(header.clone());
+            } else if header.as_ref().is_some_and(|header| headers.contains(header)) {
+                // Keys below a table that is there twice: the table has been reported.
+                continue;
+            }
             let mut draft = Draft::error(place, format!("{} is written twice", diagnostic::quoted(key)))
                 .label("here again")
                 .hint("keep one of them; which one would count is nobody's guess");
-            if let Some(first) = first_of(document, key, span.start) {
+            let first = header
+                .filter(|header| header.contains(&span.start))
+                .and_then(|header| same_line_before(text, &header))
+                .or_else(|| first_of(document, key, span.start));
+            if let Some(first) = first {
                 draft = draft.with(Place { text: index, span: first }, "first here");
             }
             draft.report(sink);
@@ -227,10 +239,19 @@ fn syntax(
         }
         lines.push(line);
         let is_at_end = text.get(span.start..).is_none_or(|rest| rest.trim().is_empty());
+        let whole_line = text.lines().nth(line - 1).unwrap_or_default().trim();
         let hint = if is_at_end {
             Some("the file ends in the middle of this: was it written completely?")
+        } else if ["<<<<<<<", "=======", ">>>>>>>"].iter().any(|mark| whole_line.starts_with(mark)) {
+            Some("a merge was left unfinished: choose one side and delete the marks")
+        } else if sink.is_masked(&place) {
+            Some(conform::SECRET_HINT)
         } else if error.message().contains("string values must be quoted") {
             Some("put the value in quotes")
+        } else if error.message().contains("basic string") || error.message().contains("literal string") {
+            Some("is the closing quote missing?")
+        } else if !whole_line.contains('=') && whole_line.contains(':') {
+            Some("this looks like YAML; in TOML it is: key = \"value\", below a [table]")
         } else {
             None
         };
@@ -239,6 +260,33 @@ fn syntax(
             .report(sink);
     }
     is_readable
+}
+
+/// The nearest line before `at`, or the one that it is on, that opens a table.
+fn header_before(text: &str, at: usize) -> Option<std::ops::Range<usize>> {
+    let line_end = text.get(at..)?.find('\n').map_or(text.len(), |end| at + end);
+    let mut start = 0;
+    let mut found = None;
+    for line in text.get(..line_end)?.split_inclusive('\n') {
+        if line.trim_start().starts_with('[') {
+            found = Some(start..start + line.trim_end().len());
+        }
+        start += line.len();
+    }
+    found
+}
+
+/// The first line before that says the same as this one.
+fn same_line_before(text: &str, line: &std::ops::Range<usize>) -> Option<std::ops::Range<usize>> {
+    let wanted = text.get(line.clone())?.trim();
+    let mut start = 0;
+    for other in text.get(..line.start)?.split_inclusive('\n') {
+        if other.trim() == wanted {
+            return Some(start..start + other.trim_end().len());
+        }
+        start += other.len();
+    }
+    None
 }
 
 /// The key of this name that stands nearest before `before`.

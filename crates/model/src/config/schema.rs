@@ -208,7 +208,7 @@ pub(super) fn type_word(property: &Value) -> String {
         return format!("`{only}`");
     }
     if let Some(kind) = text_of(property, "x-kind") {
-        return kind.to_owned();
+        return if kind == "objective" { "duration or `not-applicable`".to_owned() } else { kind.to_owned() };
     }
     let node = resolve(property);
     match text_of(node, "type") {
@@ -217,7 +217,7 @@ pub(super) fn type_word(property: &Value) -> String {
         Some("integer") => "whole number".to_owned(),
         Some("array") => match node.get("items").map(resolve) {
             Some(items) if items.get("x-kind").is_some() || items.get("type") == Some(&json!("string")) => {
-                format!("list of {}", type_word(items))
+                format!("list of {}s", type_word(items))
             }
             _ => "list of tables".to_owned(),
         },

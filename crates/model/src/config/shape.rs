@@ -250,7 +250,7 @@ pub(super) struct ScheduleTable {
     /// Five fields: minute, hour, day of month, month, day of week. `MON#1`, `L` and `W` are understood.
     #[schemars(required, extend("examples" = ["0 2 * * *"]))]
     pub(super) cron: Text,
-    /// IANA name of the time zone, e.g. `Europe/Amsterdam` or `UTC`.
+    /// IANA name of the time zone, such as `Europe/Amsterdam` or `UTC`.
     #[schemars(required, extend("examples" = ["Europe/Amsterdam"]))]
     pub(super) zone: Text,
 }
@@ -478,7 +478,7 @@ check_tables! {
     }
     /// A request to a service started inside the sandbox.
     HttpTable = "http" {
-        /// Address on the sandbox's own loopback, e.g. `http://127.0.0.1:8080/health`.
+        /// Address on the sandbox's own loopback, such as `http://127.0.0.1:8080/health`.
         #[schemars(required)]
         url: Text,
         /// Expected status.
