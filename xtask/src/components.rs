@@ -95,27 +95,9 @@ pub(crate) fn provide(root: &Path, install: bool) -> Found {
     found
 }
 
-/// The program, on PATH, where system administrators' programs are, or where Debian keeps its newest PostgreSQL.
+/// The program, where tests would find it.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = postgres_directories();
-    places.extend(env::split_paths(&path));
-    places.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
-    places.into_iter().map(|place| place.join(name)).find(|candidate| is_executable(candidate))
-}
-
-/// `/usr/lib/postgresql/*/bin`, newest major first. Before PATH, where Debian puts a wrapper that picks a version.
-fn postgres_directories() -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir("/usr/lib/postgresql") else { return Vec::new() };
-    let mut majors: Vec<u32> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    majors.sort_unstable_by(|a, b| b.cmp(a));
-    majors.into_iter().map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"))).collect()
-}
-
-fn is_executable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    seaworthy_testkit::components::program(name).ok()
 }
 
 /// "/usr/bin/restic: restic 0.14.0 compiled with ...".

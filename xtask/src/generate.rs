@@ -202,7 +202,7 @@ mod tests {
                 dependencies: Vec::new(),
             })
             .collect();
-        Metadata { packages, workspace_members: Vec::new() }
+        Metadata { packages, workspace_members: Vec::new(), target_directory: "target".into() }
     }
 
     #[test]

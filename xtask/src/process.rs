@@ -70,6 +70,21 @@ static ONE_RUN: Mutex<()> = Mutex::new(());
 ///
 /// An `Err` means that it could not be started or waited for.
 pub(crate) fn run(command: &mut Command, limit: Duration, echo: Echo) -> io::Result<Ran> {
+    run_and(command, limit, echo, Leftovers::Ended)
+}
+
+/// As [`run`], but what the program leaves running stays: for `pg_ctl start`. The caller stops it.
+pub(crate) fn run_keeping_servers(command: &mut Command, limit: Duration, echo: Echo) -> io::Result<Ran> {
+    run_and(command, limit, echo, Leftovers::Kept)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftovers {
+    Ended,
+    Kept,
+}
+
+fn run_and(command: &mut Command, limit: Duration, echo: Echo, leftovers: Leftovers) -> io::Result<Ran> {
     let _one = ONE_RUN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // Idempotent, and an old kernel that refuses it only loses the sight of detached servers.
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
@@ -127,7 +142,9 @@ pub(crate) fn run(command: &mut Command, limit: Duration, echo: Echo) -> io::Res
     }
     let elapsed = ended_at.unwrap_or_else(Instant::now).duration_since(started);
     let mut left_behind = Vec::new();
-    end_all(None, &mut left_behind);
+    if leftovers == Leftovers::Ended {
+        end_all(None, &mut left_behind);
+    }
     let status = match status {
         Some(status) => status,
         None => child.wait()?,

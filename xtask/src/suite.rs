@@ -51,6 +51,8 @@ struct Outcome {
     note: String,
 }
 
+/// What is off by default and tested nevertheless. The same for every step, so that nothing is built twice.
+const FEATURES: &str = "--features=seaworthy-testkit/sqlite";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Runs the suite; the exit code is 0 only when something ran and nothing failed.
@@ -123,7 +125,16 @@ fn steps(root: &Path) -> Result<Vec<Step>, Box<dyn std::error::Error>> {
     };
     let has_nextest = components::find("cargo-nextest").is_some();
     let tests = if has_nextest {
-        cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--status-level", "fail"])
+        cargo(&[
+            "nextest",
+            "run",
+            "--workspace",
+            FEATURES,
+            "--locked",
+            "--no-fail-fast",
+            "--status-level",
+            "fail",
+        ])
     } else {
         cargo(&[
             "test",
@@ -145,10 +156,10 @@ fn steps(root: &Path) -> Result<Vec<Step>, Box<dyn std::error::Error>> {
             "clippy",
             Kind::Check,
             20,
-            cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+            cargo(&["clippy", "--workspace", "--all-targets", FEATURES, "--locked", "--", "-D", "warnings"]),
         ),
         step("test", Kind::Tests, 28, tests),
-        step("doctest", Kind::MaybeTests, 10, cargo(&["test", "--workspace", "--locked", "--doc"])),
+        step("doctest", Kind::MaybeTests, 10, cargo(&["test", "--workspace", FEATURES, "--locked", "--doc"])),
     ];
     for (number, arguments) in readme::commands(&workspace::read(&root.join("README.md"))?).iter().enumerate()
     {

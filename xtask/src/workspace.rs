@@ -99,6 +99,9 @@ pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
     /// Ids of our own packages.
     pub(crate) workspace_members: Vec<String>,
+    /// Where builds go.
+    #[serde(default)]
+    pub(crate) target_directory: PathBuf,
 }
 
 /// One package.

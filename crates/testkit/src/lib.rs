@@ -2,5 +2,7 @@
 //!
 //! Nothing here is linked into the product.
 
+pub mod components;
 pub mod copy;
+pub mod estate;
 pub mod sandbox;

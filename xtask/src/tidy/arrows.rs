@@ -139,7 +139,10 @@ mod tests {
 
     fn problems(packages: Vec<Package>) -> Vec<String> {
         let workspace_members = packages.iter().map(|package| package.id.clone()).collect();
-        check(&Metadata { packages, workspace_members }).into_iter().map(|problem| problem.what).collect()
+        check(&Metadata { packages, workspace_members, target_directory: "target".into() })
+            .into_iter()
+            .map(|problem| problem.what)
+            .collect()
     }
 
     #[test]

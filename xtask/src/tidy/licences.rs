@@ -155,7 +155,15 @@ mod tests {
             source: source.map(str::to_owned),
             dependencies: Vec::new(),
         };
-        check(&policy(), &Metadata { packages: vec![package], workspace_members: Vec::new() }).len()
+        check(
+            &policy(),
+            &Metadata {
+                packages: vec![package],
+                workspace_members: Vec::new(),
+                target_directory: "target".into(),
+            },
+        )
+        .len()
     }
 
     const REGISTRY: Option<&str> = Some("registry+https://github.com/rust-lang/crates.io-index");
