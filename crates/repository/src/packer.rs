@@ -220,7 +220,6 @@ impl Packer {
             let read = pack::read(&self.repository.key, &bytes)
                 .map_err(|e| RepositoryError::damaged(Object::Pack, "being written", e))?;
             if read != blobs {
-                return Err(RepositoryError::damaged(Object::Pack, "being written", "its header reads back differently"));
                 return Err(RepositoryError::damaged(
                     Object::Pack,
                     "being written",

@@ -148,7 +148,6 @@ impl Repository {
             }
             if node.kind == NodeKind::Dir {
                 if stack.len() >= DEPTH_MAX {
-                    return Err(RepositoryError::inconsistent(Object::Tree, start, "it is nested too deeply"));
                     return Err(RepositoryError::inconsistent(
                         Object::Tree,
                         start,
@@ -228,7 +227,6 @@ impl Repository {
     }
 
     /// A file as a stream, prefetched by a few threads; every byte is verified before it comes out.
-    pub fn open_file(&self, snapshot: &SnapshotId, path: &SnapshotPath, control: &Control) -> Result<FileReader> {
     pub fn open_file(
         &self,
         snapshot: &SnapshotId,
@@ -245,7 +243,6 @@ impl Repository {
             return Err(RepositoryError::refused(format!("a {} has no content", node.kind.word())));
         }
         let index = self.index(control)?;
-        FileReader::start(Arc::clone(&self.inner), index, node.content.as_deref().unwrap_or_default(), control.clone())
         FileReader::start(
             Arc::clone(&self.inner),
             index,
@@ -454,7 +451,6 @@ impl Shared {
         }
         let mut content = Vec::with_capacity(pieces.values().map(Vec::len).sum());
         for i in 0..places.len() {
-            let piece = pieces.remove(&i).ok_or_else(|| RepositoryError::refused("a piece was not decoded"))?;
             let piece =
                 pieces.remove(&i).ok_or_else(|| RepositoryError::refused("a piece was not decoded"))?;
             content.extend_from_slice(&piece);

@@ -467,7 +467,6 @@ impl SessionInner {
             match entry {
                 Virtual::Dir(_, children) => at = children,
                 Virtual::Leaf(_) => {
-                    return Err(RepositoryError::refused(format!("{path} lies below something that is not a directory")));
                     return Err(RepositoryError::refused(format!(
                         "{path} lies below something that is not a directory"
                     )));
@@ -692,7 +691,6 @@ pub struct FileWriter {
 
 impl std::fmt::Debug for FileWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FileWriter").field("path", &self.path).field("size", &self.size).finish_non_exhaustive()
         f.debug_struct("FileWriter")
             .field("path", &self.path)
             .field("size", &self.size)
@@ -787,7 +785,6 @@ impl FileWriter {
                 // A small file is not worth a change of threads.
                 let (bytes, lengths) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.lengths));
                 let session = &self.session;
-                let pieces = session.with_worker(|w| store_pieces(&session.packer, &mut w.codec, &bytes, &lengths))?;
                 let pieces =
                     session.with_worker(|w| store_pieces(&session.packer, &mut w.codec, &bytes, &lengths))?;
                 self.batches = 1;
@@ -811,7 +808,6 @@ impl FileWriter {
         drop(batches);
         let sum: u64 = pieces.iter().map(|(length, _)| u64::from(*length)).sum();
         if sum != self.size {
-            return Err(RepositoryError::refused(format!("{} bytes were written, {sum} stored; this is a bug", self.size)));
             return Err(RepositoryError::refused(format!(
                 "{} bytes were written, {sum} stored; this is a bug",
                 self.size
