@@ -22,6 +22,7 @@ pub mod snapshot;
 pub mod time;
 pub mod tree;
 
+mod archiver;
 mod blob;
 mod control;
 mod error;
@@ -37,6 +38,7 @@ mod repository;
 mod session;
 mod store;
 
+pub use archiver::{TreeEvent, TreeOptions, TreeOutcome, TreeReport};
 pub use chunker::Cuts;
 pub use control::{Control, Progress};
 pub use error::{Object, RepositoryError, Result, Stop};
