@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use seaworthy_repository::{
     Control, Cuts, FileMeta, Id, InitOptions, KdfParams, OpenOptions, ParentUse, Repository, RepositoryError,
-    SessionOptions, SnapshotPath, TreeOptions, open_store,
+    RestoreOptions, SessionOptions, SnapshotPath, TreeOptions, open_store,
 };
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -141,6 +141,34 @@ fn run() -> Fallible<ExitCode> {
             let mut out = std::io::stdout().lock();
             while let Some(window) = reader.next_window()? {
                 out.write_all(&window)?;
+            }
+        }
+        "restore" => {
+            let id = pick(&repository, args.next().ok_or("which snapshot?")?, &control)?;
+            let into = std::path::PathBuf::from(args.next().ok_or("into which directory?")?);
+            let under = SnapshotPath::new(args.next().unwrap_or_default())?;
+            let options = RestoreOptions { verify: !no_verify, ..RestoreOptions::default() };
+            let summary = repository.restore(&id, &under, &into, &options, &control)?;
+            println!(
+                "{} files, {} directories, {} symlinks, {} hard links, {} specials, {} bytes; {} read; {} problems",
+                summary.files,
+                summary.directories,
+                summary.symlinks,
+                summary.hardlinks,
+                summary.specials,
+                summary.bytes,
+                summary.bytes_read,
+                summary.problem_count
+            );
+            for problem in &summary.problems {
+                println!(
+                    "problem: {} {:?}",
+                    seaworthy_repository::quote::quote(&problem.path),
+                    problem.error
+                );
+            }
+            if !summary.is_complete() {
+                return Ok(ExitCode::from(3));
             }
         }
         other => return Err(Box::new(RepositoryError::Unsupported { what: other.to_owned() })),

@@ -35,6 +35,7 @@ mod packer;
 mod printable;
 mod read;
 mod repository;
+mod restore;
 mod session;
 mod store;
 
@@ -49,6 +50,7 @@ pub use local::LocalStore;
 pub use lock::{Lock, LockHolder, LockKind};
 pub use read::{FileReader, SnapshotEntry};
 pub use repository::{InitOptions, KeySummary, OpenOptions, Repository};
+pub use restore::{Owners, RestoreOptions, RestoreProblem, RestoreSummary};
 pub use session::{
     Committed, FileMeta, FileWriter, Incomplete, IncompleteReason, ParentUse, Piece, Session, SessionOptions,
     SnapshotPath, StoredFile,
