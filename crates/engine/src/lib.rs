@@ -4,7 +4,11 @@
 //! environment nor terminal.
 
 pub mod act;
+pub mod notary;
+pub mod runner;
 pub mod store;
+mod tree;
 
-
-pub use act::drill::{Control, DrillDone, DrillRequest, drill};
+pub use act::drill::{DrillDone, DrillRequest, drill};
+pub use notary::{Ledger, Notary, NotaryError};
+pub use runner::{DrillJob, Executor, RunError, Runner, Sealed, Subject};

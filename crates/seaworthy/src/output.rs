@@ -44,7 +44,12 @@ impl Face {
     /// Reads the flags and whether anybody watches.
     pub(crate) fn new(global: &Global) -> Self {
         let watched = std::io::stderr().is_terminal();
-        let colour = match global.color {
+        let wanted = global.color.unwrap_or_else(|| match std::env::var("SEAWORTHY_COLOR").as_deref() {
+            Ok("always") => Colour::Always,
+            Ok("never") => Colour::Never,
+            _ => Colour::Auto,
+        });
+        let colour = match wanted {
             Colour::Always => true,
             Colour::Never => false,
             Colour::Auto => {

@@ -15,7 +15,7 @@ use seaworthy_model::objective::{Met, RecoveryObjective};
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
 use seaworthy_model::witness::Witness;
 
-use super::{Phase, Stopwatch, finding_of, report_of};
+use super::{Phase, Stopwatch, blames_the_copy, finding_of, report_of};
 
 /// What is drilled, and how.
 #[derive(Debug)]
@@ -47,8 +47,10 @@ pub struct Control {
     pub damage: String,
     /// Codes of which one had to be found.
     pub expected: Vec<FindingCode>,
-    /// What the checks found.
-    pub found: Vec<Finding>,
+    /// How many checks were carried out again.
+    pub executed: u64,
+    /// The checks that then did not pass.
+    pub failed: Vec<CheckReport>,
     /// Whether they saw it.
     pub caught: bool,
 }
@@ -76,6 +78,8 @@ pub struct DrillDone {
     pub sandbox: Option<SandboxFacts>,
     /// What was started, for people.
     pub engine: String,
+    /// The scratch engine's own identity.
+    pub engine_identity: Option<String>,
     /// Stored bytes fetched from the repository.
     pub fetched_bytes: u64,
     /// Bytes removed with the sandbox; `None` when its removal could not be shown.
@@ -94,13 +98,14 @@ const TEARDOWN: Duration = Duration::from_secs(60);
 
 /// Carries out a drill. Always ends in a [`DrillDone`]: what could not be done is a finding in it.
 ///
-/// Cancelled or out of time, the verdict is INCONCLUSIVE with `EV-10`, and the sandbox is taken down all the same.
+/// `findings` are what was found before, while the copy was looked at. Cancelled or out of time, the verdict is INCONCLUSIVE with `EV-10`, and the sandbox is taken down all the same.
 pub async fn drill(
     cx: &Cx,
     source: &dyn Source,
     reader: Arc<dyn CopyReader>,
     provider: &dyn SandboxProvider,
     request: DrillRequest,
+    findings: Vec<Finding>,
 ) -> DrillDone {
     let mut watch = Stopwatch::start();
     let mut done = DrillDone {
@@ -108,12 +113,13 @@ pub async fn drill(
         expected: expected_checks(&request),
         checks: Vec::new(),
         control: None,
-        findings: Vec::new(),
+        findings,
         phases: Vec::new(),
         rto: None,
         newest: None,
         sandbox: None,
         engine: String::new(),
+        engine_identity: None,
         fetched_bytes: 0,
         removed_bytes: None,
     };
@@ -175,7 +181,9 @@ async fn proof_and_control(
     done: &mut DrillDone,
 ) {
     let Some(witness) = &request.witness else {
-        done.findings.push(Finding::new(FindingCode::NoWitness, "copy", "the copy carries no witness"));
+        if !done.findings.iter().any(|finding| blames_the_copy(finding.code)) {
+            done.findings.push(Finding::new(FindingCode::NoWitness, "copy", "the copy carries no witness"));
+        }
         done.checks.push(CheckReport {
             name: RESTORE.to_owned(),
             outcome: CheckOutcome::Inconclusive,
@@ -196,6 +204,7 @@ async fn proof_and_control(
         }
     };
     done.engine = restored.summary();
+    done.engine_identity = restored.engine_identity();
     let messages = restored.findings();
     let outcome = if messages.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Failed };
     done.checks.push(CheckReport { name: RESTORE.to_owned(), outcome, detail: format!("restored; {}", done.engine), findings: messages });
@@ -294,14 +303,15 @@ async fn prove(cx: &Cx, restored: &dyn Restored, witness: &Witness, request: &Dr
 async fn control(cx: &Cx, restored: &dyn Restored, witness: &Witness, seed: u64) -> Result<Control, DriverError> {
     let damage = stoppable(cx, restored.damage(cx, witness, seed)).await?;
     let observed = stoppable(cx, restored.witness(cx, witness)).await?;
-    let found: Vec<Finding> = witness
-        .compare(&observed)
-        .into_iter()
+    let reports = witness.compare(&observed);
+    let executed = reports.len() as u64;
+    let failed: Vec<CheckReport> = reports.into_iter().filter(|check| check.outcome != CheckOutcome::Passed).collect();
+    let caught = failed
+        .iter()
         .filter(|check| check.outcome == CheckOutcome::Failed)
-        .flat_map(|check| check.findings)
-        .collect();
-    let caught = found.iter().any(|finding| damage.expected.contains(&finding.code));
-    Ok(Control { damage: damage.description, expected: damage.expected, found, caught })
+        .flat_map(|check| &check.findings)
+        .any(|finding| damage.expected.contains(&finding.code));
+    Ok(Control { damage: damage.description, expected: damage.expected, executed, failed, caught })
 }
 
 async fn stoppable<T>(cx: &Cx, work: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {

@@ -3,6 +3,7 @@
 //! Taken by the driver while it captures, and taken again, by the same code, of what was restored. The comparison is
 //! pure and lives here. A witness holds counts, hashes, names and definitions; never a row's value.
 
+pub mod content;
 pub mod files;
 pub mod postgres;
 pub mod sqlite;

@@ -1,26 +1,884 @@
-//! The truth about a postgres source at one instant.
+//! The truth about a PostgreSQL database at one snapshot, and the comparison of two such truths.
+//!
+//! Holds counts, sums of hashes, names and digests of definitions. Never a row's value, never the value of a setting or
+//! of an option: those can be secrets. Two truths are compared only when the same major version measured both, because
+//! the text form of some types changes between majors.
+//!
+//! Two things may lawfully differ although nothing is wrong, and the witness says so beforehand instead of tolerating it
+//! afterwards: a sequence ignores snapshots, so it is witnessed as the bracket between its position before and after
+//! the dump; a definition that was changed while the dump ran is witnessed as both of its forms.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::verdict::CheckReport;
+use crate::finding::{Finding, FindingCode};
+use crate::verdict::{CheckOutcome, CheckReport};
 
-/// Placeholder, replaced by the postgres room.
+/// Most names that one finding or detail repeats: enough to act on, small enough for a receipt.
+const NAMED_MAX: usize = 8;
+
+/// The truth about one PostgreSQL database at one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostgresWitness {
-    /// Version of this shape.
+    /// Version of this shape; 1.
     pub version: u32,
+    /// What held the database.
+    pub server: ServerFacts,
+    /// When and where in the log the snapshot was taken.
+    pub snapshot: SnapshotFacts,
+    /// What was put into the copy, by which tool, with which options.
+    pub scope: Scope,
+    /// Properties of the database itself.
+    pub database: DatabaseFacts,
+    /// Each table that holds rows of its own (partitions, not their parents), by quoted `schema.table`.
+    pub tables: BTreeMap<String, TableFacts>,
+    /// Each object's definition, by class and by the object's identity.
+    pub objects: BTreeMap<ObjectClass, BTreeMap<String, Definition>>,
+    /// Each sequence's bracket, by quoted `schema.sequence`.
+    pub sequences: BTreeMap<String, SequenceBracket>,
+    /// Large objects.
+    pub large_objects: LargeObjectFacts,
+    /// Each role's attributes, memberships and comment, as a digest.
+    pub roles: BTreeMap<String, String>,
+    /// Each setting of the database and of roles, as a digest of its value, by `database/role/name`.
+    pub settings: BTreeMap<String, String>,
+    /// Whether the declaration says that holding no rows is healthy.
+    pub may_be_empty: bool,
+}
+
+/// What held the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerFacts {
+    /// The cluster's system identifier.
+    pub system_identifier: String,
+    /// `server_version_num`, e.g. 150018.
+    pub version_num: u32,
+    /// `server_version`, for people.
+    pub version: String,
+    /// Name of the cluster's first superuser, which a scratch cluster is made with.
+    pub bootstrap_role: String,
+}
+
+impl ServerFacts {
+    /// The major version.
+    #[must_use]
+    pub fn major(&self) -> u32 {
+        self.version_num / 10_000
+    }
+}
+
+/// When and where in the log the snapshot was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotFacts {
+    /// The server's clock right after the snapshot was taken.
+    pub at: Timestamp,
+    /// The write-ahead log's position then; on a standby the replayed position.
+    pub lsn: String,
+    /// Whether the server was a standby.
+    pub on_standby: bool,
+}
+
+/// What was put into the copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Version of the `pg_dump` that wrote the archive, e.g. `15.18`.
+    pub dump_version: String,
+    /// The options it was given, without names of hosts, users or databases.
+    pub dump_options: Vec<String>,
+    /// Schemas left out on purpose.
+    pub exclude_schemas: Vec<String>,
+    /// Tables left out on purpose.
+    pub exclude_tables: Vec<String>,
+    /// What is left out by design, for people: subscriptions, passwords of roles.
+    pub notes: Vec<String>,
+}
+
+/// Properties of the database itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseFacts {
+    /// Its name.
+    pub name: String,
+    /// Encoding, e.g. `UTF8`.
+    pub encoding: String,
+    /// `LC_COLLATE`.
+    pub collate: String,
+    /// `LC_CTYPE`.
+    pub ctype: String,
+    /// Locale provider: `libc`, `icu`, `builtin`.
+    pub provider: String,
+    /// ICU or builtin locale, where the provider has one.
+    pub locale: Option<String>,
+    /// ICU rules, where there are some.
+    pub icu_rules: Option<String>,
+    /// Version of the collation's library at creation. A fact, never compared: another host lawfully has another.
+    pub collation_version: Option<String>,
+    /// Owner.
+    pub owner: String,
+    /// Connection limit; -1 for none.
+    pub connection_limit: i64,
+    /// Grants, normalised and sorted: `grantee=PRIVILEGE`, with `*` where it may be passed on.
+    pub grants: Vec<String>,
+    /// SHA-256 of its comment, where it has one.
+    pub comment: Option<String>,
+    /// Size on the source, which estimates the room that a restore needs.
+    pub size_bytes: u64,
+}
+
+/// What one table holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableFacts {
+    /// Rows.
+    pub rows: u64,
+    /// Order-independent exact sums of two independently seeded 64-bit hashes of each row's text; decimal.
+    pub sums: [String; 2],
+    /// Size of its main fork on the source, a fact that is never compared.
+    pub bytes: u64,
+}
+
+/// One definition; two, where it was changed while the dump ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// SHA-256 of the canonical definition, hexadecimal; a version number for extensions.
+    pub digest: String,
+    /// Its other lawful form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<String>,
+    /// Whether it appeared or disappeared while the dump ran, so that its absence is lawful.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_be_absent: bool,
+}
+
+impl Definition {
+    /// A definition with one lawful form.
+    #[must_use]
+    pub fn certain(digest: impl Into<String>) -> Self {
+        Self { digest: digest.into(), other: None, may_be_absent: false }
+    }
+
+    fn is_met_by(&self, observed: &Self) -> bool {
+        self.digest == observed.digest || self.other.as_ref() == Some(&observed.digest)
+    }
+}
+
+/// Classes of objects; each is one check of a drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ObjectClass {
+    /// Schemas.
+    Schemas,
+    /// Tables, partitioned tables, foreign tables: columns, storage, bounds, row security.
+    Tables,
+    /// Views.
+    Views,
+    /// Materialized views and whether they are populated; their content is refreshed by a restore.
+    MaterializedViews,
+    /// Enums, domains, composite types, ranges, base types.
+    Types,
+    /// Definitions of sequences; positions are another check.
+    SequenceDefinitions,
+    /// Constraints, and whether they are validated.
+    Constraints,
+    /// Indexes, and whether they are valid.
+    Indexes,
+    /// Triggers, and whether they fire.
+    Triggers,
+    /// Rewrite rules.
+    Rules,
+    /// Functions, procedures, window functions, aggregates.
+    Routines,
+    /// Event triggers.
+    EventTriggers,
+    /// Row security policies.
+    Policies,
+    /// Owners and grants.
+    Privileges,
+    /// Privileges that future objects will have.
+    DefaultPrivileges,
+    /// Comments and security labels.
+    Comments,
+    /// Extensions and their versions.
+    Extensions,
+    /// Operators, operator classes and families, casts, conversions, languages, access methods, transforms.
+    Operators,
+    /// Text search configurations, dictionaries, parsers, templates.
+    TextSearch,
+    /// Collations.
+    Collations,
+    /// Extended statistics.
+    Statistics,
+    /// Publications and what they publish.
+    Publications,
+    /// Foreign data wrappers, servers, user mappings.
+    ForeignServers,
+}
+
+impl ObjectClass {
+    /// Every class, in the order of checks.
+    pub const ALL: &'static [Self] = &[
+        Self::Schemas,
+        Self::Tables,
+        Self::Views,
+        Self::MaterializedViews,
+        Self::Types,
+        Self::SequenceDefinitions,
+        Self::Constraints,
+        Self::Indexes,
+        Self::Triggers,
+        Self::Rules,
+        Self::Routines,
+        Self::EventTriggers,
+        Self::Policies,
+        Self::Privileges,
+        Self::DefaultPrivileges,
+        Self::Comments,
+        Self::Extensions,
+        Self::Operators,
+        Self::TextSearch,
+        Self::Collations,
+        Self::Statistics,
+        Self::Publications,
+        Self::ForeignServers,
+    ];
+
+    /// The stable word in a check's name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Schemas => "schemas",
+            Self::Tables => "tables",
+            Self::Views => "views",
+            Self::MaterializedViews => "materialized-views",
+            Self::Types => "types",
+            Self::SequenceDefinitions => "sequence-definitions",
+            Self::Constraints => "constraints",
+            Self::Indexes => "indexes",
+            Self::Triggers => "triggers",
+            Self::Rules => "rules",
+            Self::Routines => "routines",
+            Self::EventTriggers => "event-triggers",
+            Self::Policies => "policies",
+            Self::Privileges => "privileges",
+            Self::DefaultPrivileges => "default-privileges",
+            Self::Comments => "comments",
+            Self::Extensions => "extensions",
+            Self::Operators => "operators",
+            Self::TextSearch => "text-search",
+            Self::Collations => "collations",
+            Self::Statistics => "statistics",
+            Self::Publications => "publications",
+            Self::ForeignServers => "foreign-servers",
+        }
+    }
+
+    /// Code of an object that is defined otherwise.
+    #[must_use]
+    pub fn differs_code(self) -> FindingCode {
+        match self {
+            Self::Schemas
+            | Self::Tables
+            | Self::Views
+            | Self::MaterializedViews
+            | Self::Types
+            | Self::SequenceDefinitions
+            | Self::Comments
+            | Self::Operators
+            | Self::TextSearch
+            | Self::Collations
+            | Self::Statistics
+            | Self::Publications
+            | Self::ForeignServers => FindingCode::DefinitionDiffers,
+            Self::Constraints | Self::Indexes => FindingCode::ConstraintOrIndex,
+            Self::Triggers | Self::Rules | Self::Routines | Self::EventTriggers => {
+                FindingCode::RoutineOrTrigger
+            }
+            Self::Policies | Self::Privileges | Self::DefaultPrivileges => FindingCode::OwnersOrGrants,
+            Self::Extensions => FindingCode::Extension,
+        }
+    }
+
+    /// Code of an object that is missing or unknown.
+    #[must_use]
+    pub fn missing_code(self) -> FindingCode {
+        match self.differs_code() {
+            FindingCode::DefinitionDiffers if self != Self::Comments => FindingCode::RelationMissing,
+            code => code,
+        }
+    }
+}
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequencePosition {
+    /// `last_value`.
+    pub last_value: i64,
+    /// Whether that value has been handed out.
+    pub is_called: bool,
+}
+
+impl SequencePosition {
+    /// A number that grows with every value handed out by an ascending sequence.
+    fn ordinal(self) -> i128 {
+        i128::from(self.last_value) * 2 + i128::from(self.is_called)
+    }
+}
+
+/// Where a sequence stood before and after the dump. They are equal when nobody used it meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceBracket {
+    /// Before the dump began.
+    pub before: SequencePosition,
+    /// After it ended.
+    pub after: SequencePosition,
+    /// Whether it starts again at its other end, so that it may lawfully stand outside an inverted bracket.
+    pub cycles: bool,
+    /// Its step.
+    pub increment: i64,
+}
+
+impl SequenceBracket {
+    /// A sequence that stands still.
+    #[must_use]
+    pub fn still(at: SequencePosition, cycles: bool, increment: i64) -> Self {
+        Self { before: at, after: at, cycles, increment }
+    }
+
+    /// Whether a restore may lawfully stand at `position`.
+    #[must_use]
+    pub fn covers(&self, position: SequencePosition) -> bool {
+        // A descending sequence is an ascending one seen in a mirror; `is_called` counts forward in both.
+        let ordinal = |at: SequencePosition| {
+            if self.increment < 0 {
+                SequencePosition { last_value: at.last_value.saturating_neg(), ..at }.ordinal()
+            } else {
+                at.ordinal()
+            }
+        };
+        let (before, after, at) = (ordinal(self.before), ordinal(self.after), ordinal(position));
+        if before <= after {
+            (before..=after).contains(&at)
+        } else if self.cycles {
+            at >= before || at <= after
+        } else {
+            // Somebody set it back while the dump ran.
+            (after..=before).contains(&at)
+        }
+    }
+}
+
+/// Large objects.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LargeObjectFacts {
+    /// How many.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// SHA-256 over each one's id, size and content, in order of id.
+    pub content: String,
+    /// SHA-256 over each one's id, owner, grants and comment, in order of id.
+    pub metadata: String,
+    /// Each one's digest of content and of metadata, where there are few enough to name them.
+    pub each: BTreeMap<u32, [String; 2]>,
+}
+
+/// Makes a name safe for a line of a log and for a check's name: control characters are escaped.
+#[must_use]
+pub fn printable(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for character in name.chars() {
+        if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}') {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+fn listed<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    let mut text = String::new();
+    let mut count = 0_usize;
+    for name in names {
+        if count < NAMED_MAX {
+            let separator = if count == 0 { "" } else { ", " };
+            text.push_str(separator);
+            text.push_str(&printable(name));
+        }
+        count += 1;
+    }
+    if count > NAMED_MAX {
+        write!(text, " and {} more", count - NAMED_MAX).expect("writing to a String cannot fail");
+    }
+    text
+}
+
+fn report(name: String, detail: String, findings: Vec<Finding>) -> CheckReport {
+    let outcome = if findings.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Failed };
+    CheckReport { name, outcome, detail, findings }
 }
 
 impl PostgresWitness {
-    /// Names of the checks that a drill of this witness must carry out, in order.
+    /// Names of the checks that a drill of this witness must carry out, in order: one for each table, one for each
+    /// class of objects, and the rest.
     #[must_use]
     pub fn checks(&self) -> Vec<String> {
-        Vec::new()
+        let mut names: Vec<String> =
+            self.tables.keys().map(|name| format!("rows:{}", printable(name))).collect();
+        names.extend(ObjectClass::ALL.iter().map(|class| format!("objects:{}", class.word())));
+        names.extend(["sequences", "large-objects", "roles", "database", "settings"].map(str::to_owned));
+        names
     }
 
-    /// Compares what was observed in a restore with this witness: one report for each of [].
+    /// All rows of all tables.
     #[must_use]
-    pub fn compare(&self, _observed: &Self) -> Vec<CheckReport> {
-        Vec::new()
+    pub fn rows(&self) -> u64 {
+        self.tables.values().map(|table| table.rows).sum()
+    }
+
+    /// What is implausible about this witness by itself: a database that should hold rows and holds none.
+    #[must_use]
+    pub fn plausibility(&self) -> Vec<Finding> {
+        if self.may_be_empty || self.rows() > 0 {
+            return Vec::new();
+        }
+        let facts = format!(
+            "{} tables with 0 rows in all; if that is right, declare `may_be_empty = true`",
+            self.tables.len()
+        );
+        vec![Finding::new(FindingCode::PointImplausible, printable(&self.database.name), facts)]
+    }
+
+    /// Compares what was observed in a restore with this witness: one report for each of [`Self::checks`], in order.
+    ///
+    /// Another major version, or another shape of the witness, cannot be compared: every check is then inconclusive.
+    #[must_use]
+    pub fn compare(&self, observed: &Self) -> Vec<CheckReport> {
+        if self.server.major() != observed.server.major() || self.version != observed.version {
+            let detail = format!(
+                "a witness of PostgreSQL {} (shape {}) cannot be compared with one of {} (shape {})",
+                self.server.major(),
+                self.version,
+                observed.server.major(),
+                observed.version
+            );
+            return self
+                .checks()
+                .into_iter()
+                .map(|name| CheckReport {
+                    name: name.clone(),
+                    outcome: CheckOutcome::Inconclusive,
+                    detail: detail.clone(),
+                    findings: vec![Finding::new(FindingCode::EnvBinary, name, detail.clone())],
+                })
+                .collect();
+        }
+        let mut reports = Vec::new();
+        for (name, expected) in &self.tables {
+            reports.push(compare_table(name, expected, observed.tables.get(name)));
+        }
+        for class in ObjectClass::ALL {
+            let none = BTreeMap::new();
+            let expected = self.objects.get(class).unwrap_or(&none);
+            let found = observed.objects.get(class).unwrap_or(&none);
+            let mut checked = compare_objects(*class, expected, found);
+            if *class == ObjectClass::Tables {
+                self.add_unknown_tables(observed, &mut checked);
+            }
+            reports.push(checked);
+        }
+        reports.push(self.compare_sequences(observed));
+        reports.push(self.compare_large_objects(observed));
+        reports.push(compare_digests(
+            "roles",
+            "role",
+            FindingCode::OwnersOrGrants,
+            &self.roles,
+            &observed.roles,
+        ));
+        reports.push(self.compare_database(observed));
+        reports.push(compare_digests(
+            "settings",
+            "setting",
+            FindingCode::SettingsDiffer,
+            &self.settings,
+            &observed.settings,
+        ));
+        reports
+    }
+
+    /// A table with rows that this witness does not know has no check of its own; it fails the check of tables.
+    fn add_unknown_tables(&self, observed: &Self, checked: &mut CheckReport) {
+        for name in observed.tables.keys().filter(|name| !self.tables.contains_key(*name)) {
+            if checked.findings.iter().any(|finding| finding.subject == printable(name)) {
+                continue;
+            }
+            checked.outcome = CheckOutcome::Failed;
+            checked.findings.push(Finding::new(
+                FindingCode::RelationMissing,
+                printable(name),
+                "holds rows in the restore and is not in the witness",
+            ));
+        }
+    }
+
+    fn compare_sequences(&self, observed: &Self) -> CheckReport {
+        let mut findings = Vec::new();
+        for (name, bracket) in &self.sequences {
+            let detail = match observed.sequences.get(name) {
+                None => "is missing".to_owned(),
+                Some(found) if bracket.covers(found.before) => continue,
+                Some(found) => format!(
+                    "stands at {} (called: {}); at the backup it stood between {} (called: {}) and {} (called: {})",
+                    found.before.last_value,
+                    found.before.is_called,
+                    bracket.before.last_value,
+                    bracket.before.is_called,
+                    bracket.after.last_value,
+                    bracket.after.is_called
+                ),
+            };
+            findings.push(Finding::new(FindingCode::SequencePosition, printable(name), detail));
+        }
+        for name in observed.sequences.keys().filter(|name| !self.sequences.contains_key(*name)) {
+            findings.push(Finding::new(
+                FindingCode::SequencePosition,
+                printable(name),
+                "is not in the witness",
+            ));
+        }
+        let moved = self.sequences.values().filter(|bracket| bracket.before != bracket.after).count();
+        let detail = format!("{} sequences, {moved} of them in use during the backup", self.sequences.len());
+        report("sequences".to_owned(), detail, findings)
+    }
+
+    fn compare_large_objects(&self, observed: &Self) -> CheckReport {
+        let (expected, found) = (&self.large_objects, &observed.large_objects);
+        let detail = format!(
+            "{} large objects with {} bytes expected, {} with {} bytes found",
+            expected.count, expected.bytes, found.count, found.bytes
+        );
+        let mut findings = Vec::new();
+        if (expected.count, expected.bytes, &expected.content) != (found.count, found.bytes, &found.content) {
+            let named = differing_large_objects(expected, found, 0);
+            findings.push(Finding::new(FindingCode::LargeObjects, "large objects", format!("{detail}{named}")));
+        }
+        if expected.metadata != found.metadata && expected.count == found.count {
+            let named = differing_large_objects(expected, found, 1);
+            let facts = format!("owner, grants or comment differ{named}");
+            findings.push(Finding::new(FindingCode::LargeObjects, "large objects", facts));
+        }
+        report("large-objects".to_owned(), detail, findings)
+    }
+
+    fn compare_database(&self, observed: &Self) -> CheckReport {
+        let (expected, found) = (&self.database, &observed.database);
+        let mut findings = self.plausibility();
+        let optional = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+        let mut differ = |code: FindingCode, what: &str, expected: String, found: String| {
+            if expected != found {
+                let facts = format!("{what}: expected {}, found {}", printable(&expected), printable(&found));
+                findings.push(Finding::new(code, printable(&self.database.name), facts));
+            }
+        };
+        let text = |value: &String| value.clone();
+        let locale = FindingCode::EncodingOrLocale;
+        differ(locale, "encoding", text(&expected.encoding), text(&found.encoding));
+        differ(locale, "collate", text(&expected.collate), text(&found.collate));
+        differ(locale, "ctype", text(&expected.ctype), text(&found.ctype));
+        differ(locale, "locale provider", text(&expected.provider), text(&found.provider));
+        differ(locale, "locale", optional(&expected.locale), optional(&found.locale));
+        differ(locale, "ICU rules", optional(&expected.icu_rules), optional(&found.icu_rules));
+        let grants = FindingCode::OwnersOrGrants;
+        differ(grants, "owner", text(&expected.owner), text(&found.owner));
+        differ(grants, "grants", expected.grants.join(" "), found.grants.join(" "));
+        let settings = FindingCode::SettingsDiffer;
+        let limit = |facts: &DatabaseFacts| facts.connection_limit.to_string();
+        differ(settings, "connection limit", limit(expected), limit(found));
+        differ(settings, "comment (SHA-256)", optional(&expected.comment), optional(&found.comment));
+        let detail = format!(
+            "encoding {}, collate {}, ctype {}, provider {}; {} tables with {} rows",
+            expected.encoding,
+            expected.collate,
+            expected.ctype,
+            expected.provider,
+            self.tables.len(),
+            self.rows()
+        );
+        report("database".to_owned(), detail, findings)
+    }
+}
+
+fn differing_large_objects(expected: &LargeObjectFacts, found: &LargeObjectFacts, which: usize) -> String {
+    let part = |each: Option<&[String; 2]>| each.map(|digests| digests[which].clone());
+    let names: Vec<String> = expected
+        .each
+        .keys()
+        .chain(found.each.keys().filter(|id| !expected.each.contains_key(id)))
+        .filter(|id| part(expected.each.get(id)) != part(found.each.get(id)))
+        .map(u32::to_string)
+        .collect();
+    if names.is_empty() { String::new() } else { format!(": {}", listed(&names)) }
+}
+
+fn compare_table(name: &str, expected: &TableFacts, observed: Option<&TableFacts>) -> CheckReport {
+    let subject = printable(name);
+    let check = format!("rows:{subject}");
+    let Some(found) = observed else {
+        let finding = Finding::new(
+            FindingCode::RelationMissing,
+            subject,
+            format!("was not restored; {} rows expected", expected.rows),
+        );
+        return report(check, "the table is missing".to_owned(), vec![finding]);
+    };
+    let detail = format!("{} rows expected, {} found", expected.rows, found.rows);
+    let mut findings = Vec::new();
+    if expected.rows != found.rows {
+        findings.push(Finding::new(FindingCode::RowCount, subject, detail.clone()));
+    } else if expected.sums != found.sums {
+        let facts = format!("{} rows as expected, but their content differs", expected.rows);
+        findings.push(Finding::new(FindingCode::RowContent, subject, facts));
+    }
+    let content = if expected.sums == found.sums { "equal" } else { "different" };
+    report(check, format!("{detail}; content {content}"), findings)
+}
+
+fn compare_objects(
+    class: ObjectClass,
+    expected: &BTreeMap<String, Definition>,
+    observed: &BTreeMap<String, Definition>,
+) -> CheckReport {
+    let mut findings = Vec::new();
+    let mut newer = Vec::new();
+    for (name, definition) in expected {
+        let (code, facts) = match observed.get(name) {
+            None if definition.may_be_absent => continue,
+            None => (class.missing_code(), "is missing".to_owned()),
+            Some(found) if definition.is_met_by(found) => continue,
+            Some(found) if class == ObjectClass::Extensions => {
+                let facts = format!("version {} expected, {} found", definition.digest, found.digest);
+                if is_newer(&found.digest, &definition.digest) {
+                    // A newer minor of the extension is what a restore on a maintained host gets; say it, pass it.
+                    newer.push(format!("{} {facts}", printable(name)));
+                    continue;
+                }
+                (class.differs_code(), facts)
+            }
+            Some(_) => (class.differs_code(), "is defined otherwise".to_owned()),
+        };
+        findings.push(Finding::new(code, printable(name), facts));
+    }
+    for name in observed.keys().filter(|name| !expected.contains_key(*name)) {
+        findings.push(Finding::new(class.missing_code(), printable(name), "is not in the witness"));
+    }
+    let mut detail = format!("{} expected, {} found", expected.len(), observed.len());
+    if !newer.is_empty() {
+        detail = format!("{detail}; newer than recorded: {}", listed(&newer));
+    }
+    if !findings.is_empty() {
+        let names: Vec<String> = findings.iter().map(|finding| finding.subject.clone()).collect();
+        detail = format!("{detail}; {} differ: {}", names.len(), listed(&names));
+    }
+    report(format!("objects:{}", class.word()), detail, findings)
+}
+
+/// Whether dotted version `found` is newer than `expected`; what is not made of numbers is never newer.
+fn is_newer(found: &str, expected: &str) -> bool {
+    let numbers = |text: &str| text.split('.').map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
+    match (numbers(found), numbers(expected)) {
+        (Some(found), Some(expected)) => found > expected,
+        _ => false,
+    }
+}
+
+fn compare_digests(
+    check: &str,
+    what: &str,
+    code: FindingCode,
+    expected: &BTreeMap<String, String>,
+    observed: &BTreeMap<String, String>,
+) -> CheckReport {
+    let mut findings = Vec::new();
+    for (name, digest) in expected {
+        let facts = match observed.get(name) {
+            None => "is missing",
+            Some(found) if found == digest => continue,
+            Some(_) => "differs",
+        };
+        findings.push(Finding::new(code, printable(name), format!("{what} {facts}")));
+    }
+    for name in observed.keys().filter(|name| !expected.contains_key(*name)) {
+        findings.push(Finding::new(code, printable(name), format!("{what} is not in the witness")));
+    }
+    let detail = format!("{} expected, {} found", expected.len(), observed.len());
+    report(check.to_owned(), detail, findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn witness() -> PostgresWitness {
+        let table = TableFacts { rows: 3, sums: ["10".to_owned(), "-4".to_owned()], bytes: 8192 };
+        PostgresWitness {
+            version: 1,
+            server: ServerFacts {
+                system_identifier: "7000".to_owned(),
+                version_num: 150_018,
+                version: "15.18".to_owned(),
+                bootstrap_role: "postgres".to_owned(),
+            },
+            snapshot: SnapshotFacts { at: Timestamp::UNIX_EPOCH, lsn: "0/0".to_owned(), on_standby: false },
+            scope: Scope {
+                dump_version: "15.18".to_owned(),
+                dump_options: Vec::new(),
+                exclude_schemas: Vec::new(),
+                exclude_tables: Vec::new(),
+                notes: Vec::new(),
+            },
+            database: DatabaseFacts {
+                name: "shop".to_owned(),
+                encoding: "UTF8".to_owned(),
+                collate: "C".to_owned(),
+                ctype: "C".to_owned(),
+                provider: "libc".to_owned(),
+                locale: None,
+                icu_rules: None,
+                collation_version: None,
+                owner: "shop".to_owned(),
+                connection_limit: -1,
+                grants: vec!["PUBLIC=CONNECT".to_owned()],
+                comment: None,
+                size_bytes: 1,
+            },
+            tables: BTreeMap::from([("public.a".to_owned(), table)]),
+            objects: BTreeMap::from([(
+                ObjectClass::Indexes,
+                BTreeMap::from([("public.a_idx".to_owned(), Definition::certain("d"))]),
+            )]),
+            sequences: BTreeMap::new(),
+            large_objects: LargeObjectFacts::default(),
+            roles: BTreeMap::from([("shop".to_owned(), "r".to_owned())]),
+            settings: BTreeMap::new(),
+            may_be_empty: false,
+        }
+    }
+
+    fn codes(expected: &PostgresWitness, observed: &PostgresWitness) -> Vec<FindingCode> {
+        let reports = expected.compare(observed);
+        let names: Vec<String> = reports.iter().map(|report| report.name.clone()).collect();
+        assert_eq!(names, expected.checks(), "the executed list is the derived list");
+        reports.iter().flat_map(|report| report.findings.iter().map(|finding| finding.code)).collect()
+    }
+
+    #[test]
+    fn a_witness_equals_itself() {
+        assert_eq!(codes(&witness(), &witness()), []);
+        assert!(
+            witness().compare(&witness()).iter().all(|report| report.outcome == CheckOutcome::Passed)
+        );
+    }
+
+    #[test]
+    fn each_difference_has_its_code() {
+        let expected = witness();
+        let mut counted = witness();
+        counted.tables.get_mut("public.a").unwrap().rows = 2;
+        assert_eq!(codes(&expected, &counted), [FindingCode::RowCount]);
+        let mut content = witness();
+        content.tables.get_mut("public.a").unwrap().sums[1] = "-5".to_owned();
+        assert_eq!(codes(&expected, &content), [FindingCode::RowContent]);
+        let mut missing = witness();
+        missing.tables.clear();
+        assert_eq!(codes(&expected, &missing), [FindingCode::RelationMissing]);
+        let mut extra = witness();
+        let table = extra.tables["public.a"].clone();
+        extra.tables.insert("public.b".to_owned(), table);
+        assert_eq!(codes(&expected, &extra), [FindingCode::RelationMissing]);
+        let mut index = witness();
+        index.objects.clear();
+        assert_eq!(codes(&expected, &index), [FindingCode::ConstraintOrIndex]);
+        let mut roles = witness();
+        roles.roles.clear();
+        assert_eq!(codes(&expected, &roles), [FindingCode::OwnersOrGrants]);
+        let mut encoding = witness();
+        encoding.database.encoding = "LATIN1".to_owned();
+        assert_eq!(codes(&expected, &encoding), [FindingCode::EncodingOrLocale]);
+        let mut objects = witness();
+        objects.large_objects.count = 1;
+        assert_eq!(codes(&expected, &objects), [FindingCode::LargeObjects]);
+    }
+
+    #[test]
+    fn an_empty_database_is_implausible_unless_declared() {
+        let mut empty = witness();
+        empty.tables.clear();
+        assert_eq!(codes(&empty, &empty), [FindingCode::PointImplausible]);
+        empty.may_be_empty = true;
+        assert_eq!(codes(&empty, &empty), []);
+    }
+
+    #[test]
+    fn another_major_is_inconclusive_and_never_equal() {
+        let mut other = witness();
+        other.server.version_num = 160_001;
+        let reports = witness().compare(&other);
+        assert!(reports.iter().all(|report| report.outcome == CheckOutcome::Inconclusive));
+    }
+
+    #[test]
+    fn a_newer_extension_passes_and_an_older_one_does_not() {
+        let with = |version: &str| {
+            let mut witness = witness();
+            let extension = BTreeMap::from([("hstore".to_owned(), Definition::certain(version))]);
+            witness.objects.insert(ObjectClass::Extensions, extension);
+            witness
+        };
+        assert_eq!(codes(&with("1.9"), &with("1.10")), []);
+        assert_eq!(codes(&with("1.10"), &with("1.9")), [FindingCode::Extension]);
+    }
+
+    #[test]
+    fn a_definition_that_changed_during_the_dump_may_have_either_form() {
+        let mut expected = witness();
+        let changed = Definition { digest: "d".to_owned(), other: Some("e".to_owned()), may_be_absent: true };
+        expected
+            .objects
+            .insert(ObjectClass::Indexes, BTreeMap::from([("public.a_idx".to_owned(), changed)]));
+        let mut second = witness();
+        second.objects.get_mut(&ObjectClass::Indexes).unwrap().get_mut("public.a_idx").unwrap().digest =
+            "e".to_owned();
+        assert_eq!(codes(&expected, &second), []);
+        let mut gone = witness();
+        gone.objects.clear();
+        assert_eq!(codes(&expected, &gone), []);
+    }
+
+    #[test]
+    fn a_sequence_may_stand_anywhere_it_stood_during_the_dump() {
+        let at = |last_value, is_called| SequencePosition { last_value, is_called };
+        let mut bracket =
+            SequenceBracket { before: at(5, true), after: at(9, true), cycles: false, increment: 1 };
+        assert!(bracket.covers(at(5, true)) && bracket.covers(at(7, true)) && bracket.covers(at(9, true)));
+        assert!(!bracket.covers(at(4, true)) && !bracket.covers(at(5, false)) && !bracket.covers(at(10, true)));
+        bracket = SequenceBracket { before: at(-5, true), after: at(-9, true), cycles: false, increment: -1 };
+        assert!(bracket.covers(at(-7, true)) && !bracket.covers(at(-4, true)) && !bracket.covers(at(-5, false)));
+        bracket = SequenceBracket { before: at(98, true), after: at(3, true), cycles: true, increment: 1 };
+        assert!(bracket.covers(at(99, true)) && bracket.covers(at(1, true)) && !bracket.covers(at(50, true)));
+        let still = SequenceBracket::still(at(1, false), false, 1);
+        assert!(still.covers(at(1, false)) && !still.covers(at(1, true)));
+    }
+
+    #[test]
+    fn hostile_names_stay_on_their_line() {
+        assert_eq!(printable("a\nb\u{202e}\"é😀"), "a\\nb\\u{202e}\"é😀");
+    }
+
+    #[test]
+    fn a_witness_survives_serialisation() {
+        let text = serde_json::to_string(&witness()).unwrap();
+        assert_eq!(serde_json::from_str::<PostgresWitness>(&text).unwrap(), witness());
     }
 }

@@ -24,11 +24,11 @@ pub(crate) struct Global {
     /// Configuration file [default: ./seaworthy.toml, then /etc/seaworthy/seaworthy.toml]
     #[arg(short = 'C', long, global = true, value_name = "FILE", env = "SEAWORTHY_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Directory of the ledger, keys and locks [default: $XDG_STATE_HOME/seaworthy; /var/lib/seaworthy for root]
-    #[arg(long, global = true, value_name = "DIR", env = "SEAWORTHY_STATE_DIR")]
+    /// Directory of the ledger, keys and locks [env: SEAWORTHY_STATE_DIR=] [default: $XDG_STATE_HOME/seaworthy, ~/.local/state/seaworthy; root: /var/lib/seaworthy]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Directory for scratch restores [default: /var/tmp/seaworthy-UID]
-    #[arg(long, global = true, value_name = "DIR", env = "SEAWORTHY_SCRATCH_DIR")]
+    /// Directory for scratch restores [env: SEAWORTHY_SCRATCH_DIR=] [default: /var/tmp/seaworthy-UID]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) scratch_dir: Option<PathBuf>,
     /// Print JSON for machines on standard output; long verbs print one event a line
     #[arg(long, global = true)]
@@ -39,9 +39,9 @@ pub(crate) struct Global {
     /// Say more (-v: what is done; -vv: for us)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// Colour
-    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, env = "SEAWORTHY_COLOR")]
-    pub(crate) color: Colour,
+    /// When to colour [default: auto]
+    #[arg(long, global = true, value_enum)]
+    pub(crate) color: Option<Colour>,
     /// No progress
     #[arg(long, global = true)]
     pub(crate) no_progress: bool,
@@ -68,6 +68,17 @@ pub(crate) enum Colour {
     Always,
     /// Never.
     Never,
+}
+
+impl Colour {
+    /// The word of the flag.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,9 +117,6 @@ pub(crate) enum Verb {
     Man(Man),
     /// Print help, or a topic: exit-codes, findings, levels
     Help(Help),
-    /// First process of a sandbox; not for people
-    #[command(name = "__sandbox-init", hide = true)]
-    SandboxInit,
 }
 
 /// Arguments of `demo`.

@@ -1,0 +1,1 @@
+//! Trees of files as a source. Not implemented yet.

@@ -1,0 +1,8 @@
+//! What holds state. One module for each kind; each implements [`seaworthy_interface::Source`].
+
+#[cfg(any(feature = "sqlite", feature = "files"))]
+mod blocking;
+#[cfg(feature = "files")]
+pub mod files;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
