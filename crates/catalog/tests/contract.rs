@@ -287,7 +287,7 @@ async fn a_fenced_writer_is_refused<F: Fresh>(fresh: &F) {
     let quick = catalog.claim("run/1", "b", at(11), at(20)).await.unwrap();
     let mut lines = scribe.cycle("shop", "db");
     let fenced = |result: Result<(), CatalogError>| {
-        assert!(matches!(result, Err(CatalogError::Fenced { .. })), "{result:?}")
+        assert!(matches!(result, Err(CatalogError::Fenced { .. })), "{result:?}");
     };
     fenced(catalog.append(None, lines.clone(), Some(&slow)).await.map(|_| ()));
     fenced(catalog.journal(&slow, b"x").await);

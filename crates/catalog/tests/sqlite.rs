@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use seaworthy_catalog::{Catalog, CatalogError, OpenMode, ReceiptQuery, SqliteCatalog};
+use seaworthy_catalog::{Catalog as _, CatalogError, OpenMode, ReceiptQuery, SqliteCatalog};
 use seaworthy_model::ledger::{Known, verify_chain};
 use seaworthy_model::signature::Envelope;
 use support::Scribe;
@@ -141,7 +141,6 @@ async fn a_catalogue_that_another_process_holds_is_locked_and_not_waited_for_for
 /// Run by the test below in a process of its own: appends until it is killed, and says what is acknowledged.
 #[tokio::test]
 #[ignore = "the child of `a_kill_at_any_moment_leaves_the_old_state_or_the_new`"]
-#[expect(clippy::print_stdout, reason = "this is how it acknowledges")]
 async fn append_until_killed() {
     let path = std::env::var("SEAWORTHY_TEST_CATALOGUE").unwrap();
     let catalog = open(Path::new(&path)).unwrap();
@@ -153,7 +152,7 @@ async fn append_until_killed() {
     }
     loop {
         let expected = scribe.head.clone();
-        let lines = scribe.cycle("shop", if scribe.sequence() % 8 == 0 { "db" } else { "files" });
+        let lines = scribe.cycle("shop", if scribe.sequence().is_multiple_of(8) { "db" } else { "files" });
         let head = catalog.append(expected.as_ref(), lines, None).await.unwrap();
         println!("acknowledged {}", head.sequence);
     }
