@@ -324,3 +324,18 @@ proptest! {
         prop_assert!(codes(&report).contains("EV-07"), "{:?}", report.findings);
     }
 }
+
+/// Both halves are authentic and every sequence is right: only the link between them gives the splice away.
+#[test]
+fn two_authentic_chains_spliced_together_are_found_without_a_head() {
+    let (one, mut other) = (Chain::of(3), Chain::default());
+    for n in 0..8 {
+        other.add(&Act::Due(example::due(&About::new("wiki", "db", hour(n)), ActKind::Drill)), &key(1));
+    }
+    let mut spliced = Chain { envelopes: one.envelopes[..4].to_vec(), head: None };
+    assert!(spliced.verify(None).is_sound());
+    spliced.envelopes.extend_from_slice(&other.envelopes[4..]);
+    let report = spliced.verify(None);
+    assert_eq!(codes(&report), BTreeSet::from(["EV-07"]));
+    assert_eq!(report.head.unwrap().sequence, 4);
+}
