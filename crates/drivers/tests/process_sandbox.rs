@@ -94,6 +94,10 @@ fn main() -> ExitCode {
         _ => {}
     }
     let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        // Something to lose: group `adm`, which may read logs.
+        rustix::thread::set_thread_groups(&[rustix::fs::Gid::from_raw(4)]).unwrap();
+    }
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let mut failed = Vec::new();
     let mut ran = 0;
@@ -318,6 +322,16 @@ fn processes_with(mark: &str) -> Vec<i32> {
     pids_with(&[mark])
 }
 
+/// A process that does not outlive a test that fails.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        drop(self.0.wait());
+    }
+}
+
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
@@ -441,8 +455,9 @@ fn files_and_processes_of_the_caller_cannot_be_reached() {
         let private = directory.path().join("private");
         fs::write(&private, "secret").unwrap();
         fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
-        let mut bystander = Command::new("/bin/sleep").arg("600").spawn().unwrap();
-        let pid = bystander.id().to_string();
+        let mut bystander =
+            Ended(Command::new("/bin/sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
+        let pid = bystander.0.id().to_string();
         let sandbox = open(&settings).await.unwrap();
         let environ = format!("/proc/{pid}/environ");
         let marker = sandbox.root().parent().unwrap().join("owner");
@@ -457,7 +472,7 @@ fn files_and_processes_of_the_caller_cannot_be_reached() {
             let said = told(&*sandbox, act(&[what, target])).await;
             assert!(said.starts_with("refused"), "{what} {target}: {said}");
         }
-        assert!(bystander.try_wait().unwrap().is_none());
+        assert!(bystander.0.try_wait().unwrap().is_none());
         // The positive control: outside, each of ours is within reach.
         for (what, target) in
             [("read", private.to_str().unwrap()), ("read", environ.as_str()), ("signal", pid.as_str())]
@@ -465,7 +480,7 @@ fn files_and_processes_of_the_caller_cannot_be_reached() {
             let outside = Command::new("/proc/self/exe").args([HOSTILE, what, target]).output().unwrap();
             assert_eq!(outside.stdout, b"REACHED\n", "{what} {target}");
         }
-        bystander.wait().unwrap();
+        bystander.0.wait().unwrap();
         sandbox.close(&cx()).await.unwrap();
     });
 }
@@ -629,6 +644,8 @@ fn a_program_that_fills_the_disk_is_stopped_before_it_is_full() {
         let removed = sandbox.close(&cx()).await.unwrap();
         println!("filled {removed} bytes");
         assert!(removed > 100_000_000);
+        // It would have written 2 GiB.
+        assert!(removed < 1_500_000_000);
     });
 }
 
@@ -725,9 +742,9 @@ fn what_a_killed_owner_left_is_reaped_and_nothing_else() {
     let (_directory, settings) = scratch();
     let mut owner = Command::new("/proc/self/exe");
     owner.arg(OWNER).arg(&settings.scratch).stdout(Stdio::piped());
-    let mut owner = owner.spawn().unwrap();
+    let mut owner = Ended(owner.spawn().unwrap());
     let mut said = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(owner.stdout.take().unwrap()), &mut said)
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(owner.0.stdout.take().unwrap()), &mut said)
         .unwrap();
     let root = PathBuf::from(said.trim());
     wait_until("the orphan runs", || processes_with(MARK_OF_OWNER).len() > 1);
@@ -743,8 +760,8 @@ fn what_a_killed_owner_left_is_reaped_and_nothing_else() {
         assert_eq!(provider.reap(&cx(), &[]).await.unwrap(), 0);
         assert!(root.exists());
 
-        owner.kill().unwrap();
-        owner.wait().unwrap();
+        owner.0.kill().unwrap();
+        owner.0.wait().unwrap();
         wait_until("what the owner started is gone", || processes_with(MARK_OF_OWNER).is_empty());
         wait_until("keeper and init are gone", || processes_with(root.to_str().unwrap()).is_empty());
 
