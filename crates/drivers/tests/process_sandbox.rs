@@ -30,6 +30,7 @@ use seaworthy_model::id::RunId;
 const ORDINARY: u32 = 65534;
 const HOSTILE: &str = "__hostile";
 const OWNER: &str = "__owner";
+const FORBIDDEN: &str = "__forbidden";
 const POSTGRES: &str = "/usr/lib/postgresql/15/bin";
 
 type Test = fn();
@@ -81,6 +82,8 @@ const TESTS: &[(&str, Test)] = &[
     ("a_keeper_that_is_killed_takes_everything_with_it", a_keeper_that_is_killed_takes_everything_with_it),
     ("memory_that_runs_out_is_the_environments_fault", memory_that_runs_out_is_the_environments_fault),
     ("what_a_killed_maker_left_half_done_is_reaped", what_a_killed_maker_left_half_done_is_reaped),
+    ("what_keeps_a_machine_from_it_is_said_before", what_keeps_a_machine_from_it_is_said_before),
+    ("sandboxes_opened_at_once_do_not_meet", sandboxes_opened_at_once_do_not_meet),
 ];
 
 fn main() -> ExitCode {
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some(HOSTILE) => return hostile(&arguments[1..]),
         Some(OWNER) => return owner(Path::new(&arguments[1])),
+        Some(FORBIDDEN) => return forbidden(Path::new(&arguments[1])),
         _ => {}
     }
     let is_root = rustix::process::geteuid().is_root();
@@ -263,6 +267,14 @@ fn owner(scratch: &Path) -> ExitCode {
         std::io::stdout().flush().unwrap();
         tokio::time::sleep(Duration::from_secs(600)).await;
     });
+    ExitCode::SUCCESS
+}
+
+/// Says what would keep a sandbox from opening.
+fn forbidden(scratch: &Path) -> ExitCode {
+    for finding in run(ProcessSandboxes::new(Settings::new(scratch)).probe(&cx())).unwrap() {
+        println!("{finding}");
+    }
     ExitCode::SUCCESS
 }
 
@@ -813,6 +825,61 @@ fn what_a_killed_maker_left_half_done_is_reaped() {
         assert!(dead.exists() && !unmarked.exists() && !torn.exists());
         assert_eq!(provider.reap(&cx(), &[]).await.unwrap(), 1);
         assert!(!dead.exists() && alive.exists() && fresh.iter().all(|path| path.exists()));
+    });
+}
+
+fn what_keeps_a_machine_from_it_is_said_before() {
+    let (_directory, settings) = scratch();
+    run(async {
+        let provider = ProcessSandboxes::new(settings.clone());
+        assert_eq!(provider.probe(&cx()).await.unwrap(), Vec::new());
+        assert_eq!(fs::read_dir(&settings.scratch).unwrap().count(), 0);
+        let unknown = Settings { user: "no-such-user".into(), reserve_bytes: 1 << 60, ..settings.clone() };
+        let found = ProcessSandboxes::new(unknown).probe(&cx()).await.unwrap();
+        let expected = if is_root() { FindingCode::EnvPermission } else { FindingCode::EnvDisk };
+        assert_eq!(found[0].code, expected, "{found:?}");
+    });
+    // An ordinary user on a machine that lets nobody make a user namespace.
+    // This binary is its standard input: the only way to it that holds wherever it was built.
+    let again = format!(
+        "echo 0 > /proc/sys/user/max_user_namespaces && exec /proc/self/fd/0 {FORBIDDEN} {}",
+        settings.scratch.display()
+    );
+    let user = ["--user", "--map-user=65534", "--map-group=65534", "--keep-caps", "/bin/sh", "-c", &again];
+    let this = fs::File::open("/proc/self/exe").unwrap();
+    let output = Command::new("/usr/bin/unshare").args(user).stdin(this).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.starts_with("ENV-NAMESPACE"), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("sysctl -w user.max_user_namespaces"), "{said}");
+}
+
+fn sandboxes_opened_at_once_do_not_meet() {
+    run(async {
+        let (_directory, mut settings) = scratch();
+        let tools = settings.scratch.parent().unwrap().join("tools");
+        fs::create_dir(&tools).unwrap();
+        fs::set_permissions(&tools, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy("/bin/true", tools.join("true")).unwrap();
+        settings.read_only.push(tools.clone());
+        let mut opening = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let settings = settings.clone();
+            opening.spawn(async move { open(&settings).await.unwrap() });
+        }
+        let sandboxes = opening.join_all().await;
+        for (number, sandbox) in sandboxes.iter().enumerate() {
+            assert_eq!(sandbox.facts().inherited_descriptors, 0);
+            fs::write(sandbox.root().join("file"), "").unwrap();
+            let neighbour = sandboxes[(number + 1) % sandboxes.len()].root().join("file");
+            let said = told(&**sandbox, act(&["read", neighbour.to_str().unwrap()])).await;
+            assert!(said.starts_with("refused"), "{said}");
+            let shown = Exec { argv: vec![tools.join("true").to_str().unwrap().into()], ..Exec::default() };
+            told(&**sandbox, shown).await;
+        }
+        for sandbox in sandboxes {
+            sandbox.close(&cx()).await.unwrap();
+        }
+        assert_eq!(fs::read_dir(&settings.scratch).unwrap().count(), 0);
     });
 }
 
