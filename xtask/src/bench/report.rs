@@ -46,7 +46,8 @@ pub(super) fn report(options: &Options, tools: &[Tool], described: &[String], me
         &mut page,
         "\nSame data, same run; the order of the tools rotates. Wall and CPU seconds and peak memory come from the kernel, one \
          process\nper operation. Caches are warm. Every restore was compared byte for byte with the data before it counted. Making \
-         the\nempty repository is not measured. Borg: repokey-blake2, zstd level 3. The others: their defaults.\n",
+         the\nempty repository is not measured. Borg: repokey-blake2, zstd level 3. Ours on b: cuts at \
+         pages. The\nothers: their defaults.\n",
     );
 
     line(
