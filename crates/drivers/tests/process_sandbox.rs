@@ -2,6 +2,11 @@
 //!
 //! Its own harness, because the same binary is also the sandbox's keeper, init and probe, the hostile program, and the
 //! owner that is killed. Every test runs as `root::name` and as `user::name`; the latter gives up root first.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails should say so where it stands"
+)]
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -27,7 +32,7 @@ const HOSTILE: &str = "__hostile";
 const OWNER: &str = "__owner";
 const POSTGRES: &str = "/usr/lib/postgresql/15/bin";
 
-type Test = fn() -> ();
+type Test = fn();
 
 const TESTS: &[(&str, Test)] = &[
     (
@@ -73,6 +78,9 @@ const TESTS: &[(&str, Test)] = &[
         "postgres_runs_inside_and_answers_outside_and_its_superuser_stays_inside",
         postgres_runs_inside_and_answers_outside_and_its_superuser_stays_inside,
     ),
+    ("a_keeper_that_is_killed_takes_everything_with_it", a_keeper_that_is_killed_takes_everything_with_it),
+    ("memory_that_runs_out_is_the_environments_fault", memory_that_runs_out_is_the_environments_fault),
+    ("what_a_killed_maker_left_half_done_is_reaped", what_a_killed_maker_left_half_done_is_reaped),
 ];
 
 fn main() -> ExitCode {
@@ -156,6 +164,7 @@ fn hostile(arguments: &[String]) -> ExitCode {
             descriptors.sort_unstable();
             println!("descriptors {descriptors:?}");
             println!("umask {:o}", rustix::process::umask(rustix::fs::Mode::empty()).as_raw_mode());
+            println!("oom {}", fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim());
             println!("home {:?} run {} var {}", fs::read_dir("/home").is_ok(), list("/run"), list("/var"));
             println!("write /usr {:?}", fs::write("/usr/x", b"").map_err(|error| error.kind()));
             println!("write / {:?}", fs::write("/x", b"").map_err(|error| error.kind()));
@@ -186,10 +195,8 @@ fn hostile(arguments: &[String]) -> ExitCode {
         "sleep" => std::thread::sleep(Duration::from_secs(600)),
         // Leaves a child in a session of its own behind, as a daemon would.
         "orphan" => {
-            Command::new("/usr/bin/setsid").args(["/bin/sleep", argument]).spawn().unwrap();
-            println!("ready");
-            std::io::stdout().flush().unwrap();
-            std::thread::sleep(Duration::from_secs(600));
+            let mut orphan = Command::new("/usr/bin/setsid").args(["/bin/sleep", argument]).spawn().unwrap();
+            orphan.wait().unwrap();
         }
         "stubborn" => {
             Command::new("/bin/sh")
@@ -201,6 +208,8 @@ fn hostile(arguments: &[String]) -> ExitCode {
             let mut children = Vec::new();
             let error = loop {
                 match Command::new("/bin/sleep").arg("600").spawn() {
+                    // An end, so that a broken bound fails the test and not the machine.
+                    Ok(_) if children.len() == 500 => break std::io::Error::other("nothing stopped it"),
                     Ok(child) => children.push(child),
                     Err(error) => break error,
                 }
@@ -208,15 +217,14 @@ fn hostile(arguments: &[String]) -> ExitCode {
             println!("{} {error}", children.len());
         }
         "fill" => {
-            let mut number = 0;
-            loop {
+            // An end, for the same reason.
+            for number in 0..32 {
                 let mut file = fs::File::create(format!("fill-{number}")).unwrap();
                 for _ in 0..64 {
                     if file.write_all(&[7; 1 << 20]).is_err() {
                         return ExitCode::from(28);
                     }
                 }
-                number += 1;
             }
         }
         // A tree that is deeper than a path may be long, with directories that nobody may enter.
@@ -257,6 +265,7 @@ fn owner(scratch: &Path) -> ExitCode {
 /// Seconds to sleep that nobody else sleeps: how the orphan is found from outside.
 const MARK_OF_OWNER: &str = "59823";
 const MARK_OF_STOP: &str = "59824";
+const MARK_OF_KEEPER: &str = "59825";
 
 // ---- outside ---------------------------------------------------------------------------------------------------------
 
@@ -290,16 +299,23 @@ async fn told(sandbox: &dyn Sandbox, exec: Exec) -> String {
     stdout.into_owned()
 }
 
-/// Processes on this machine one of whose arguments is exactly `mark`.
-fn processes_with(mark: &str) -> Vec<String> {
+/// Processes on this machine that have each of `marks` among their arguments.
+fn pids_with(marks: &[&str]) -> Vec<i32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
-        let Ok(arguments) = fs::read(entry.unwrap().path().join("cmdline")) else { continue };
-        if arguments.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes()) {
-            found.push(String::from_utf8_lossy(&arguments).replace('\0', " "));
+        let entry = entry.unwrap();
+        let Ok(arguments) = fs::read(entry.path().join("cmdline")) else { continue };
+        let has =
+            |mark: &&str| arguments.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes());
+        if marks.iter().all(has) {
+            found.extend(entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
         }
     }
     found
+}
+
+fn processes_with(mark: &str) -> Vec<i32> {
+    pids_with(&[mark])
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -353,7 +369,7 @@ fn a_program_gets_what_it_was_given_and_nothing_else() {
         let root = sandbox.root().display();
         let expected = format!(
             "cwd {root}\nenv [(\"KEY\", \"va lue\")]\narguments [\"a b\", \"$(id)\", \";ls\"]\ndescriptors [0, 1, 2, 3]\n\
-             umask 77\nhome false run [] var [\"tmp\"]\nwrite /usr Err(ReadOnlyFilesystem)\n\
+             umask 77\noom 1000\nhome false run [] var [\"tmp\"]\nwrite /usr Err(ReadOnlyFilesystem)\n\
              write / Err(ReadOnlyFilesystem)\nwrite /etc Err(ReadOnlyFilesystem)\ninput \"hello\"\n"
         );
         // Descriptor 3 is the listing's own.
@@ -477,9 +493,11 @@ fn a_stop_ends_a_program_and_all_that_it_started() {
         let (_directory, settings) = scratch();
         let sandbox = open(&settings).await.unwrap();
         let late = cx().within(Duration::from_millis(700));
+        let begun = Instant::now();
         let stopped = sandbox.exec(&late, act(&["orphan", MARK_OF_STOP])).await.unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(5), "it took force: {:?}", begun.elapsed());
         assert_eq!(stopped.kind, ErrorKind::Stopped(Stop::DeadlineExceeded));
-        assert_eq!(processes_with(MARK_OF_STOP), Vec::<String>::new());
+        assert_eq!(processes_with(MARK_OF_STOP), Vec::<i32>::new());
 
         let (cancellable, token) = cx().child();
         let cancel = async {
@@ -493,11 +511,11 @@ fn a_stop_ends_a_program_and_all_that_it_started() {
             },
             async {
                 tokio::time::sleep(Duration::from_millis(400)).await;
-                cancel.await
+                cancel.await;
             }
         );
         assert_eq!(stopped.unwrap_err().kind, ErrorKind::Stopped(Stop::Cancelled));
-        assert_eq!(processes_with(MARK_OF_STOP), Vec::<String>::new());
+        assert_eq!(processes_with(MARK_OF_STOP), Vec::<i32>::new());
 
         // Closing ends what runs, and forgetting a program ends it too.
         let forgotten = sandbox.spawn(&cx(), act(&["orphan", MARK_OF_STOP])).await.unwrap();
@@ -507,7 +525,34 @@ fn a_stop_ends_a_program_and_all_that_it_started() {
         assert!(kept.is_running());
         sandbox.close(&cx()).await.unwrap();
         assert!(!kept.is_running());
-        assert_eq!(processes_with(MARK_OF_STOP), Vec::<String>::new());
+        assert_eq!(processes_with(MARK_OF_STOP), Vec::<i32>::new());
+    });
+}
+
+fn a_keeper_that_is_killed_takes_everything_with_it() {
+    run(async {
+        let (_directory, settings) = scratch();
+        let sandbox = open(&settings).await.unwrap();
+        let mut program = sandbox.spawn(&cx(), act(&["orphan", MARK_OF_KEEPER])).await.unwrap();
+        wait_until("the orphan runs", || processes_with(MARK_OF_KEEPER).len() > 1);
+        let keepers = pids_with(&[seaworthy_syscall::sandbox::VERB_KEEPER, sandbox.root().to_str().unwrap()]);
+        assert_eq!(keepers.len(), 1);
+        let keeper = rustix::process::Pid::from_raw(keepers[0]).unwrap();
+        rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
+        wait_until("everything is gone", || processes_with(MARK_OF_KEEPER).is_empty());
+        wait_until("its end is seen", || !program.is_running());
+        assert_eq!(program.stop(&cx(), 2, Duration::ZERO).await.unwrap(), 128 + 9);
+        sandbox.close(&cx()).await.unwrap();
+    });
+}
+
+fn memory_that_runs_out_is_the_environments_fault() {
+    run(async {
+        let (_directory, mut settings) = scratch();
+        settings.memory_reserve_bytes = 1 << 60;
+        let sandbox = open(&settings).await.unwrap_err();
+        assert_eq!((sandbox.kind, sandbox.code), (ErrorKind::Exhausted, Some(FindingCode::EnvOther)));
+        assert_eq!(fs::read_dir(&settings.scratch).unwrap().count(), 0);
     });
 }
 
@@ -714,6 +759,43 @@ fn what_a_killed_owner_left_is_reaped_and_nothing_else() {
         drop(ours);
         wait_until("the guard has let go", || run_reap(&provider) == 1);
         assert!(!root.exists());
+    });
+}
+
+fn what_a_killed_maker_left_half_done_is_reaped() {
+    run(async {
+        let (_directory, settings) = scratch();
+        let provider = ProcessSandboxes::new(settings.clone());
+        open(&settings).await.unwrap().close(&cx()).await.unwrap();
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        let age = |path: &Path| fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
+        let make = |name: &str, marker: Option<&str>| {
+            let path = settings.scratch.join(name);
+            fs::create_dir(&path).unwrap();
+            if let Some(marker) = marker {
+                fs::write(path.join("owner"), marker).unwrap();
+            }
+            path
+        };
+        // Process 1 lives, and did not start at tick 99999999999; the boot is this one.
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let of = |pid: u32, ticks: u64| {
+            let boot = boot.trim();
+            format!(r#"{{"version":1,"run":"drill-x","pid":{pid},"start_ticks":{ticks},"boot":"{boot}"}}"#)
+        };
+        let dead = make(".sw-new-00000000a1", Some(&of(1, 99_999_999_999)));
+        let unmarked = make(".sw-new-00000000a2", None);
+        let torn = make(".sw-new-00000000a3", Some("{\"vers"));
+        let fresh = [make(".sw-new-00000000b1", None), make("sw-00000000b2", Some(""))];
+        let ticks = seaworthy_syscall::sandbox::probe::start_time(1).unwrap();
+        let alive = make("sw-00000000b3", Some(&of(1, ticks)));
+        for old in [&dead, &unmarked, &torn, &alive] {
+            age(old);
+        }
+        assert_eq!(provider.reap(&cx(), &[RunId("drill-x".into())]).await.unwrap(), 2);
+        assert!(dead.exists() && !unmarked.exists() && !torn.exists());
+        assert_eq!(provider.reap(&cx(), &[]).await.unwrap(), 1);
+        assert!(!dead.exists() && alive.exists() && fresh.iter().all(|path| path.exists()));
     });
 }
 

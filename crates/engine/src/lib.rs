@@ -11,4 +11,4 @@ mod tree;
 
 pub use act::drill::{DrillDone, DrillRequest, drill};
 pub use notary::{Ledger, Notary, NotaryError};
-pub use runner::{DrillJob, Executor, RunError, Runner, Sealed, Subject};
+pub use runner::{DrillJob, Executor, RestoreJob, RunError, Runner, Sealed, Subject};

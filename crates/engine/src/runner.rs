@@ -2,17 +2,18 @@
 //! receipt: its own, or `Abandoned` by whoever comes next.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use seaworthy_interface::{CopyReader, Cx, DriverError, SandboxProvider, Source};
+use seaworthy_interface::copy::Written;
+use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, NewTarget, SandboxProvider, Source};
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
 use seaworthy_model::objective::RecoveryObjective;
 use seaworthy_model::receipt::{
     Act, ActKind, Backup, Control, Drill, Due, Engine, Measured, Observed, Outcome, Phase, Receipt, RecoveryPointMeasured,
-    RepositoryRef, Seed, Selection, Sizes, Teardown, Tool,
+    RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool,
 };
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::Repository;
@@ -62,6 +63,8 @@ pub struct Sealed<T> {
     pub body: T,
     /// Why the act ended in an error, for people; `None` where it did not.
     pub error: Option<DriverError>,
+    /// What else a person is told.
+    pub summary: String,
 }
 
 /// What a drill is to do.
@@ -229,7 +232,7 @@ impl Runner {
             }
         };
         let receipt = self.notary.commit(&Act::Backup(Box::new(body.clone())), Timestamp::now()).await?;
-        Ok(Sealed { receipt, body, error })
+        Ok(Sealed { receipt, body, error, summary: String::new() })
     }
 
     /// Drills one copy of one source.
@@ -287,7 +290,7 @@ impl Runner {
             next_due: job.next_due,
         };
         let receipt = self.notary.commit(&Act::Drill(Box::new(body.clone())), Timestamp::now()).await?;
-        Ok(Sealed { receipt, body, error: None })
+        Ok(Sealed { receipt, body, error: None, summary: String::new() })
     }
 }
 
@@ -320,4 +323,118 @@ fn teardown(done: &DrillDone) -> Teardown {
 #[must_use]
 pub fn no_witness(detail: impl Into<String>) -> Finding {
     Finding::new(FindingCode::NoWitness, "copy", detail)
+}
+
+/// What a restore for people is to do.
+pub struct RestoreJob {
+    /// The copy.
+    pub copy: CopyId,
+    /// Sequence of the receipt of the backup that made it.
+    pub backup: Option<u64>,
+    /// The instant that it brings the source back to.
+    pub point: Timestamp,
+    /// How it was chosen.
+    pub selection: Selection,
+    /// How it was made.
+    pub witness: Witness,
+    /// The copy's reader.
+    pub reader: Arc<dyn CopyReader>,
+    /// Where to.
+    pub target: NewTarget,
+    /// The same in words, without a credential.
+    pub target_words: String,
+    /// Only these parts of the copy; everything where empty. Directories only.
+    pub paths: Vec<CopyPath>,
+}
+
+impl std::fmt::Debug for RestoreJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RestoreJob").field("copy", &self.copy).field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    /// Restores one copy to a new place.
+    pub async fn restore(&self, cx: &Cx, subject: &Subject, place: RepositoryRef, job: RestoreJob) -> Result<Sealed<Restore>, RunError> {
+        let (run, due, started) = self.due(ActKind::Restore, &subject.service, &subject.source).await?;
+        cx.phase("restore");
+        let began = Instant::now();
+        let result = if job.paths.is_empty() {
+            let work = subject.driver.deliver(cx, &job.witness, Arc::clone(&job.reader), &job.target);
+            cx.run(work).await.map_err(DriverError::from).and_then(|delivered| delivered)
+        } else {
+            parts(Arc::clone(&job.reader), &job.target, job.paths.clone()).await
+        };
+        let took = began.elapsed();
+        let mut body = Restore {
+            run,
+            due: Some(due),
+            service: subject.service.clone(),
+            source: subject.source.clone(),
+            repository: place,
+            copy: job.copy,
+            backup: job.backup,
+            point: job.point,
+            selection: job.selection,
+            target: job.target_words,
+            started,
+            finished: Timestamp::now(),
+            phases: vec![Phase { name: "restore".to_owned(), took_ms: millis(took) }],
+            outcome: Outcome::Failed,
+            written_files: 0,
+            written_bytes: 0,
+            fetched_bytes: job.reader.fetched_bytes(),
+            findings: Vec::new(),
+            tools: self.tools(None),
+            executor: self.executor.name.clone(),
+        };
+        let mut summary = String::new();
+        let error = match result {
+            Ok(delivered) => {
+                body.outcome = Outcome::Complete;
+                body.written_files = delivered.written.files;
+                body.written_bytes = delivered.written.bytes;
+                body.findings = delivered.findings;
+                summary = delivered.summary;
+                None
+            }
+            Err(error) => {
+                body.findings.push(finding_of(&error, &format!("{}/{}", subject.service, subject.source)));
+                Some(error)
+            }
+        };
+        let receipt = self.notary.commit(&Act::Restore(Box::new(body.clone())), Timestamp::now()).await?;
+        Ok(Sealed { receipt, body, error, summary })
+    }
+}
+
+/// Restores single files and directories of a copy, each under its own name, into a new or empty directory.
+async fn parts(reader: Arc<dyn CopyReader>, target: &NewTarget, paths: Vec<CopyPath>) -> Result<Delivered, DriverError> {
+    let NewTarget::Directory(directory) = target else {
+        return Err(DriverError::new(ErrorKind::Refused, "restore single files into a database"));
+    };
+    let directory = directory.clone();
+    crate::store::blocking("restore single files", move || {
+        use std::os::unix::ffi::OsStrExt as _;
+        let failed = |error: std::io::Error| DriverError::io(format!("use `{}`", directory.display()), error);
+        std::fs::create_dir_all(&directory).map_err(failed)?;
+        if std::fs::read_dir(&directory).map_err(failed)?.next().is_some() {
+            return Err(DriverError::new(ErrorKind::Refused, format!("restore into `{}`: it is not empty", directory.display()))
+                .hint("name a new directory with --to"));
+        }
+        let mut written = Written::default();
+        for path in &paths {
+            // Each in a directory of its own full name, so that two files of one name do not meet.
+            let into = directory.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
+            let parent = into.parent().unwrap_or(&directory).to_owned();
+            let is_directory = reader.list(Some(path))?.first().is_some_and(|entry| entry.kind == EntryKind::Directory);
+            let place = if is_directory { into } else { parent };
+            std::fs::create_dir_all(&place).map_err(|error| DriverError::io(format!("make `{}`", place.display()), error))?;
+            let part = reader.restore(path, &place)?;
+            written.files += part.files;
+            written.bytes += part.bytes;
+        }
+        Ok(Delivered { written, summary: String::new(), findings: Vec::new() })
+    })
+    .await
 }

@@ -4,6 +4,8 @@
 //! configuration begins at a line `#### name`. `UPDATE_EXPECT=1 cargo test` rewrites the messages; read them before you
 //! accept them.
 
+#![expect(clippy::unwrap_used, reason = "a test whose case cannot be set up must fail")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,10 +47,37 @@ fn every_defect_is_refused_with_the_words_of_the_corpus() {
             Err(diagnostics) => render(&diagnostics, false),
             Ok(_) => panic!("{} is accepted", path.display()),
         };
+        let coloured = parse(&read(&path)).map_err(|diagnostics| render(&diagnostics, true)).unwrap_err();
+        assert_ne!(coloured, seen);
+        assert_eq!(without_colour(&coloured), seen, "colour says something that words do not");
         assert!(!seen.contains("hunter2"), "{} shows a secret:\n{seen}", path.display());
         assert!(!seen.contains("mistake in seaworthy"), "{}:\n{seen}", path.display());
         expect_file![path.with_extension("txt")].assert_eq(&seen);
     }
+}
+
+fn without_colour(text: &str) -> String {
+    let mut out = String::new();
+    let mut parts = text.split('\u{1b}');
+    out.push_str(parts.next().unwrap());
+    for part in parts {
+        out.push_str(part.split_once('m').unwrap().1);
+    }
+    out
+}
+
+#[test]
+fn a_byte_order_mark_and_carriage_returns_change_nothing() {
+    for path in corpus("valid") {
+        let text = fs::read_to_string(&path).unwrap();
+        let plain = parse(&sources(&text)).unwrap();
+        let windows = parse(&sources(&format!("\u{feff}{}", text.replace('\n', "\r\n")))).unwrap();
+        assert_eq!(windows.inventory, plain.inventory, "{}", path.display());
+    }
+    let broken = "\u{feff}# a comment\r\nlog = \"loud\"\r\n";
+    let errors = parse(&sources(broken)).unwrap_err();
+    let loud = errors.iter().find(|diagnostic| diagnostic.message.contains("loud")).unwrap();
+    assert_eq!((loud.place.line, loud.place.column), (2, 7));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use seaworthy_repository::{
     Control, Cuts, FileMeta, Id, InitOptions, KdfParams, OpenOptions, ParentUse, Repository, RepositoryError,
-    SessionOptions, SnapshotPath, open_store,
+    RestoreOptions, SessionOptions, SnapshotPath, TreeOptions, open_store,
 };
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -97,6 +97,34 @@ fn run() -> Fallible<ExitCode> {
             file.finish()?;
             println!("{}", session.commit(&control)?.id);
         }
+        "backup" => {
+            let path = std::path::absolute(args.next().ok_or("which directory?")?)?;
+            let parent = if no_parent { ParentUse::None } else { ParentUse::Automatic };
+            let paths = vec![path.display().to_string()];
+            let options = SessionOptions { paths, parent, verify: !no_verify, ..SessionOptions::default() };
+            let session = repository.begin(options, &control)?;
+            let tree =
+                TreeOptions { cuts: Some(std::sync::Arc::new(move |_, _| cuts)), ..TreeOptions::default() };
+            let report = session.tree(&path, &tree, &mut |_| {})?;
+            let committed = session.commit(&control)?;
+            println!("{}", committed.id);
+            println!(
+                "{} files, {} bytes, {} from parent; added {} as {} in {} packs; {} incomplete",
+                report.files,
+                report.bytes,
+                report.from_parent,
+                committed.summary.data_added,
+                committed.summary.data_added_packed,
+                committed.packs,
+                committed.incomplete_count
+            );
+            for entry in &committed.incomplete {
+                println!("incomplete: {} {:?}", seaworthy_repository::quote::quote(&entry.path), entry.why);
+            }
+            if !committed.is_complete() {
+                return Ok(ExitCode::from(3));
+            }
+        }
         "ls" => {
             let id = pick(&repository, args.next().ok_or("which snapshot?")?, &control)?;
             repository.list(&id, &SnapshotPath::new("")?, &control, |entry| {
@@ -115,8 +143,35 @@ fn run() -> Fallible<ExitCode> {
                 out.write_all(&window)?;
             }
         }
+        "restore" => {
+            let id = pick(&repository, args.next().ok_or("which snapshot?")?, &control)?;
+            let into = std::path::PathBuf::from(args.next().ok_or("into which directory?")?);
+            let under = SnapshotPath::new(args.next().unwrap_or_default())?;
+            let options = RestoreOptions { verify: !no_verify, ..RestoreOptions::default() };
+            let summary = repository.restore(&id, &under, &into, &options, &control)?;
+            println!(
+                "{} files, {} directories, {} symlinks, {} hard links, {} specials, {} bytes; {} read; {} problems",
+                summary.files,
+                summary.directories,
+                summary.symlinks,
+                summary.hardlinks,
+                summary.specials,
+                summary.bytes,
+                summary.bytes_read,
+                summary.problem_count
+            );
+            for problem in &summary.problems {
+                println!(
+                    "problem: {} {:?}",
+                    seaworthy_repository::quote::quote(&problem.path),
+                    problem.error
+                );
+            }
+            if !summary.is_complete() {
+                return Ok(ExitCode::from(3));
+            }
+        }
         other => return Err(Box::new(RepositoryError::Unsupported { what: other.to_owned() })),
     }
-    let _unused = (no_parent, no_verify, ParentUse::None);
     Ok(ExitCode::SUCCESS)
 }

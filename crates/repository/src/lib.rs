@@ -22,6 +22,7 @@ pub mod snapshot;
 pub mod time;
 pub mod tree;
 
+mod archiver;
 mod blob;
 mod control;
 mod error;
@@ -34,9 +35,11 @@ mod packer;
 mod printable;
 mod read;
 mod repository;
+mod restore;
 mod session;
 mod store;
 
+pub use archiver::{TreeEvent, TreeOptions, TreeOutcome, TreeReport};
 pub use chunker::Cuts;
 pub use control::{Control, Progress};
 pub use error::{Object, RepositoryError, Result, Stop};
@@ -47,6 +50,7 @@ pub use local::LocalStore;
 pub use lock::{Lock, LockHolder, LockKind};
 pub use read::{FileReader, SnapshotEntry};
 pub use repository::{InitOptions, KeySummary, OpenOptions, Repository};
+pub use restore::{Owners, RestoreOptions, RestoreProblem, RestoreSummary};
 pub use session::{
     Committed, FileMeta, FileWriter, Incomplete, IncompleteReason, ParentUse, Piece, Session, SessionOptions,
     SnapshotPath, StoredFile,

@@ -75,19 +75,20 @@ pub(crate) fn plan_ranges<T>(mut wanted: Vec<(Place, T)>) -> Vec<RangeJob<T>> {
 }
 
 impl Inner {
-    /// Fetches a range and gives every blob's plaintext to `sink`; a damaged blob is looked for in other packs.
+    /// Fetches a range and gives every blob's plaintext to `sink`, or why there is none; a damaged blob is looked for in
+    /// other packs first. An error of the sink, and a stop, end the job.
     pub(crate) fn run_range<T>(
         &self,
         index: &Index,
         job: &RangeJob<T>,
         codec: &mut Codec,
         control: &Control,
-        mut sink: impl FnMut(&[T], &[u8]) -> Result<()>,
+        mut sink: impl FnMut(&[T], Result<&[u8]>) -> Result<()>,
     ) -> Result<()> {
         let fetched = match self.store.read_range(FileKind::Pack, &job.pack, job.start..job.end, control) {
             Ok(bytes) => bytes,
             Err(e) if e.stop().is_some() => return Err(e),
-            // Another pack may have a copy; if none has, the blob's own error is returned below.
+            // Another pack may have a copy; if none has, the blob's own error is given to the sink.
             Err(_) => None,
         };
         let mut bytes = fetched.unwrap_or_default();
@@ -98,10 +99,16 @@ impl Inner {
             if let Some(boxed) = boxed
                 && let Ok(opened) = codec.open(blob, boxed)
             {
-                sink(targets, opened.plain)?;
+                sink(targets, Ok(opened.plain))?;
                 continue;
             }
-            self.with_blob(index, blob.kind, &blob.id, codec, control, |plain| sink(targets, plain))??;
+            let again =
+                self.with_blob(index, blob.kind, &blob.id, codec, control, |plain| sink(targets, Ok(plain)));
+            match again {
+                Ok(result) => result?,
+                Err(e) if e.stop().is_some() => return Err(e),
+                Err(e) => sink(targets, Err(e))?,
+            }
         }
         Ok(())
     }
@@ -443,6 +450,7 @@ impl Shared {
         let jobs = plan_ranges(places.iter().copied().enumerate().map(|(i, place)| (place, i)).collect());
         for job in &jobs {
             self.inner.run_range(&self.index, job, codec, &self.control, |targets, plain| {
+                let plain = plain?;
                 for target in targets {
                     pieces.insert(*target, plain.to_vec());
                 }

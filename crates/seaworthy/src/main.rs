@@ -4,11 +4,13 @@
 //! This crate is the face: only it reads the configuration, the environment and the terminal. What is done and what is
 //! judged lies below it.
 
+mod app;
 mod cli;
 mod demo;
 mod discover;
 mod exit;
 mod failure;
+mod memory;
 mod output;
 mod render;
 mod secrets;

@@ -14,7 +14,7 @@ use seaworthy_interface::{Cx, Source};
 use seaworthy_model::id::ServiceName;
 use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
 use seaworthy_model::source::SourceSpec;
-use seaworthy_repository::{Control, InitOptions, OpenOptions, Repository, RepositoryError, Store, open_store};
+use seaworthy_repository::{Control, InitOptions, KdfParams, OpenOptions, Repository, RepositoryError, Store, open_store};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -84,6 +84,13 @@ pub(crate) fn open(spec: &RepositorySpec, control: &Control) -> Outcome<Reposito
 /// Makes a repository. Blocks.
 pub(crate) fn init(spec: &RepositorySpec, secret: &Secret, control: &Control) -> Outcome<Repository> {
     Repository::init(&store(spec)?, secret.expose(), &InitOptions::default(), control)
+        .map_err(|error| repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error))
+}
+
+/// Makes a repository whose password is hashed with `kdf`. Blocks.
+pub(crate) fn init_with(spec: &RepositorySpec, secret: &Secret, kdf: KdfParams) -> Outcome<Repository> {
+    let options = InitOptions { kdf, ..InitOptions::default() };
+    Repository::init(&store(spec)?, secret.expose(), &options, &Control::new())
         .map_err(|error| repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error))
 }
 

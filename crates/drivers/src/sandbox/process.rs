@@ -61,6 +61,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Room on the scratch disk that programs must leave free; they are killed when they do not.
     pub reserve_bytes: u64,
+    /// Memory that programs must leave available on this machine; they are killed when they do not.
+    pub memory_reserve_bytes: u64,
     /// The program that plays keeper and init.
     pub program: PathBuf,
 }
@@ -86,6 +88,8 @@ impl Settings {
             },
             // 512 MiB: what a fast disk takes in the time between two looks at it, several times over.
             reserve_bytes: 512 << 20,
+            // 128 MiB: enough for everybody else to go on; the kernel's own last resort comes much later.
+            memory_reserve_bytes: 128 << 20,
             program: "/proc/self/exe".into(),
         }
     }
@@ -218,9 +222,17 @@ struct Shared {
 struct State {
     programs: Vec<Weak<Running>>,
     /// Set once, when programs were killed because they left too little room.
-    exhausted: Option<String>,
+    exhausted: Option<Exhausted>,
     closing: bool,
     removed: bool,
+}
+
+/// What there was too little of.
+#[derive(Debug, Clone)]
+struct Exhausted {
+    code: FindingCode,
+    detail: String,
+    hint: &'static str,
 }
 
 impl Shared {
@@ -235,37 +247,50 @@ impl Shared {
         state.programs.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Kills what runs when the disk is nearly full, and remembers why.
-    fn guard_room(&self) -> Result<(), DriverError> {
-        let programs = self.programs();
-        if programs.iter().any(|program| program.is_running()) {
-            let free = place::free_bytes(&self.place.outer)?;
-            if free < self.settings.reserve_bytes {
-                self.state().exhausted.get_or_insert_with(|| {
-                    format!("{free} bytes were left free, {} are to stay", self.settings.reserve_bytes)
-                });
-                programs.iter().for_each(|program| program.kill());
-            }
+    /// Looks at what is left of disk and memory, and remembers when it was too little.
+    fn measure(&self) {
+        let disk = |detail| Exhausted {
+            code: FindingCode::EnvDisk,
+            detail,
+            hint: "free space, or set another scratch directory",
+        };
+        let memory = |detail| Exhausted {
+            code: FindingCode::EnvOther,
+            detail,
+            hint: "run the drill where more memory is free",
+        };
+        let short = |what: &str, left: u64, reserve: u64| {
+            (left < reserve).then(|| format!("{left} bytes of {what} were left, {reserve} are to stay free"))
+        };
+        // Unknown is not enough.
+        let found = match (place::free_bytes(&self.place.outer), place::available_memory()) {
+            (Err(error), _) => Some(disk(format!("cannot {error}"))),
+            (_, Err(error)) => Some(memory(format!("cannot read the available memory: {error}"))),
+            (Ok(free), Ok(available)) => short("disk", free, self.settings.reserve_bytes)
+                .map(disk)
+                .or_else(|| short("memory", available, self.settings.memory_reserve_bytes).map(memory)),
+        };
+        if let Some(found) = found {
+            self.state().exhausted.get_or_insert(found);
         }
-        Ok(())
     }
 
     fn check_room(&self) -> Result<(), DriverError> {
-        match &self.state().exhausted {
+        match self.state().exhausted.clone() {
             None => Ok(()),
-            Some(detail) => Err(DriverError::new(
+            Some(Exhausted { code, detail, hint }) => Err(DriverError::new(
                 ErrorKind::Exhausted,
                 format!("run in the sandbox on {}", self.place.outer.display()),
             )
-            .because(detail.clone())
-            .hint("free space, or set another scratch directory")
-            .code(FindingCode::EnvDisk)),
+            .because(detail)
+            .hint(hint)
+            .code(code)),
         }
     }
 }
 
-/// Looks at the disk ten times a second while the sandbox exists. A thread, because nothing else may be polled when the
-/// runtime is busy, and because it must see a disk fill up in a second.
+/// Looks at disk and memory ten times a second while the sandbox exists, and kills what runs there before others suffer. A
+/// thread, because it must see a disk fill up in a second however busy the runtime is. It ends with the sandbox.
 fn guard(shared: &Arc<Shared>) {
     let shared = Arc::downgrade(shared);
     std::thread::spawn(move || {
@@ -273,15 +298,14 @@ fn guard(shared: &Arc<Shared>) {
             if shared.state().closing {
                 return;
             }
-            if let Err(error) = shared.guard_room() {
-                // Unknown is not enough room.
-                shared
-                    .state()
-                    .exhausted
-                    .get_or_insert_with(|| format!("cannot read the free space: {error}"));
-                shared.programs().iter().for_each(|program| program.kill());
+            let programs = shared.programs();
+            if programs.iter().any(|program| program.is_running()) {
+                shared.measure();
+                if shared.state().exhausted.is_some() {
+                    programs.iter().for_each(|program| program.kill());
+                }
             }
-            drop(shared);
+            drop((programs, shared));
             std::thread::sleep(Duration::from_millis(100));
         }
     });
@@ -375,12 +399,7 @@ impl Sandbox for ProcessSandbox {
         let outcome = running.outcome();
         // A program that failed because the disk was full says so in a hundred ways; the disk says it in one.
         if outcome.as_ref().map_or(true, |outcome| outcome.status != 0) {
-            let free = place::free_bytes(&self.shared.place.outer)?;
-            if free < self.shared.settings.reserve_bytes {
-                self.shared.state().exhausted.get_or_insert_with(|| {
-                    format!("{free} bytes were left free, {} are to stay", self.shared.settings.reserve_bytes)
-                });
-            }
+            self.shared.measure();
         }
         self.shared.check_room()?;
         outcome

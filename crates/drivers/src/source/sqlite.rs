@@ -41,6 +41,7 @@ use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::source::SqliteSpec;
 use seaworthy_model::verdict::{CheckOutcome, CheckReport};
 use seaworthy_model::witness::content::{Content, Measure, hex};
+use seaworthy_model::witness::files::unescape;
 use seaworthy_model::witness::sqlite::{Integrity, Orphans, RowSum, SchemaObject, TableContent, shown};
 use seaworthy_model::witness::{SqliteWitness, Witness};
 use sha2::{Digest as _, Sha256};
@@ -780,30 +781,6 @@ fn fetch(
     }
     file.sync_all().map_err(wrong)?;
     Ok(Written { files: 1, bytes: written })
-}
-
-/// Takes back what [`<[u8]>::escape_ascii`] wrote.
-fn unescape(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'\\' {
-            bytes.push(byte);
-            continue;
-        }
-        bytes.push(match rest.next()? {
-            b't' => b'\t',
-            b'r' => b'\r',
-            b'n' => b'\n',
-            b'x' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            quoted @ (b'\'' | b'"' | b'\\') => quoted,
-            _ => return None,
-        });
-    }
-    Some(bytes)
 }
 
 #[async_trait]

@@ -4,10 +4,9 @@
 //! calls this writes the receipt last. Nothing before the snapshot is visible to anybody.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use seaworthy_interface::{Captured, CopyPath, CopyWriter as _, Cx, DriverError, ErrorKind, Source};
+use seaworthy_interface::{Captured, CopyPath, Cx, DriverError, ErrorKind, Source};
 use seaworthy_model::canonical;
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
 use seaworthy_model::signature::{Envelope, SigningKey, sha256};
@@ -136,6 +135,3 @@ fn notes(captured: &Captured, request: &BackupRequest) -> String {
         request.service, request.source, captured.point
     )
 }
-
-/// Longest wait for a session to be given up.
-pub(crate) const ABORT: Duration = Duration::from_secs(10);

@@ -298,8 +298,8 @@ impl Sink {
     }
 
     fn push(&mut self, draft: Draft) {
-        let place = self.locate(draft.place, draft.label);
-        let related = draft.related.into_iter().map(|(place, label)| self.locate(place, label)).collect();
+        let place = self.locate(&draft.place, draft.label);
+        let related = draft.related.into_iter().map(|(place, label)| self.locate(&place, label)).collect();
         self.found.list.push(Diagnostic {
             severity: draft.severity,
             message: clean(draft.message),
@@ -309,8 +309,8 @@ impl Sink {
         });
     }
 
-    fn locate(&self, place: Place, label: String) -> Location {
-        let line = self.line(&place);
+    fn locate(&self, place: &Place, label: String) -> Location {
+        let line = self.line(place);
         let (name, text) = self
             .found
             .texts

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::nearest::nearest;
 use crate::secret::SecretRef;
 
 /// Words whose value is hidden when they stand before an `=`.
@@ -23,20 +24,22 @@ const WORDS: &[&str] = &[
     "private_key",
 ];
 
-/// Whether a key's name says that its value is a secret.
+/// Whether a key's name, or what it was probably meant to be, says that its value is a secret.
 pub(super) fn is_secret_name(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
-    WORDS.iter().any(|word| key.contains(word))
+    WORDS.iter().any(|word| key.contains(word)) || nearest(&key, WORDS.iter().copied()).is_some()
 }
 
-/// Stretches that follow a word for a secret and an `=`, or stand before the `@` of a URL, and are not a reference.
+/// Stretches that follow a name for a secret and an `=`, or stand before the `@` of a URL, and are not a reference.
 pub(super) fn looks_secret(text: &str) -> Vec<Range<usize>> {
-    // Dashes count as underscores; ASCII only, so that offsets stay those of `text`.
-    let lower = text.to_ascii_lowercase().replace('-', "_");
     let mut spans = Vec::new();
-    for word in WORDS {
-        for (at, _) in lower.match_indices(word) {
-            spans.extend(value_after(text, at + word.len()));
+    for (at, _) in text.match_indices('=') {
+        let before = text.get(..at).unwrap_or_default().trim_end_matches([' ', '\t', '"', '\'']);
+        let is_name = |character: char| character.is_alphanumeric() || character == '_' || character == '-';
+        let name = before.rsplit(|character| !is_name(character)).next().unwrap_or_default();
+        // 64: a name is at most 63 long, and a file of `=` must not cost its square.
+        if name.len() < 64 && is_secret_name(name) {
+            spans.extend(value_after(text, at + 1));
         }
     }
     for (at, _) in text.match_indices("://") {
@@ -46,17 +49,10 @@ pub(super) fn looks_secret(text: &str) -> Vec<Range<usize>> {
 }
 
 fn value_after(text: &str, from: usize) -> Option<Range<usize>> {
-    let rest = text.get(from..)?;
-    let name_end = rest.find(|character: char| {
-        !(character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '"' | '\''))
-    })?;
-    let blank = |character: char| character == ' ' || character == '\t';
-    let after_name = rest.get(name_end..)?;
-    let equals = after_name.trim_start_matches(blank);
-    let value = equals.strip_prefix('=')?.trim_start_matches(blank);
+    let value = text.get(from..)?.trim_start_matches([' ', '\t']);
     let start = text.len() - value.len();
     let length = value_length(value);
-    let shown = value.get(..length)?.trim_matches(|character| character == '"' || character == '\'');
+    let shown = value.get(..length)?.trim_matches(['"', '\'']);
     (length > 0 && SecretRef::try_from(shown.to_owned()).is_err()).then_some(start..start + length)
 }
 
@@ -120,6 +116,7 @@ mod tests {
         assert_eq!(hidden("password = \"\"\"\nhunter2"), ["\"\"\"\nhunter2"]);
         assert_eq!(hidden("x = \"host=db password=hunter2 user=a\""), ["hunter2"]);
         assert_eq!(hidden("API-KEY = \"a\\\"b\""), ["\"a\\\"b\""]);
+        assert_eq!(hidden("passwrod = hunter2"), ["hunter2"], "a slip");
         assert_eq!(hidden("x = \"postgres://me:hunter2@db/x\""), ["hunter2"]);
     }
 

@@ -518,6 +518,7 @@ pub(super) fn judge(documents: &[Document], sink: &mut Sink) -> (Inventory, Orig
             })
             .collect(),
     };
+    judge.complete(documents, &inventory);
     (inventory, judge.origins)
 }
 
@@ -796,6 +797,7 @@ impl Judge<'_> {
         let entries = self.entries("service", documents, |file| &file.services);
         let names: Vec<&str> = entries.iter().map(|(key, _)| key.at.value.as_str()).collect();
         if entries.is_empty()
+            && !self.sink.has_refused("services")
             && let Some(root) = documents.first()
         {
             Draft::warning(
@@ -878,20 +880,23 @@ impl Judge<'_> {
             self.record(format!("{prefix}.rationale"), Some(&rationale.place()));
         }
 
+        // What holds no state is not captured, so the defaults for capturing do not concern it.
+        let has_sources = !written.sources.is_empty();
+        let no_defaults = DefaultsTable::default();
+        let capture_defaults = if has_sources { defaults } else { &no_defaults };
         let depends_on = self.depends_on(&key, sited(text, written.depends_on.as_ref()), names, &prefix);
         let receivers = self.receivers(
             &key,
-            layered(written.repositories.as_ref(), text, defaults.repositories.as_ref()),
+            layered(written.repositories.as_ref(), text, capture_defaults.repositories.as_ref()),
             repositories,
-            !written.sources.is_empty(),
+            has_sources,
             &prefix,
         );
 
         let schedule = self.schedule(
             &format!("{prefix}.schedule"),
-            layered(written.schedule.as_ref(), text, defaults.schedule.as_ref()),
+            layered(written.schedule.as_ref(), text, capture_defaults.schedule.as_ref()),
         );
-        let has_sources = !written.sources.is_empty();
         if has_sources && let Some(schedule) = &schedule {
             self.keeps_promise(service, &rpo, schedule);
         }
@@ -943,10 +948,14 @@ impl Judge<'_> {
 
         let retention = self.retention(
             &format!("{prefix}.retention"),
-            layered(written.retention.as_ref(), text, defaults.retention.as_ref()),
+            layered(written.retention.as_ref(), text, capture_defaults.retention.as_ref()),
         );
-        let drill =
-            self.drill(&format!("{prefix}.drill"), text, written.drill.as_ref(), defaults.drill.as_ref());
+        let drill = self.drill(
+            &format!("{prefix}.drill"),
+            text,
+            written.drill.as_ref(),
+            capture_defaults.drill.as_ref(),
+        );
         let ssot = sited(text, written.ssot.as_ref());
         self.record(format!("{prefix}.ssot"), ssot.map(|ssot| ssot.place()).as_ref());
 
@@ -1059,7 +1068,8 @@ impl Judge<'_> {
         let mut chosen: Vec<&Repository> = Vec::new();
         self.record(format!("{prefix}.repositories"), list.map(|list| list.place()).as_ref());
         match list {
-            None => chosen.extend(repositories),
+            None if has_sources => chosen.extend(repositories),
+            None => {}
             Some(list) => {
                 for at in &list.at.value {
                     let at = Sited { text: list.text, at };
@@ -1269,6 +1279,26 @@ impl Judge<'_> {
             quoted(from.0.name.as_str())
         ))
         .report(self.sink);
+    }
+
+    /// Nothing that was written may be missing without a word: the inventory is counted against the files.
+    fn complete(&mut self, documents: &[Document], inventory: &Inventory) {
+        let count = |table: &FileTable| {
+            let services = table.services.values();
+            let sources = services.map(|service| service.value.sources.len()).sum::<usize>();
+            (table.repositories.len(), table.services.len(), sources)
+        };
+        let written = documents
+            .iter()
+            .map(|document| count(&document.table))
+            .fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
+        let sources = inventory.services.iter().map(|service| service.sources.len()).sum::<usize>();
+        let understood = (inventory.repositories.len(), inventory.services.len(), sources);
+        if written != understood && !self.sink.has_errors() {
+            Draft::error(Place { text: 0, span: 0..0 }, "part of this configuration was not understood")
+                .hint("this is a mistake in seaworthy; report it with the file")
+                .report(self.sink);
+        }
     }
 
     /// A tree of files that holds a repository backs up its own backup, and grows with every run.

@@ -166,15 +166,11 @@ fn subsections(out: &mut String, path: &str, key: &str, property: &Value) {
             branches_or_section(out, &inner, "[[…checks]]", items);
         }
     } else if node.get("properties").is_some() {
-        let title = format!(
-            "{} = {{ … }}",
-            if path.contains("NAME") || path == "defaults" { key } else { inner.as_str() }
-        );
-        let already = out.contains(&format!("## {title}\n"));
         if path.is_empty() {
             section(out, &format!("[{inner}]"), &inner, node);
-        } else if !already {
-            section(out, &title, &inner, node);
+        } else if !out.contains(&format!("## {key} = {{ … }}\n")) {
+            // `schedule` and its like are the same wherever they stand; they are written once.
+            section(out, &format!("{key} = {{ … }}"), &inner, node);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use super::Parsed;
 use super::units::format_duration;
 use crate::check::{Question, UserCheck};
+use crate::id::{RepositoryName, ServiceName};
 use crate::objective::Objective;
 use crate::service::{DrillPolicy, RepositorySpec, RetentionSpec, ScheduleSpec, Service};
 use crate::source::{SourceSpec, Tls};
@@ -111,7 +112,9 @@ impl Page<'_> {
 
     fn raw(&mut self, key: &str, value: &str) {
         let dotted = if self.prefix.is_empty() { key.to_owned() } else { format!("{}.{key}", self.prefix) };
-        match self.parsed.origins.get(&dotted).filter(|_| self.with_origin) {
+        // The keys of a check are recorded as one.
+        let origin = self.parsed.origins.get(&dotted).or_else(|| self.parsed.origins.get(&self.prefix));
+        match origin.filter(|_| self.with_origin) {
             Some(origin) => push(&mut self.out, format_args!("{key} = {value}  # {origin}\n")),
             None => push(&mut self.out, format_args!("{key} = {value}\n")),
         }
@@ -150,10 +153,10 @@ impl Page<'_> {
             self.text("rationale", rationale);
         }
         if !service.depends_on.is_empty() {
-            self.raw("depends_on", &list(service.depends_on.iter().map(|name| name.as_str())));
+            self.raw("depends_on", &list(service.depends_on.iter().map(ServiceName::as_str)));
         }
         if !service.repositories.is_empty() {
-            self.raw("repositories", &list(service.repositories.iter().map(|name| name.as_str())));
+            self.raw("repositories", &list(service.repositories.iter().map(RepositoryName::as_str)));
         }
         if let Some(written) = &service.schedule {
             self.raw("schedule", &schedule(written));

@@ -6,6 +6,7 @@
 pub mod content;
 pub mod files;
 pub mod postgres;
+mod report;
 pub mod sqlite;
 
 use serde::{Deserialize, Serialize};

@@ -5,16 +5,13 @@
 //! cancel as they would under XOR. No row's value is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use super::content::Content;
+use super::report::Findings;
 use crate::finding::{Finding, FindingCode};
 use crate::verdict::{CheckOutcome, CheckReport};
-
-/// Most subjects that one check names; the rest is counted.
-const NAMED_MAX: usize = 20;
 
 /// A SQLite database, measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -364,7 +361,7 @@ fn compare_integrity(found: &Integrity) -> CheckReport {
     match found {
         Integrity::Sound => report(INTEGRITY, "integrity_check: ok".to_owned(), Vec::new()),
         Integrity::Broken { messages, count } => {
-            let findings = messages.iter().take(NAMED_MAX).map(|message| {
+            let findings = messages.iter().map(|message| {
                 let code = if is_about_virtual_table(message) {
                     FindingCode::ObjectUnusable
                 } else {
@@ -405,10 +402,7 @@ fn compare_orphans(expected: &Orphans, found: &Orphans) -> CheckReport {
             let known: u64 = expected.values().sum();
             let mut detail = "foreign_key_check compared".to_owned();
             if known > 0 {
-                // Writing to a `String` cannot fail; the result is used so that nothing is discarded.
-                if write!(detail, "; the source itself has {known} rows without a parent").is_err() {
-                    detail.push_str("; the source itself has rows without a parent");
-                }
+                detail.push_str(&format!("; the source itself has {known} rows without a parent"));
             }
             report(FOREIGN_KEYS, detail, findings)
         }
@@ -427,18 +421,9 @@ fn undecided(name: &str, reason: &str) -> CheckReport {
     }
 }
 
-/// A check carried out: passed without findings, failed with them. Names at most [`NAMED_MAX`] and counts the rest.
-fn report(name: &str, mut detail: String, mut findings: Vec<Finding>) -> CheckReport {
-    let outcome = if findings.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Failed };
-    if findings.len() > NAMED_MAX {
-        let all = findings.len();
-        // One of every code survives the cut, so that no kind of damage goes unnamed.
-        let mut seen = BTreeSet::new();
-        findings.sort_by_key(|finding| !seen.insert(finding.code));
-        findings.truncate(NAMED_MAX);
-        detail = format!("{detail}; {all} findings, {NAMED_MAX} named");
-    }
-    CheckReport { name: name.to_owned(), outcome, detail, findings }
+/// A check carried out: passed without findings, failed with them.
+fn report(name: &str, detail: String, findings: Vec<Finding>) -> CheckReport {
+    findings.into_iter().collect::<Findings>().report(name, detail)
 }
 
 #[cfg(test)]
@@ -514,7 +499,7 @@ mod tests {
         assert_eq!(codes(|w| w.objects[1].definition.push('x')), ["CT-04"]);
         assert_eq!(codes(|w| w.objects[3].is_usable = false), ["CT-15"]);
         assert_eq!(codes(|w| w.objects.push(object("table", "new"))), ["CT-03"]);
-        assert_eq!(codes(|w| drop(w.sequences.insert("t".to_owned(), 1))), ["CT-07"]);
+        assert_eq!(codes(|w| w.sequences = BTreeMap::from([("t".to_owned(), 1)])), ["CT-07"]);
         assert_eq!(
             codes(|w| drop(w.properties.insert("encoding".to_owned(), "UTF-16le".to_owned()))),
             ["CT-14"]

@@ -22,6 +22,8 @@ use seaworthy_interface::Cx;
 use seaworthy_interface::cx::ProgressSink;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::backup::report as backup_report;
+pub(crate) use self::drill::one as drill_one;
 use crate::cli::args::{Cli, ConfigAction, DrillAction, Verb};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use seaworthy_interface::cx::Cx;
@@ -35,7 +35,7 @@ pub(super) async fn prove(cx: &Cx, sandbox: &ProcessSandbox) -> Result<SandboxFa
             .because(error)
             .code(FindingCode::NotIsolated)
     };
-    let baits = blocking(cx, move || Baits::lay(outer).map_err(control)).await?;
+    let baits = blocking(cx, move || Baits::lay(&outer).map_err(control)).await?;
     let targets = serde_json::to_string(&baits.targets().map_err(control)?)
         .map_err(|error| DriverError::new(ErrorKind::Other, "describe the targets").because(error))?;
     let probe = Exec {
@@ -49,6 +49,8 @@ pub(super) async fn prove(cx: &Cx, sandbox: &ProcessSandbox) -> Result<SandboxFa
         running.gone(KILL_PATIENCE).await?;
         return Err(stop.into());
     }
+    shared.measure();
+    shared.check_room()?;
     let closed_descriptors = running.closed_descriptors();
     let outcome = running.outcome()?;
     let unknown = |why: String| {
@@ -75,6 +77,10 @@ pub(super) async fn prove(cx: &Cx, sandbox: &ProcessSandbox) -> Result<SandboxFa
     let mut limits = report.limits;
     limits.push(format!("/tmp and /dev/shm: {} bytes each", shared.settings.limits.temporary_bytes));
     limits.push(format!("disk: ends when fewer than {} bytes are free", shared.settings.reserve_bytes));
+    limits.push(format!(
+        "memory: ends when fewer than {} bytes are free",
+        shared.settings.memory_reserve_bytes
+    ));
     limits.push(format!("descriptors closed before the start: {closed_descriptors}"));
     Ok(SandboxFacts {
         provider: "process".into(),
@@ -138,7 +144,7 @@ impl Baits {
     /// namespaces, the process. An IPv6 bait where the machine has IPv6 is one more.
     const ATTEMPTS_MIN: usize = 11;
 
-    fn lay(outer: PathBuf) -> io::Result<Self> {
+    fn lay(outer: &Path) -> io::Result<Self> {
         let name = outer.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut tcp = vec![TcpListener::bind(("127.0.0.1", 0))?];
         match TcpListener::bind(("::1", 0)) {
@@ -299,7 +305,7 @@ mod tests {
     #[test]
     fn a_probe_that_runs_outside_is_not_taken_for_isolated() {
         let directory = tempfile::tempdir().unwrap();
-        let baits = Baits::lay(directory.path().to_owned()).unwrap();
+        let baits = Baits::lay(directory.path()).unwrap();
         let targets = baits.targets().unwrap();
         let found = holes(&report(&targets).unwrap(), Mode::Root, 65534, 65534).join("\n");
         for target in targets.tcp.iter().take(targets.tcp.len() - 2) {

@@ -206,6 +206,14 @@ pub(super) fn free_bytes(path: &Path) -> Result<u64, DriverError> {
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
+/// Bytes of memory that programs on this machine can still have without pushing others out.
+pub(super) fn available_memory() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    Ok(kibibytes.ok_or_else(|| io::Error::other("/proc/meminfo does not show MemAvailable"))? << 10)
+}
+
 /// Refuses a disk with less than `needed_bytes` besides what must stay free.
 pub(super) fn check_room(scratch: &Path, needed_bytes: u64, reserve_bytes: u64) -> Result<(), DriverError> {
     let free = free_bytes(scratch)?;

@@ -180,7 +180,7 @@ impl Running {
                 took: record.took,
             }),
             Some(Reply::Failed { kind, step, errno, error }) => {
-                Err(failure(&self.program, kind, step, errno, error))
+                Err(failure(&self.program, kind, &step, errno, &error))
             }
             Some(Reply::Started { .. }) | None => {
                 let said = String::from_utf8_lossy(&record.stderr.bytes).trim().to_owned();
@@ -295,7 +295,7 @@ impl Keep {
     }
 }
 
-fn failure(program: &str, kind: FailureKind, step: String, errno: Option<i32>, error: String) -> DriverError {
+fn failure(program: &str, kind: FailureKind, step: &str, errno: Option<i32>, error: &str) -> DriverError {
     const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
     const EACCES: i32 = rustix::io::Errno::ACCESS.raw_os_error();
     match kind {
