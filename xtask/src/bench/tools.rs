@@ -37,6 +37,9 @@ pub(super) fn find(root: &Path, options: &Options) -> Result<Vec<Tool>, Box<dyn 
         Some(program) => program.clone(),
         None => build(root)?,
     };
+    if !ours.is_file() {
+        return Err(format!("`{}` is not there: name our program with --ours", ours.display()).into());
+    }
     let mut found = vec![Tool {
         name: "seaworthy".to_owned(),
         version: version(&ours, &["--version"]),
