@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_grown_lock_file_is_found() {
-        let page = SourceFile { path: DEPENDENCIES.to_owned(), text: dependencies(&metadata(3)) };
+        let page = SourceFile::sample(DEPENDENCIES, &dependencies(&metadata(3)));
         assert!(dependency_count(std::slice::from_ref(&page), &metadata(3)).is_empty());
         assert_eq!(dependency_count(&[page], &metadata(4)).len(), 1);
         assert_eq!(dependency_count(&[], &metadata(3)).len(), 1);

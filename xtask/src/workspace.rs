@@ -65,6 +65,16 @@ pub(crate) struct SourceFile {
     pub(crate) path: String,
     /// The content; empty for files that are not UTF-8.
     pub(crate) text: String,
+    /// Its size.
+    pub(crate) size_bytes: usize,
+}
+
+#[cfg(test)]
+impl SourceFile {
+    /// A file for the tests of the rules.
+    pub(crate) fn sample(path: &str, text: &str) -> Self {
+        Self { path: path.to_owned(), text: text.to_owned(), size_bytes: text.len() }
+    }
 }
 
 /// Every file that git knows or would add, in order of path.
@@ -78,10 +88,9 @@ pub(crate) fn files(root: &Path) -> Result<Vec<SourceFile>, WorkspaceError> {
     for path in listed.split('\0').filter(|path| !path.is_empty()) {
         match fs::read(root.join(path)) {
             Ok(bytes) => {
-                files.push(SourceFile {
-                    path: path.to_owned(),
-                    text: String::from_utf8(bytes).unwrap_or_default(),
-                });
+                let size_bytes = bytes.len();
+                let text = String::from_utf8(bytes).unwrap_or_default();
+                files.push(SourceFile { path: path.to_owned(), text, size_bytes });
             }
             // Deleted but not yet committed as deleted.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -66,6 +66,7 @@ impl Sandbox for DirectorySandbox {
             status: output.status.code().unwrap_or(128),
             stdout: output.stdout,
             stderr: output.stderr,
+            dropped_bytes: 0,
             took: began.elapsed(),
         })
     }

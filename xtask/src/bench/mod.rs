@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 use std::{fs, io};
 
-use data::{Data, Set};
+use data::{ChangedPages, Data, Set};
 use tools::Tool;
 
 use crate::measure::Cost;
@@ -95,7 +95,7 @@ struct Measured {
     /// By data set, operation and tool, in order of rounds.
     samples: BTreeMap<(Set, Operation, String), Vec<Sample>>,
     /// What the changed pages of the database compress to.
-    changed_pages_bytes: Option<u64>,
+    changed_pages: Option<ChangedPages>,
 }
 
 /// 30 min: several times what the slowest tool needs on the largest set.
@@ -157,7 +157,7 @@ fn measure_round(
             if data.set != Set::Database {
                 continue;
             }
-            measured.changed_pages_bytes = Some(data.change_one_percent()?);
+            measured.changed_pages = Some(data.change_one_percent()?);
         }
         for turn in 0..tools.len() {
             let tool = &tools[(turn + round as usize + step) % tools.len()];

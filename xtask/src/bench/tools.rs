@@ -37,6 +37,9 @@ pub(super) fn find(root: &Path, options: &Options) -> Result<Vec<Tool>, Box<dyn 
         Some(program) => program.clone(),
         None => build(root)?,
     };
+    if !ours.is_file() {
+        return Err(format!("`{}` is not there: name our program with --ours", ours.display()).into());
+    }
     let mut found = vec![Tool {
         name: "seaworthy".to_owned(),
         version: version(&ours, &["--version"]),
@@ -107,8 +110,7 @@ impl Tool {
     pub(super) fn prepare(&self, place: &Path) -> Vec<Command> {
         let mut command = self.base(place);
         match self.family {
-            Family::Ours => command.args(["init", "--repo"]).arg(place.join("repository")),
-            Family::Restic | Family::Rustic => command.arg("init"),
+            Family::Ours | Family::Restic | Family::Rustic => command.arg("init"),
             Family::Borg => {
                 command.args(["init", "--encryption", "repokey-blake2"]).arg(place.join("repository"))
             }
@@ -124,6 +126,10 @@ impl Tool {
         match (self.family, operation) {
             (Family::Ours, Operation::Initial | Operation::Unchanged | Operation::OnePercent) => {
                 command.arg("backup").arg(data);
+                // A database's files are cut at pages, as the product cuts them.
+                if is_database(data) {
+                    command.arg("--pages");
+                }
             }
             (Family::Ours, Operation::Restore) => {
                 command.args(["restore", "latest"]).arg(target);
@@ -153,15 +159,12 @@ impl Tool {
             }
             (Family::Borg, Operation::Restore) => {
                 // The database's newest archive is the third; the others hold the same as the second.
-                let has_third = data.join("PG_VERSION").exists();
-                command.arg("extract").arg(archive(if has_third { "n3" } else { "n2" })).current_dir(target);
+                let newest = archive(if is_database(data) { "n3" } else { "n2" });
+                command.arg("extract").arg(newest).current_dir(target);
             }
             (Family::Borg, Operation::Check) => {
                 command.args(["check", "--verify-data"]).arg(&repository);
             }
-        }
-        if self.family == Family::Ours {
-            command.arg("--repo").arg(&repository);
         }
         command
     }
@@ -172,11 +175,15 @@ impl Tool {
         let (home, repository) = (place.join("home"), place.join("repository"));
         command.env("HOME", &home).env("XDG_CACHE_HOME", home.join("cache"));
         match self.family {
-            Family::Ours => command.env("SEAWORTHY_PASSWORD", PASSWORD),
+            Family::Ours => command.env("SEAWORTHY_REPO_PASSWORD", PASSWORD).arg(repository),
             Family::Restic => command.env("RESTIC_PASSWORD", PASSWORD).env("RESTIC_REPOSITORY", repository),
             Family::Rustic => command.env("RUSTIC_PASSWORD", PASSWORD).env("RUSTIC_REPOSITORY", repository),
             Family::Borg => command.env("BORG_PASSPHRASE", PASSWORD).env("BORG_BASE_DIR", home),
         };
         command
     }
+}
+
+fn is_database(data: &Path) -> bool {
+    data.join("PG_VERSION").exists()
 }
