@@ -1,5 +1,7 @@
 //! The files source against real trees: odd ones that are healthy, restores that were tampered with, readers that fail.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
