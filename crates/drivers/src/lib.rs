@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The world: one module for each driver, one feature for each heavy dependency. Modules never import one another.
+
+pub mod source;

@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Development only: real servers, generators, faults.
+
+pub mod postgres;

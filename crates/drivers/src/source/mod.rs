@@ -1,0 +1,4 @@
+//! Sources: what holds state.
+
+#[cfg(feature = "postgres")]
+pub mod postgres;
