@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use seaworthy_drivers::sandbox::process::{ProcessSandboxes, Settings};
 use seaworthy_drivers::source::files::FilesSource;
-//PG use seaworthy_drivers::source::postgres::PostgresSource;
+use seaworthy_drivers::source::postgres::PostgresSource;
 use seaworthy_drivers::source::sqlite::SqliteSource;
 use seaworthy_engine::Subject;
 use seaworthy_engine::store::driver_error;
@@ -58,9 +58,7 @@ pub(crate) fn driver(state: &State, spec: &SourceSpec) -> Outcome<Arc<dyn Source
                 None => None,
                 Some(reference) => Some(resolve(reference)?.expose_text(reference)?.to_owned().into()),
             };
-            //PGBEGIN
-            let _: Option<secrecy::SecretString> = password; return Err(Failure::new(Exit::Usage, "pg"));
-            //PGEND Arc::new(PostgresSource::new(postgres.clone(), password)?)
+            Arc::new(PostgresSource::new(postgres.clone(), password)?)
         }
         SourceSpec::Sqlite(sqlite) => Arc::new(SqliteSource::new(sqlite.clone(), state.scratch.join("staging"))),
         SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone())?),
