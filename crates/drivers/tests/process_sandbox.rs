@@ -40,6 +40,7 @@ const TESTS: &[(&str, Test)] = &[
         "a_sandbox_opens_proves_its_isolation_and_leaves_nothing",
         a_sandbox_opens_proves_its_isolation_and_leaves_nothing,
     ),
+    ("a_sandbox_works_below_var_tmp", a_sandbox_works_below_var_tmp),
     ("a_program_gets_what_it_was_given_and_nothing_else", a_program_gets_what_it_was_given_and_nothing_else),
     ("a_descriptor_that_the_caller_leaked_is_closed", a_descriptor_that_the_caller_leaked_is_closed),
     ("a_listener_of_the_caller_cannot_be_reached", a_listener_of_the_caller_cannot_be_reached),
@@ -354,6 +355,16 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+fn a_sandbox_works_below_var_tmp() {
+    run(async {
+        // Inside, /var/tmp is a link to /tmp wherever the private directory does not lie below it.
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let sandbox = open(&Settings::new(directory.path().join("s"))).await.unwrap();
+        assert!(sandbox.root().starts_with("/var/tmp"));
+        sandbox.close(&cx()).await.unwrap();
+    });
 }
 
 fn a_sandbox_opens_proves_its_isolation_and_leaves_nothing() {

@@ -89,7 +89,13 @@ pub(super) fn build(order: &Order) -> Result<(), Failure> {
     }
     directory(&at(Path::new("/run")))?;
     directory(&at(Path::new("/var")))?;
-    symlink("/tmp", at(Path::new("/var/tmp"))).map_err(Failure::isolation("link /var/tmp in the sandbox"))?;
+    // A private directory below /var/tmp needs that to be a directory of its own: through a link its path would lead
+    // out of the view, to the host's /tmp.
+    if order.root.starts_with("/var/tmp") {
+        directory(&at(Path::new("/var/tmp")))?;
+    } else {
+        symlink("/tmp", at(Path::new("/var/tmp"))).map_err(Failure::isolation("link /var/tmp in the sandbox"))?;
+    }
     bind(&order.root, &at(&order.root))?;
     let processes = at(Path::new("/proc"));
     directory(&processes)?;
