@@ -21,12 +21,12 @@ use seaworthy_testkit::postgres::{Ids, server_user};
 
 /// A copy in a directory of its own.
 #[derive(Debug)]
-pub struct DiskCopy {
-    pub root: PathBuf,
+pub(crate) struct DiskCopy {
+    pub(crate) root: PathBuf,
     /// Files begun and not finished; a dropped one stays counted.
-    pub unfinished: Arc<AtomicU64>,
+    pub(crate) unfinished: Arc<AtomicU64>,
     /// Bytes that still fit.
-    pub room: Arc<AtomicU64>,
+    pub(crate) room: Arc<AtomicU64>,
 }
 
 struct DiskFile {
@@ -37,7 +37,7 @@ struct DiskFile {
 }
 
 impl DiskCopy {
-    pub fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         fs::create_dir_all(root).unwrap();
         Self {
             root: root.to_owned(),
@@ -46,7 +46,7 @@ impl DiskCopy {
         }
     }
 
-    pub fn at(&self, path: &CopyPath) -> PathBuf {
+    pub(crate) fn at(&self, path: &CopyPath) -> PathBuf {
         self.root.join(std::ffi::OsStr::from_bytes(path.as_bytes()))
     }
 }
@@ -138,7 +138,7 @@ impl CopyReader for DiskCopy {
 
 /// A sandbox that isolates nothing: a directory, and another user where we are root.
 #[derive(Debug)]
-pub struct OpenSandbox {
+pub(crate) struct OpenSandbox {
     directory: tempfile::TempDir,
     facts: SandboxFacts,
     user: Option<Ids>,
@@ -151,7 +151,7 @@ struct OpenProcess {
 }
 
 impl OpenSandbox {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let user = server_user().unwrap();
         let directory = tempfile::Builder::new().prefix("swsb").tempdir_in("/tmp").unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();

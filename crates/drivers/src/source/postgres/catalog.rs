@@ -273,7 +273,8 @@ fn add_attached(add: &mut impl FnMut(ObjectClass, String), view: &View, schema: 
         "k.contype::text",
         "pg_get_constraintdef(k.oid)",
         "k.convalidated::text",
-        "k.connoinherit::text",
+        // Of checks only: for a partition's key it says how the partition was attached, not what holds.
+        "(k.contype = 'c' AND k.connoinherit)::text",
     ]);
     // A constraint that a partition inherits is named anew by a restore: its identity is its parent's.
     add(

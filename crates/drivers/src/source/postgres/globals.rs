@@ -302,8 +302,31 @@ impl Globals {
         for statement in self.database_statements(database) {
             session.execute(cx, "restore the database's properties", &statement).await?;
         }
+        self.restore_settings(cx, session, database, |_| true).await
+    }
+
+    /// Gives a new database for people its own settings; no role is touched.
+    pub(super) async fn restore_database_settings(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        database: &str,
+    ) -> Result<Vec<Finding>, DriverError> {
+        self.restore_settings(cx, session, database, |setting| setting.in_database && setting.role.is_none()).await
+    }
+
+    async fn restore_settings(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        database: &str,
+        wanted: impl Fn(&Setting) -> bool,
+    ) -> Result<Vec<Finding>, DriverError> {
         let mut findings = Vec::new();
         for (setting, statement) in self.settings.iter().zip(self.setting_statements(database)) {
+            if !wanted(setting) {
+                continue;
+            }
             if let Err(error) = session.execute(cx, "restore a setting", &statement).await {
                 if matches!(error.kind, ErrorKind::Stopped(_) | ErrorKind::Unreachable) {
                     return Err(error);
@@ -312,7 +335,7 @@ impl Globals {
                 findings.push(Finding::new(
                     FindingCode::EnvOther,
                     printable(&setting.name),
-                    format!("the scratch server refuses this setting: {reason}"),
+                    format!("the server refuses this setting: {reason}"),
                 ));
             }
         }
