@@ -669,7 +669,7 @@ fn an_ordinary_user_cannot_decide_owners() {
     let place = Place::with_files();
     let secret = place.tree().join("secret");
     fs::write(&secret, b"of root only").unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(place.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // Wherever this program was built, the other user may not be able to reach it.
     let program = place.root.path().join("program");

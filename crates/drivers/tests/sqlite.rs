@@ -672,3 +672,16 @@ async fn a_probe_tells_what_it_is_without_reading_it() {
     assert!(facts.summary.contains("WAL") && facts.findings.is_empty(), "{facts:?}");
     assert!(facts.size_bytes > 0 && facts.identity.starts_with("file:"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_a_lock_ends_with_the_deadline() {
+    let place = Place::with(SHOP);
+    let connection = place.open();
+    connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let began = std::time::Instant::now();
+    let cx = Cx::unbounded().within(Duration::from_millis(300));
+    let writer = Arc::new(FsCopyWriter::new(place.root.path().join("copy")).unwrap());
+    let error = place.source().capture(&cx, writer).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Stopped(_)), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "the timeout of 30 s is not waited out");
+}

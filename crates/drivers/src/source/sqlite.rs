@@ -61,6 +61,9 @@ const OPS_PER_LOOK: i32 = 20_000;
 /// Kept free on the scratch file system beside a staged copy.
 const SPARE_BYTES: u64 = 64 << 20;
 
+/// How long SQLite waits for a lock before this program looks at the clock again.
+const BUSY_STEP: Duration = Duration::from_millis(200);
+
 /// Messages of `integrity_check` that are kept.
 const MESSAGES_MAX: usize = 20;
 
@@ -98,7 +101,11 @@ impl SqliteSource {
         self
     }
 
-    fn open_source(&self, watch: &Watch) -> Result<Connection, DriverError> {
+    /// Opens the database and begins the read transaction that everything is taken in.
+    ///
+    /// Waits for a writer's commit at most as long as the spec allows. The instant lies before the transaction: what was
+    /// committed by then is in the copy, what came later need not be.
+    fn open_source(&self, watch: &Watch) -> Result<(Connection, Timestamp), DriverError> {
         let path = Path::new(&self.spec.path);
         if !path.is_absolute() {
             return Err(DriverError::new(ErrorKind::Refused, format!("open `{}`", self.spec.path))
@@ -114,9 +121,25 @@ impl SqliteSource {
         rustix::fs::access(path, rustix::fs::Access::READ_OK)
             .map_err(|error| DriverError::io(context(), error.into()))?;
         refuse_to_leave_foreign_files(path, &metadata)?;
-        let busy = Duration::try_from(self.spec.busy_timeout).unwrap_or(Duration::ZERO);
-        let connection = open_untrusted(path, Access::ReadOnly, busy, watch)?;
-        Ok(connection)
+        let limit = Duration::try_from(self.spec.busy_timeout).unwrap_or(Duration::ZERO);
+        let began = Instant::now();
+        loop {
+            let point = Timestamp::now();
+            let opened = connect(path, Access::ReadOnly, BUSY_STEP, watch)
+                .and_then(|connection| begin_snapshot(&connection).map(|()| connection));
+            let error = match opened {
+                Ok(connection) => return Ok((connection, point)),
+                Err(error) => error,
+            };
+            watch.check()?;
+            let is_busy = matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            );
+            if !is_busy || began.elapsed() >= limit {
+                return Err(failed(context(), error, watch));
+            }
+        }
     }
 }
 
@@ -204,29 +227,31 @@ fn open_untrusted(
     busy: Duration,
     watch: &Watch,
 ) -> Result<Connection, DriverError> {
+    connect(path, access, busy, watch)
+        .map_err(|error| failed(format!("open `{}`", path.display()), error, watch))
+}
+
+/// A connection that trusts nothing that it reads.
+fn connect(path: &Path, access: Access, busy: Duration, watch: &Watch) -> rusqlite::Result<Connection> {
     let mode = match access {
         Access::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
         Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
     };
-    let attempt = || -> rusqlite::Result<Connection> {
-        let mut connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(busy)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, false)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, access == Access::ReadOnly)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
-        connection.execute_batch(
-            "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA cache_size = -16384;",
-        )?;
-        let watch = watch.clone();
-        connection.progress_handler(OPS_PER_LOOK, Some(move || watch.check().is_err()))?;
-        Ok(connection)
-    };
-    attempt().map_err(|error| failed(format!("open `{}`", path.display()), error, watch))
+    let mut connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(busy)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, access == Access::ReadOnly)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
+    let watch = watch.clone();
+    connection.progress_handler(OPS_PER_LOOK, Some(move || watch.check().is_err()))?;
+    connection
+        .execute_batch("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA cache_size = -16384;")?;
+    Ok(connection)
 }
 
 /// Translates SQLite's codes: what stopped it, who can help.
@@ -677,12 +702,9 @@ fn capture_snapshot(
     watch: &Watch,
 ) -> Result<Captured, DriverError> {
     let path = name_in_copy(Path::new(&source.spec.path))?;
-    let connection = source.open_source(watch)?;
-    let wrong = |what: &'static str| move |error| failed(what, error, watch);
     watch.progress(Progress::Phase("snapshot".to_owned()));
-    // Before the transaction: what is committed by now is in the copy, what comes later may not be.
-    let point = Timestamp::now();
-    begin_snapshot(&connection).map_err(wrong("begin a read transaction"))?;
+    let (connection, point) = source.open_source(watch)?;
+    let wrong = |what: &'static str| move |error| failed(what, error, watch);
     let page_size = pragma_number(&connection, "page_size").map_err(wrong("read the page size"))?;
     let page_count = pragma_number(&connection, "page_count").map_err(wrong("count the pages"))?;
     let is_wal = pragma_text(&connection, "journal_mode").map_err(wrong("read the journal mode"))? == "wal";
@@ -794,9 +816,8 @@ fn flaws(witness: &SqliteWitness, path: &str) -> Vec<Finding> {
 
 fn probe(source: &SqliteSource, watch: &Watch) -> Result<SourceFacts, DriverError> {
     let surroundings = Surroundings::of(Path::new(&source.spec.path));
-    let connection = source.open_source(watch)?;
+    let (connection, _) = source.open_source(watch)?;
     let wrong = |error| failed(format!("look at `{}`", source.spec.path), error, watch);
-    begin_snapshot(&connection).map_err(wrong)?;
     let properties = properties(&connection).map_err(wrong)?;
     let (_, stored) = objects(&connection).map_err(wrong)?;
     let number = |name: &str| properties.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
@@ -871,7 +892,6 @@ fn fetch(
         file.write_all(&buffer[..read]).map_err(wrong)?;
         watch.progress(Progress::Bytes { done: written, total: Some(witness.image.size) });
     }
-    file.sync_all().map_err(wrong)?;
     Ok(Written { files: 1, bytes: written })
 }
 
@@ -965,6 +985,7 @@ fn deliver(
             Err(error) => return Err(wrong("tidy")(error)),
         }
     }
+    File::open(&partial).and_then(|file| file.sync_all()).map_err(wrong("flush"))?;
     fs::rename(&partial, &target).map_err(wrong("finish"))?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(wrong("flush"))?;
     let findings: Vec<Finding> =
