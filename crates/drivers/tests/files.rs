@@ -1,5 +1,7 @@
 //! The files source against real trees: odd ones that are healthy, restores that were tampered with, readers that fail.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -631,4 +633,59 @@ async fn a_probe_reads_names_only() {
     let facts = place.source().probe(&Cx::unbounded()).await.unwrap();
     assert_eq!(facts.size_bytes, 9 + 1_300_000 + 6 + 6);
     assert!(facts.findings.is_empty() && facts.identity.starts_with("files:"), "{facts:?}");
+}
+
+/// The number of `nobody`.
+const ORDINARY: u32 = 65534;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "carried out as an ordinary user by `an_ordinary_user_cannot_decide_owners`"]
+async fn as_an_ordinary_user() {
+    assert_eq!(rustix::process::geteuid().as_raw(), ORDINARY);
+    let mut place = Place::new();
+    place.spec.paths = vec![std::env::var("SEAWORTHY_TEST_TREE").unwrap()];
+    let writer = Arc::new(place.writer());
+    let captured = place.source().capture(&Cx::unbounded(), writer.clone()).await.unwrap();
+    let reader = Arc::new(writer.commit().unwrap());
+    assert!(!captured.is_complete, "a file of mode 0 cannot be read");
+    assert_eq!(captured.findings[0].code, FindingCode::FileUnreadable);
+    let sandbox = Arc::new(DirectorySandbox::new().unwrap());
+    let restored =
+        place.source().restore(&Cx::unbounded(), &captured.witness, reader, sandbox).await.unwrap();
+    let observed = restored.witness(&Cx::unbounded(), &captured.witness).await.unwrap();
+    let reports = captured.witness.compare(&observed);
+    let outcome = |name: &str| reports.iter().find(|report| report.name == name).unwrap();
+    assert_eq!(outcome("owners").outcome, CheckOutcome::Inconclusive);
+    assert_eq!(outcome("owners").findings[0].code, FindingCode::EnvPermission);
+    for name in ["entries", "types-and-links", "content", "metadata", "hardlinks"] {
+        assert_eq!(outcome(name).outcome, CheckOutcome::Passed, "{:?}", outcome(name));
+    }
+    assert_eq!(outcome("scope").outcome, CheckOutcome::Failed);
+}
+
+#[test]
+fn an_ordinary_user_cannot_decide_owners() {
+    use std::os::unix::process::CommandExt as _;
+    let place = Place::with_files();
+    let secret = place.tree().join("secret");
+    fs::write(&secret, b"of root only").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Wherever this program was built, the other user may not be able to reach it.
+    let program = place.root.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let ended = std::process::Command::new(program)
+        .args(["--exact", "as_an_ordinary_user", "--ignored", "--nocapture"])
+        .env("SEAWORTHY_TEST_TREE", place.tree())
+        .uid(ORDINARY)
+        .gid(ORDINARY)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(
+        ended.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
 }

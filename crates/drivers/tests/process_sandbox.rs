@@ -30,6 +30,7 @@ use seaworthy_model::id::RunId;
 const ORDINARY: u32 = 65534;
 const HOSTILE: &str = "__hostile";
 const OWNER: &str = "__owner";
+const FORBIDDEN: &str = "__forbidden";
 const POSTGRES: &str = "/usr/lib/postgresql/15/bin";
 
 type Test = fn();
@@ -39,6 +40,7 @@ const TESTS: &[(&str, Test)] = &[
         "a_sandbox_opens_proves_its_isolation_and_leaves_nothing",
         a_sandbox_opens_proves_its_isolation_and_leaves_nothing,
     ),
+    ("a_sandbox_works_below_var_tmp", a_sandbox_works_below_var_tmp),
     ("a_program_gets_what_it_was_given_and_nothing_else", a_program_gets_what_it_was_given_and_nothing_else),
     ("a_descriptor_that_the_caller_leaked_is_closed", a_descriptor_that_the_caller_leaked_is_closed),
     ("a_listener_of_the_caller_cannot_be_reached", a_listener_of_the_caller_cannot_be_reached),
@@ -81,6 +83,8 @@ const TESTS: &[(&str, Test)] = &[
     ("a_keeper_that_is_killed_takes_everything_with_it", a_keeper_that_is_killed_takes_everything_with_it),
     ("memory_that_runs_out_is_the_environments_fault", memory_that_runs_out_is_the_environments_fault),
     ("what_a_killed_maker_left_half_done_is_reaped", what_a_killed_maker_left_half_done_is_reaped),
+    ("what_keeps_a_machine_from_it_is_said_before", what_keeps_a_machine_from_it_is_said_before),
+    ("sandboxes_opened_at_once_do_not_meet", sandboxes_opened_at_once_do_not_meet),
 ];
 
 fn main() -> ExitCode {
@@ -91,9 +95,14 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some(HOSTILE) => return hostile(&arguments[1..]),
         Some(OWNER) => return owner(Path::new(&arguments[1])),
+        Some(FORBIDDEN) => return forbidden(Path::new(&arguments[1])),
         _ => {}
     }
     let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        // Something to lose: group `adm`, which may read logs.
+        rustix::thread::set_thread_groups(&[rustix::fs::Gid::from_raw(4)]).unwrap();
+    }
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let mut failed = Vec::new();
     let mut ran = 0;
@@ -262,6 +271,14 @@ fn owner(scratch: &Path) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Says what would keep a sandbox from opening.
+fn forbidden(scratch: &Path) -> ExitCode {
+    for finding in run(ProcessSandboxes::new(Settings::new(scratch)).probe(&cx())).unwrap() {
+        println!("{finding}");
+    }
+    ExitCode::SUCCESS
+}
+
 /// Seconds to sleep that nobody else sleeps: how the orphan is found from outside.
 const MARK_OF_OWNER: &str = "59823";
 const MARK_OF_STOP: &str = "59824";
@@ -318,6 +335,16 @@ fn processes_with(mark: &str) -> Vec<i32> {
     pids_with(&[mark])
 }
 
+/// A process that does not outlive a test that fails.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        drop(self.0.wait());
+    }
+}
+
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
@@ -328,6 +355,16 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+fn a_sandbox_works_below_var_tmp() {
+    run(async {
+        // Inside, /var/tmp is a link to /tmp wherever the private directory does not lie below it.
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let sandbox = open(&Settings::new(directory.path().join("s"))).await.unwrap();
+        assert!(sandbox.root().starts_with("/var/tmp"));
+        sandbox.close(&cx()).await.unwrap();
+    });
 }
 
 fn a_sandbox_opens_proves_its_isolation_and_leaves_nothing() {
@@ -441,8 +478,9 @@ fn files_and_processes_of_the_caller_cannot_be_reached() {
         let private = directory.path().join("private");
         fs::write(&private, "secret").unwrap();
         fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
-        let mut bystander = Command::new("/bin/sleep").arg("600").spawn().unwrap();
-        let pid = bystander.id().to_string();
+        let mut bystander =
+            Ended(Command::new("/bin/sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
+        let pid = bystander.0.id().to_string();
         let sandbox = open(&settings).await.unwrap();
         let environ = format!("/proc/{pid}/environ");
         let marker = sandbox.root().parent().unwrap().join("owner");
@@ -457,7 +495,7 @@ fn files_and_processes_of_the_caller_cannot_be_reached() {
             let said = told(&*sandbox, act(&[what, target])).await;
             assert!(said.starts_with("refused"), "{what} {target}: {said}");
         }
-        assert!(bystander.try_wait().unwrap().is_none());
+        assert!(bystander.0.try_wait().unwrap().is_none());
         // The positive control: outside, each of ours is within reach.
         for (what, target) in
             [("read", private.to_str().unwrap()), ("read", environ.as_str()), ("signal", pid.as_str())]
@@ -465,7 +503,7 @@ fn files_and_processes_of_the_caller_cannot_be_reached() {
             let outside = Command::new("/proc/self/exe").args([HOSTILE, what, target]).output().unwrap();
             assert_eq!(outside.stdout, b"REACHED\n", "{what} {target}");
         }
-        bystander.wait().unwrap();
+        bystander.0.wait().unwrap();
         sandbox.close(&cx()).await.unwrap();
     });
 }
@@ -629,6 +667,8 @@ fn a_program_that_fills_the_disk_is_stopped_before_it_is_full() {
         let removed = sandbox.close(&cx()).await.unwrap();
         println!("filled {removed} bytes");
         assert!(removed > 100_000_000);
+        // It would have written 2 GiB.
+        assert!(removed < 1_500_000_000);
     });
 }
 
@@ -725,9 +765,9 @@ fn what_a_killed_owner_left_is_reaped_and_nothing_else() {
     let (_directory, settings) = scratch();
     let mut owner = Command::new("/proc/self/exe");
     owner.arg(OWNER).arg(&settings.scratch).stdout(Stdio::piped());
-    let mut owner = owner.spawn().unwrap();
+    let mut owner = Ended(owner.spawn().unwrap());
     let mut said = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(owner.stdout.take().unwrap()), &mut said)
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(owner.0.stdout.take().unwrap()), &mut said)
         .unwrap();
     let root = PathBuf::from(said.trim());
     wait_until("the orphan runs", || processes_with(MARK_OF_OWNER).len() > 1);
@@ -743,8 +783,8 @@ fn what_a_killed_owner_left_is_reaped_and_nothing_else() {
         assert_eq!(provider.reap(&cx(), &[]).await.unwrap(), 0);
         assert!(root.exists());
 
-        owner.kill().unwrap();
-        owner.wait().unwrap();
+        owner.0.kill().unwrap();
+        owner.0.wait().unwrap();
         wait_until("what the owner started is gone", || processes_with(MARK_OF_OWNER).is_empty());
         wait_until("keeper and init are gone", || processes_with(root.to_str().unwrap()).is_empty());
 
@@ -796,6 +836,61 @@ fn what_a_killed_maker_left_half_done_is_reaped() {
         assert!(dead.exists() && !unmarked.exists() && !torn.exists());
         assert_eq!(provider.reap(&cx(), &[]).await.unwrap(), 1);
         assert!(!dead.exists() && alive.exists() && fresh.iter().all(|path| path.exists()));
+    });
+}
+
+fn what_keeps_a_machine_from_it_is_said_before() {
+    let (_directory, settings) = scratch();
+    run(async {
+        let provider = ProcessSandboxes::new(settings.clone());
+        assert_eq!(provider.probe(&cx()).await.unwrap(), Vec::new());
+        assert_eq!(fs::read_dir(&settings.scratch).unwrap().count(), 0);
+        let unknown = Settings { user: "no-such-user".into(), reserve_bytes: 1 << 60, ..settings.clone() };
+        let found = ProcessSandboxes::new(unknown).probe(&cx()).await.unwrap();
+        let expected = if is_root() { FindingCode::EnvPermission } else { FindingCode::EnvDisk };
+        assert_eq!(found[0].code, expected, "{found:?}");
+    });
+    // An ordinary user on a machine that lets nobody make a user namespace.
+    // This binary is its standard input: the only way to it that holds wherever it was built.
+    let again = format!(
+        "echo 0 > /proc/sys/user/max_user_namespaces && exec /proc/self/fd/0 {FORBIDDEN} {}",
+        settings.scratch.display()
+    );
+    let user = ["--user", "--map-user=65534", "--map-group=65534", "--keep-caps", "/bin/sh", "-c", &again];
+    let this = fs::File::open("/proc/self/exe").unwrap();
+    let output = Command::new("/usr/bin/unshare").args(user).stdin(this).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.starts_with("ENV-NAMESPACE"), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("sysctl -w user.max_user_namespaces"), "{said}");
+}
+
+fn sandboxes_opened_at_once_do_not_meet() {
+    run(async {
+        let (_directory, mut settings) = scratch();
+        let tools = settings.scratch.parent().unwrap().join("tools");
+        fs::create_dir(&tools).unwrap();
+        fs::set_permissions(&tools, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy("/bin/true", tools.join("true")).unwrap();
+        settings.read_only.push(tools.clone());
+        let mut opening = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let settings = settings.clone();
+            opening.spawn(async move { open(&settings).await.unwrap() });
+        }
+        let sandboxes = opening.join_all().await;
+        for (number, sandbox) in sandboxes.iter().enumerate() {
+            assert_eq!(sandbox.facts().inherited_descriptors, 0);
+            fs::write(sandbox.root().join("file"), "").unwrap();
+            let neighbour = sandboxes[(number + 1) % sandboxes.len()].root().join("file");
+            let said = told(&**sandbox, act(&["read", neighbour.to_str().unwrap()])).await;
+            assert!(said.starts_with("refused"), "{said}");
+            let shown = Exec { argv: vec![tools.join("true").to_str().unwrap().into()], ..Exec::default() };
+            told(&**sandbox, shown).await;
+        }
+        for sandbox in sandboxes {
+            sandbox.close(&cx()).await.unwrap();
+        }
+        assert_eq!(fs::read_dir(&settings.scratch).unwrap().count(), 0);
     });
 }
 

@@ -376,7 +376,9 @@ impl Runner {
             backup: job.backup,
             point: job.point,
             selection: job.selection,
+            source_kind: subject.kind.clone(),
             target: job.target_words,
+            scope: scope(&job.target, &job.paths),
             started,
             finished: Timestamp::now(),
             phases: vec![Phase { name: "restore".to_owned(), took_ms: millis(took) }],
@@ -406,6 +408,15 @@ impl Runner {
         let receipt = self.notary.commit(&Act::Restore(Box::new(body.clone())), Timestamp::now()).await?;
         Ok(Sealed { receipt, body, error, summary })
     }
+}
+
+/// What was asked for, where it was not everything.
+fn scope(target: &NewTarget, paths: &[CopyPath]) -> Vec<String> {
+    let tables: &[String] = match target {
+        NewTarget::Directory(_) => &[],
+        NewTarget::Database { tables, .. } => tables,
+    };
+    tables.iter().cloned().chain(paths.iter().map(ToString::to_string)).collect()
 }
 
 /// Restores single files and directories of a copy, each under its own name, into a new or empty directory.

@@ -31,12 +31,15 @@ pub struct Known {
 /// What a verification has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainReport {
-    /// Receipts that verified in every respect.
+    /// Receipts that verified in every respect, their own facts included.
     pub verified: u64,
     /// Receipts looked at.
     pub seen: u64,
-    /// The head of what was verified: the last receipt up to which nothing is wrong. Keep it elsewhere.
+    /// The last receipt up to which the chain is whole and authentic. Keep it elsewhere.
     pub head: Option<Head>,
+    /// Whether every receipt is authentic, readable and in its place. What a receipt *says* may still be wrong: a pass that
+    /// its own facts deny is a finding, and its receipt is evidence.
+    pub is_whole: bool,
     /// Slots that were committed and that no receipt ends, in order: runs still under way, or hidden.
     pub open: Vec<(u64, Due)>,
     /// Keys that are trusted after the last receipt.
@@ -61,7 +64,7 @@ pub struct ChainVerifier {
     last: Option<Head>,
     last_at: Option<Timestamp>,
     known_head_seen: bool,
-    is_sound: bool,
+    is_whole: bool,
     seen: u64,
     verified: u64,
     sound_head: Option<Head>,
@@ -81,7 +84,7 @@ impl ChainVerifier {
             last: after.clone(),
             last_at: None,
             known_head_seen,
-            is_sound: true,
+            is_whole: true,
             seen: 0,
             verified: 0,
             sound_head: after,
@@ -90,7 +93,7 @@ impl ChainVerifier {
         }
     }
 
-    /// Looks at the next receipt, and returns it where it could be read and everything about it is right.
+    /// Looks at the next receipt, and returns it where it is authentic, readable and in its place.
     pub fn next(&mut self, envelope: &Envelope) -> Option<Receipt> {
         self.seen += 1;
         let position = format!("receipt in position {}", self.seen);
@@ -136,10 +139,22 @@ impl ChainVerifier {
         if !self.apply(&subject, &receipt) {
             return None;
         }
-        self.verified += 1;
-        if self.is_sound {
+        if self.is_whole {
             self.sound_head = Some(receipt.head());
         }
+        let contradictions = match &receipt.act {
+            Act::Drill(drill) => drill.contradictions(),
+            Act::Due(_)
+            | Act::Backup(_)
+            | Act::Restore(_)
+            | Act::Verify(_)
+            | Act::Abandoned(_)
+            | Act::KeyChange(_) => Vec::new(),
+        };
+        if contradictions.is_empty() {
+            self.verified += 1;
+        }
+        self.findings.extend(contradictions);
         Some(receipt)
     }
 
@@ -165,12 +180,14 @@ impl ChainVerifier {
         {
             let last = self.last.as_ref().map_or(0, |last| last.sequence);
             if last < head.sequence {
+                self.is_whole = false;
                 self.findings.push(Finding::new(
                     FindingCode::LedgerCut,
                     "ledger",
                     format!("it ends with receipt {last}; receipt {} is known to exist", head.sequence),
                 ));
             } else {
+                self.is_whole = false;
                 self.findings.push(Finding::new(
                     FindingCode::LedgerCut,
                     format!("receipt {}", head.sequence),
@@ -182,6 +199,7 @@ impl ChainVerifier {
             verified: self.verified,
             seen: self.seen,
             head: self.sound_head,
+            is_whole: self.is_whole,
             open: self.open.into_iter().collect(),
             keys: self.keys,
             findings: self.findings,
@@ -255,14 +273,6 @@ impl ChainVerifier {
                 }
             }
         }
-        if let Act::Drill(drill) = &receipt.act {
-            let contradictions = drill.contradictions();
-            if !contradictions.is_empty() {
-                self.findings.extend(contradictions);
-                self.is_sound = false;
-                return false;
-            }
-        }
         if let Act::KeyChange(change) = &receipt.act {
             match PublicKey::from_pem(&change.public_key) {
                 Ok(key) if key.id() == change.introduces => self.keys.trust(key),
@@ -287,7 +297,7 @@ impl ChainVerifier {
     }
 
     fn wrong(&mut self, code: FindingCode, subject: &str, detail: String) -> Option<Receipt> {
-        self.is_sound = false;
+        self.is_whole = false;
         self.findings.push(Finding::new(code, subject, detail));
         None
     }

@@ -477,6 +477,18 @@ impl Drill {
         findings
     }
 
+    /// The same drill with a verdict that its own facts bear out: a pass that they deny becomes inconclusive, and the
+    /// contradictions become findings. To be called before it is sealed; [`seal`] refuses an undeserved pass.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        let contradictions = self.contradictions();
+        if !contradictions.is_empty() {
+            self.verdict = Verdict::Inconclusive;
+            self.findings.extend(contradictions);
+        }
+        self
+    }
+
     /// The level that this receipt proves; `None` unless it is a pass that its own facts bear out.
     #[must_use]
     pub fn proves(&self) -> Option<Assurance> {
@@ -814,6 +826,9 @@ pub enum SealError {
     /// It has no canonical form.
     #[error("seal a receipt")]
     Canonical(#[from] CanonicalError),
+    /// A drill's pass that its own facts deny; see [`Drill::settled`].
+    #[error("seal a pass that its own facts deny: {0}")]
+    Undeserved(Finding),
 }
 
 /// Why a receipt cannot be read or believed.
@@ -841,7 +856,14 @@ pub enum ReceiptError {
 }
 
 /// Signs what was done as the receipt after `after`; the first of a ledger where that is `None`.
+///
+/// A drill's pass that its own facts deny is refused: whatever goes wrong before, a false PASS is not signed.
 pub fn seal(act: &Act, at: Timestamp, after: Option<&Head>, key: &SigningKey) -> Result<Envelope, SealError> {
+    if let Act::Drill(drill) = act
+        && let Some(contradiction) = drill.contradictions().into_iter().next()
+    {
+        return Err(SealError::Undeserved(contradiction));
+    }
     let statement = Statement {
         kind: STATEMENT_TYPE.to_owned(),
         subject: act.subjects()?,

@@ -386,3 +386,12 @@ fn a_copy_id_that_is_too_short_to_print_is_not_a_panic() {
     }
     assert_eq!(judged(&receipts, &policy(), hour(3)).standing, Standing::Broken);
 }
+
+#[test]
+fn a_proof_from_before_a_failure_does_not_count_again_after_it() {
+    let usable = Event::GoodDrill { of: 0, level: Assurance::A5 };
+    let mut events = vec![(Event::GoodBackup, 1), (usable, 1)];
+    assert_eq!(after(&events, 0).level, Assurance::A5);
+    events.extend([(Event::FailedDrill { of: 0 }, 1), (GOOD, 1)]);
+    assert_eq!(after(&events, 0).level, Assurance::A4);
+}

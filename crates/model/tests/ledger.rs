@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use seaworthy_model::example::{self, About};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::ledger::{ChainReport, Known, verify_chain, verify_export};
-use seaworthy_model::receipt::{Act, ActKind, Head, Receipt, read_unverified, seal, verify_one};
+use seaworthy_model::receipt::{Act, ActKind, Head, Receipt, SealError, read_unverified, seal, verify_one};
 use seaworthy_model::signature::{Envelope, SigningKey, TrustedKeys};
 use seaworthy_model::verdict::{Assurance, Verdict};
 
@@ -215,10 +215,26 @@ fn a_signed_pass_that_its_own_facts_deny_is_found() {
         let mut drill = good.clone();
         spoil(&mut drill);
         assert_eq!(drill.proves(), None, "{code}");
-        let mut chain = Chain::default();
-        chain.add(&Act::Drill(Box::new(drill)), &key(1));
+        let act = Act::Drill(Box::new(drill.clone()));
+        assert!(
+            matches!(seal(&act, start(), None, &key(1)), Err(SealError::Undeserved(found)) if found.code.as_str() == code)
+        );
+
+        let settled = drill.clone().settled();
+        assert_eq!(settled.verdict, Verdict::Inconclusive);
+        assert!(settled.findings.iter().any(|finding| finding.code.as_str() == code));
+        assert!(seal(&Act::Drill(Box::new(settled)), start(), None, &key(1)).is_ok());
+
+        // Whoever holds the key can still sign one; it is authentic, and proves nothing.
+        drill.verdict = Verdict::Inconclusive;
+        let honest = seal(&Act::Drill(Box::new(drill)), start(), None, &key(1)).unwrap();
+        let payload = String::from_utf8(honest.payload_unverified().unwrap()).unwrap();
+        let forged = payload.replace(r#"{"word":"inconclusive"}"#, r#"{"level":"A4","word":"pass"}"#);
+        assert_ne!(forged, payload);
+        let chain = Chain { envelopes: vec![Envelope::sign(forged.as_bytes(), &key(1))], head: None };
         let report = chain.verify(None);
         assert_eq!(codes(&report), BTreeSet::from([code]));
+        assert!(report.is_whole && !report.is_sound());
         assert_eq!(report.verified, 0);
     }
     let failed = example::failed_drill(&about, None, &backup, None);
@@ -307,4 +323,19 @@ proptest! {
         prop_assert!(!report.is_sound());
         prop_assert!(codes(&report).contains("EV-07"), "{:?}", report.findings);
     }
+}
+
+/// Both halves are authentic and every sequence is right: only the link between them gives the splice away.
+#[test]
+fn two_authentic_chains_spliced_together_are_found_without_a_head() {
+    let (one, mut other) = (Chain::of(3), Chain::default());
+    for n in 0..8 {
+        other.add(&Act::Due(example::due(&About::new("wiki", "db", hour(n)), ActKind::Drill)), &key(1));
+    }
+    let mut spliced = Chain { envelopes: one.envelopes[..4].to_vec(), head: None };
+    assert!(spliced.verify(None).is_sound());
+    spliced.envelopes.extend_from_slice(&other.envelopes[4..]);
+    let report = spliced.verify(None);
+    assert_eq!(codes(&report), BTreeSet::from(["EV-07"]));
+    assert_eq!(report.head.unwrap().sequence, 4);
 }

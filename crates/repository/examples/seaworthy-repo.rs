@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use seaworthy_repository::{
-    Control, Cuts, FileMeta, Id, InitOptions, KdfParams, OpenOptions, ParentUse, Repository, RepositoryError,
-    RestoreOptions, SessionOptions, SnapshotPath, TreeOptions, open_store,
+    CheckOptions, CheckRead, Control, Cuts, FileMeta, Id, InitOptions, KdfParams, OpenOptions, ParentUse,
+    Repository, RepositoryError, RestoreOptions, SessionOptions, SnapshotPath, TreeOptions, open_store,
 };
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -52,6 +52,7 @@ fn run() -> Fallible<ExitCode> {
     };
     let (weak, rabin, pages, no_parent, no_verify) =
         (flag("--weak"), flag("--rabin"), flag("--pages"), flag("--force"), flag("--no-verify"));
+    let read_data = flag("--read-data");
     let mut args = args.iter().map(String::as_str);
     let store = open_store(args.next().ok_or("which repository?")?)?;
     let command = args.next().ok_or("which command?")?;
@@ -169,6 +170,27 @@ fn run() -> Fallible<ExitCode> {
             }
             if !summary.is_complete() {
                 return Ok(ExitCode::from(3));
+            }
+        }
+        "check" => {
+            let read = if read_data { CheckRead::All } else { CheckRead::None };
+            let report = repository.check(&CheckOptions { read, ..CheckOptions::default() }, &control)?;
+            for finding in &report.findings {
+                println!("{:?} {} {}: {}", finding.kind, finding.what, finding.id, finding.why);
+                for reach in &finding.reach {
+                    println!(
+                        "  reaches {} {}",
+                        reach.snapshot,
+                        seaworthy_repository::quote::quote(&reach.path)
+                    );
+                }
+            }
+            for hint in &report.hints {
+                println!("hint: {hint}");
+            }
+            println!("{} packs, {} read, {} bytes", report.packs, report.packs_read, report.bytes_read);
+            if !report.is_sound() {
+                return Ok(ExitCode::FAILURE);
             }
         }
         other => return Err(Box::new(RepositoryError::Unsupported { what: other.to_owned() })),

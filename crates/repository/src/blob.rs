@@ -47,6 +47,7 @@ pub(crate) struct Codec {
     boxed: Vec<u8>,
     verify: Vec<u8>,
     plain: Vec<u8>,
+    fetched: Vec<u8>,
 }
 
 /// A finished box, borrowed from the codec's buffer.
@@ -81,7 +82,17 @@ impl Codec {
             boxed: Vec::new(),
             verify: Vec::new(),
             plain: Vec::new(),
+            fetched: Vec::new(),
         })
+    }
+
+    /// The buffer for what is fetched, which is kept from one fetch to the next.
+    pub(crate) fn take_fetched(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.fetched)
+    }
+
+    pub(crate) fn give_fetched(&mut self, buffer: Vec<u8>) {
+        self.fetched = buffer;
     }
 
     /// A random bit for spreading blobs over packs.

@@ -24,6 +24,7 @@ pub mod tree;
 
 mod archiver;
 mod blob;
+mod check;
 mod control;
 mod error;
 mod id;
@@ -40,6 +41,7 @@ mod session;
 mod store;
 
 pub use archiver::{TreeEvent, TreeOptions, TreeOutcome, TreeReport};
+pub use check::{CheckLock, CheckOptions, CheckRead, CheckReport, FaultKind, Finding, Reach};
 pub use chunker::Cuts;
 pub use control::{Control, Progress};
 pub use error::{Object, RepositoryError, Result, Stop};

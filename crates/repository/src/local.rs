@@ -111,21 +111,32 @@ impl LocalStore {
                 Ok(Some(bytes))
             }
             Some(range) => {
-                let wanted = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
-                let mut bytes = vec![0u8; wanted];
-                let mut filled = 0;
-                while filled < wanted {
-                    match file.read_at(&mut bytes[filled..], range.start + filled as u64) {
-                        Ok(0) => break,
-                        Ok(n) => filled += n,
-                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                        Err(e) => return Err(failed(e)),
-                    }
-                }
-                bytes.truncate(filled);
+                let mut bytes = Vec::new();
+                fill(&file, range, &mut bytes).map_err(failed)?;
                 Ok(Some(bytes))
             }
         }
+    }
+
+    /// Like `read_file`, into a buffer whose pages are there already: faulting in fresh ones costs as much as hashing.
+    pub(crate) fn read_range_into(
+        &self,
+        path: &str,
+        range: Range<u64>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool> {
+        let full = self.at(path);
+        let failed = |e| RepositoryError::io("read", full.display(), e);
+        let file = match File::open(&full) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                buffer.clear();
+                return Ok(false);
+            }
+            Err(e) => return Err(failed(e)),
+        };
+        fill(&file, range, buffer).map_err(failed)?;
+        Ok(true)
     }
 
     pub(crate) fn write_file(&self, path: &str, bytes: &[u8], create_only: bool) -> Result<()> {
@@ -176,6 +187,25 @@ impl LocalStore {
             Err(e) => Err(RepositoryError::io("delete", target.display(), e)),
         }
     }
+}
+
+fn fill(file: &File, range: Range<u64>, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let wanted = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+    // What an index promises is not allocated before the file is known to have it.
+    let there = file.metadata()?.len().saturating_sub(range.start);
+    let wanted = wanted.min(usize::try_from(there).unwrap_or(usize::MAX));
+    bytes.resize(wanted, 0);
+    let mut filled = 0;
+    while filled < wanted {
+        match file.read_at(&mut bytes[filled..], range.start + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(())
 }
 
 fn push_listed(listed: &mut Vec<Listed>, entry: &std::fs::DirEntry) -> Result<()> {

@@ -85,13 +85,14 @@ impl Inner {
         control: &Control,
         mut sink: impl FnMut(&[T], Result<&[u8]>) -> Result<()>,
     ) -> Result<()> {
-        let fetched = match self.store.read_range(FileKind::Pack, &job.pack, job.start..job.end, control) {
-            Ok(bytes) => bytes,
+        let mut bytes = codec.take_fetched();
+        let range = job.start..job.end;
+        match self.store.read_into(FileKind::Pack, &job.pack, range, &mut bytes, control) {
+            Ok(_) => {}
             Err(e) if e.stop().is_some() => return Err(e),
             // Another pack may have a copy; if none has, the blob's own error is given to the sink.
-            Err(_) => None,
-        };
-        let mut bytes = fetched.unwrap_or_default();
+            Err(_) => bytes.clear(),
+        }
         for (blob, targets) in &job.blobs {
             control.check()?;
             let from = usize::try_from(u64::from(blob.offset) - job.start).unwrap_or(usize::MAX);
@@ -110,6 +111,7 @@ impl Inner {
                 Err(e) => sink(targets, Err(e))?,
             }
         }
+        codec.give_fetched(bytes);
         Ok(())
     }
 }

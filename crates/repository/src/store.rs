@@ -250,6 +250,33 @@ impl Store {
         self.fetch(kind, id, Some(range), control)
     }
 
+    /// A part of the file into a buffer that is reused; `false` when the file does not exist.
+    pub(crate) fn read_into(
+        &self,
+        kind: FileKind,
+        id: &Id,
+        range: Range<u64>,
+        buffer: &mut Vec<u8>,
+        control: &Control,
+    ) -> Result<bool> {
+        if let Some(local) = &self.inner.local {
+            control.check()?;
+            let there = local.read_range_into(&kind.path(id), range, buffer)?;
+            self.inner.bytes_read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+            return Ok(there);
+        }
+        match self.fetch(kind, id, Some(range), control)? {
+            Some(bytes) => {
+                *buffer = bytes;
+                Ok(true)
+            }
+            None => {
+                buffer.clear();
+                Ok(false)
+            }
+        }
+    }
+
     fn fetch(
         &self,
         kind: FileKind,

@@ -80,11 +80,6 @@ impl App {
             None => service.repositories.iter().map(|name| self.setup.repository(name.as_str())).collect(),
         }
     }
-
-    /// What is claimed of each service at `now`.
-    pub(crate) async fn assessments(&self, services: &[&Service], now: Timestamp) -> Outcome<Vec<ServiceAssessment>> {
-        assessments(&self.memory, services, now).await
-    }
 }
 
 /// What is claimed of each service at `now`, from the ledger alone.

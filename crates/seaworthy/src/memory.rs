@@ -88,7 +88,7 @@ impl Memory {
             return Ok(histories);
         }
         let facts = facts_as_of(self.catalogue.as_ref(), now).await.map_err(|error| failure(what, &error))?;
-        Ok(facts.histories().cloned().collect())
+        Ok(facts.histories.into_values().collect())
     }
 
     /// Recovery points of one source, oldest first.

@@ -58,11 +58,16 @@ pub(crate) fn driver(state: &State, spec: &SourceSpec) -> Outcome<Arc<dyn Source
                 None => None,
                 Some(reference) => Some(resolve(reference)?.expose_text(reference)?.to_owned().into()),
             };
-            Arc::new(PostgresSource::new(postgres.clone(), password)?)
+            Arc::new(PostgresSource::new(postgres.clone(), password, search_path())?)
         }
         SourceSpec::Sqlite(sqlite) => Arc::new(SqliteSource::new(sqlite.clone(), state.scratch.join("staging"))),
-        SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone())),
+        SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone())?),
     })
+}
+
+/// The directories of `PATH`, for drivers that look for programs.
+fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).filter(|path| path.is_absolute()).collect()).unwrap_or_default()
 }
 
 /// The store that a repository lies in.

@@ -149,9 +149,11 @@ impl SandboxProvider for ProcessSandboxes {
                 sandbox.facts = facts;
                 Ok(Arc::new(sandbox))
             }
-            Err(error) => {
+            Err(mut error) => {
                 // A fresh context: the caller's may be the reason why we are here.
-                sandbox.close(&Cx::unbounded().within(KILL_PATIENCE * 2)).await?;
+                if let Err(left) = sandbox.close(&Cx::unbounded().within(KILL_PATIENCE * 2)).await {
+                    error.context.push_str(&format!("; and {left} failed, which is left to the reaper"));
+                }
                 Err(error)
             }
         }

@@ -9,7 +9,8 @@
 //!   `sqlite_dbpage`: the online backup API copies into a private directory inside the read transaction, so that it
 //!   never restarts; the lock is given back before the slow part, storing, begins. Room is checked first.
 //!
-//! A source is opened read-only and never checkpointed. Every database, restored ones above all, is treated as hostile:
+//! A source is opened read-only and never checkpointed; only the empty `-wal` and the `-shm` that reading a database
+//! which nobody has open leaves beside it are given back to SQLite to remove. Every database, restored ones above all, is treated as hostile:
 //! defensive mode, untrusted schema, no extensions, no attached files, cell sizes checked. The engine that opens a
 //! restore is this process's own SQLite, not a program inside the sandbox: it runs no code of the database's but its
 //! expressions, with untrusted functions refused.
@@ -112,9 +113,80 @@ impl SqliteSource {
         }
         rustix::fs::access(path, rustix::fs::Access::READ_OK)
             .map_err(|error| DriverError::io(context(), error.into()))?;
+        refuse_to_leave_foreign_files(path, &metadata)?;
         let busy = Duration::try_from(self.spec.busy_timeout).unwrap_or(Duration::ZERO);
         let connection = open_untrusted(path, Access::ReadOnly, busy, watch)?;
         Ok(connection)
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    PathBuf::from(path)
+}
+
+/// Reading a WAL database that nobody has open makes `-wal` and `-shm` beside it, which its owner must be able to write.
+///
+/// Root's are given to the owner by SQLite, the owner's are his own; any other user's could keep the application out.
+fn refuse_to_leave_foreign_files(path: &Path, metadata: &fs::Metadata) -> Result<(), DriverError> {
+    let user = rustix::process::geteuid();
+    let directory = path.parent().unwrap_or(path);
+    let makes_them = !beside(path, "-shm").exists()
+        && !user.is_root()
+        && user.as_raw() != metadata.uid()
+        && rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok();
+    if !makes_them {
+        return Ok(());
+    }
+    let context = || format!("open `{}`", path.display());
+    let mut header = [0; 20];
+    let read = File::open(path).and_then(|file| file.read_at(&mut header, 0));
+    let is_wal = read.map_err(|error| DriverError::io(context(), error))? == 20 && header[18..] == [2, 2];
+    if is_wal {
+        return Err(DriverError::new(ErrorKind::Refused, context())
+            .hint("its application is not running: run the backup as the file's owner or as root"));
+    }
+    Ok(())
+}
+
+/// What lay beside a database before it was opened.
+struct Surroundings {
+    path: PathBuf,
+    was_alone: bool,
+}
+
+impl Surroundings {
+    fn of(path: &Path) -> Self {
+        let was_alone = !beside(path, "-wal").exists() && !beside(path, "-shm").exists();
+        Self { path: path.to_owned(), was_alone }
+    }
+
+    /// Takes away the empty `-wal` and the `-shm` that a read-only connection makes and cannot remove.
+    ///
+    /// By SQLite itself, under its own locks: a connection that may write, and is the last one, removes them when it is
+    /// closed. They are never unlinked by hand, for an application may have begun to use them.
+    fn tidy(&self, watch: &Watch) -> Result<(), DriverError> {
+        let is_ours = self.was_alone
+            && fs::metadata(beside(&self.path, "-wal")).is_ok_and(|metadata| metadata.len() == 0);
+        if !is_ours {
+            return Ok(());
+        }
+        let connection = open_untrusted(&self.path, Access::Write, Duration::ZERO, watch)?;
+        let looked = connection.query_row("PRAGMA main.schema_version", [], |_| Ok(()));
+        match looked.and(connection.close().map_err(|(_, error)| error)) {
+            Ok(()) => Ok(()),
+            // Somebody else has it by now, or it may not be written: then the files are theirs, or stay.
+            Err(error)
+                if matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::ReadOnly)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(failed(format!("tidy up beside `{}`", self.path.display()), error, watch)),
+        }
     }
 }
 
@@ -488,6 +560,9 @@ fn store_direct(
 ) -> Result<StoredFile, DriverError> {
     let wrong = |error| failed("read the database's pages", error, watch);
     let mut file = to.begin(path, Cuts::Pages { page_bytes })?;
+    if page_count == 0 {
+        return file.finish();
+    }
     let mut statement = connection.prepare("SELECT pgno, data FROM sqlite_dbpage('main')").map_err(wrong)?;
     let mut rows = statement.query([]).map_err(wrong)?;
     let mut next = 1_u64;
@@ -588,6 +663,19 @@ fn store_staged(
 }
 
 fn capture(source: &SqliteSource, to: &dyn CopyWriter, watch: &Watch) -> Result<Captured, DriverError> {
+    let surroundings = Surroundings::of(Path::new(&source.spec.path));
+    let captured = capture_snapshot(source, to, watch);
+    // After a failure too; the first failure is the one that is told.
+    let tidied = surroundings.tidy(watch);
+    let captured = captured?;
+    tidied.map(|()| captured)
+}
+
+fn capture_snapshot(
+    source: &SqliteSource,
+    to: &dyn CopyWriter,
+    watch: &Watch,
+) -> Result<Captured, DriverError> {
     let path = name_in_copy(Path::new(&source.spec.path))?;
     let connection = source.open_source(watch)?;
     let wrong = |what: &'static str| move |error| failed(what, error, watch);
@@ -601,6 +689,8 @@ fn capture(source: &SqliteSource, to: &dyn CopyWriter, watch: &Watch) -> Result<
     let page_bytes = u32::try_from(page_size)
         .map_err(|_| DriverError::new(ErrorKind::Corrupt, format!("read pages of {page_size} bytes")))?;
     let is_direct = match source.route {
+        // A file of no bytes is a database without pages; the backup API would write one.
+        _ if page_count == 0 => true,
         PageRoute::Staged => false,
         PageRoute::Automatic => is_wal && has_dbpage(&connection).map_err(wrong("ask for sqlite_dbpage"))?,
         PageRoute::Direct => true,
@@ -703,6 +793,7 @@ fn flaws(witness: &SqliteWitness, path: &str) -> Vec<Finding> {
 }
 
 fn probe(source: &SqliteSource, watch: &Watch) -> Result<SourceFacts, DriverError> {
+    let surroundings = Surroundings::of(Path::new(&source.spec.path));
     let connection = source.open_source(watch)?;
     let wrong = |error| failed(format!("look at `{}`", source.spec.path), error, watch);
     begin_snapshot(&connection).map_err(wrong)?;
@@ -713,6 +804,7 @@ fn probe(source: &SqliteSource, watch: &Watch) -> Result<SourceFacts, DriverErro
     let is_wal = properties.get("journal").is_some_and(|journal| journal == "wal");
     let is_direct = is_wal && has_dbpage(&connection).map_err(wrong)?;
     connection.close().map_err(|(_, error)| wrong(error))?;
+    surroundings.tidy(watch)?;
     let metadata = fs::metadata(&source.spec.path)
         .map_err(|error| DriverError::io(format!("look at `{}`", source.spec.path), error))?;
     let mut findings = Vec::new();

@@ -53,7 +53,8 @@ pub(super) fn cadence(cron: &str) -> Result<Cadence, CronError> {
     };
     let mut pauses: Vec<i64> = times.iter().zip(times.iter().skip(1)).map(|(a, b)| b - a).collect();
 
-    let mut previous: Option<Date> = None;
+    let mut previous: Option<i64> = None;
+    let mut number: i64 = 0;
     let mut day = date(2024, 1, 1);
     // Nine years hold two 29ths of February and every way that weekdays fall on a month.
     let end = date(2033, 1, 1);
@@ -63,12 +64,10 @@ pub(super) fn cadence(cron: &str) -> Result<Cadence, CronError> {
                 .day_match(day.year().into(), month(day), day_of_month(day), weekday(day))
                 .unwrap_or(false);
         if matches {
-            if let Some(previous) = previous {
-                let days = i64::from(previous.until(day).map_or(0, |span| span.get_days()));
-                pauses.push(days * 1_440 - last + first);
-            }
-            previous = Some(day);
+            pauses.extend(previous.map(|previous| (number - previous) * 1_440 - last + first));
+            previous = Some(number);
         }
+        number += 1;
         day = day.tomorrow().map_err(|_| CronError::Never)?;
     }
     let (Some(longest), Some(shortest)) = (pauses.iter().max(), pauses.iter().min()) else {

@@ -19,7 +19,9 @@ pub use sqlite::SqliteWitness;
 
 /// The truth about one source at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
+// Adjacent, not internal: an internal tag makes serde keep the members as loose values, in which a map whose keys are
+// numbers cannot be read back.
+#[serde(rename_all = "kebab-case", tag = "kind", content = "witness")]
 pub enum Witness {
     /// Of a PostgreSQL database.
     Postgres(Box<PostgresWitness>),

@@ -26,7 +26,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Catalogue, _cancel: 
     let memory = Memory::open(&state).await?;
     if let Some(file) = receipts {
         let beside = file.with_file_name("signing.pub");
-        let key = read_public_key(if beside.is_file() { &beside } else { &state.public_key_path() }.as_path())?;
+        let key = read_public_key(&if beside.is_file() { beside } else { state.public_key_path() })?;
         let opened = std::fs::File::open(file).map_err(|error| Failure::because(Exit::NotFound, format!("read `{}`", file.display()), &error))?;
         let report = import(memory.catalogue(), &mut BufReader::new(opened), &TrustedKeys::of([key]), None)
             .await

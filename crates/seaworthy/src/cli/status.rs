@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use comfy_table::{Cell, Color, Table, presets};
+use comfy_table::{Cell, Table, presets};
 use jiff::Timestamp;
 use seaworthy_model::assess::{ServiceAssessment, Standing};
 use seaworthy_model::finding::Severity;
@@ -59,13 +59,13 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Status) -> Out
 
 fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome<()> {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["SERVICE", "READY", "RECOVERY POINT", "RPO NOW/TARGET", "LAST DRILL", "RTO MEASURED/TARGET", "FINDINGS"]);
+    table.load_style(presets::NOTHING).set_header(["SERVICE", "READY", "RECOVERY POINT", "RPO NOW/TARGET", "LAST DRILL", "RTO MEASURED/TARGET", "FINDINGS"]);
     for service in assessed {
-        let (mark, colour) = match service.standing {
-            Standing::Ready => ("●", Color::Green),
-            Standing::Attention => ("▲", Color::Yellow),
-            Standing::Unproven => ("○", Color::Yellow),
-            Standing::Broken => ("✗", Color::Red),
+        let mark = match service.standing {
+            Standing::Ready => "●",
+            Standing::Attention => "▲",
+            Standing::Unproven => "○",
+            Standing::Broken => "✗",
         };
         let ready = format!("{mark} {} {:?}", service.standing.word(), service.level);
         let drill = service.last_drill.as_ref().map_or_else(|| "never".to_owned(), |drill| format!("{} ago  {}", span(drill.age_ms), verdict(drill.verdict)));
@@ -73,10 +73,9 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
         let mut codes = codes;
         codes.sort();
         codes.dedup();
-        let ready = if face.colour { Cell::new(ready).fg(colour) } else { Cell::new(ready) };
         table.add_row([
             Cell::new(service.service.as_str()),
-            ready,
+            Cell::new(ready),
             Cell::new(service.point.map_or_else(|| "none".to_owned(), instant)),
             Cell::new(format!("{} / {}  {}", span(service.exposure_ms), target(service.rpo_target), word(service.rpo))),
             Cell::new(drill),
@@ -109,7 +108,7 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
     let memory = Memory::open_to_read(&setup.state).await?;
     let now = super::as_of(cli)?;
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["SERVICE/SOURCE", "POINT", "AGE", "COPY", "REPOSITORY", "RESTORES TO", "STORED", "STATE", "PROVEN"]);
+    table.load_style(presets::NOTHING).set_header(["SERVICE/SOURCE", "POINT", "AGE", "COPY", "REPOSITORY", "RESTORES TO", "STORED", "STATE", "PROVEN"]);
     let mut rows = Vec::new();
     for service in setup.services(&arguments.services)? {
         for source in &service.sources {

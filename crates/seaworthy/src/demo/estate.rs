@@ -144,7 +144,7 @@ fn fill(connection: &mut Connection) -> Result<(), rusqlite::Error> {
         let word = WORDS[numbers.below(WORDS.len() as u64) as usize];
         transaction.execute(
             "INSERT INTO customer VALUES (?1, ?2, ?3)",
-            (id, format!("{word} {id}"), (!id.is_multiple_of(7)).then_some("Sample Harbour")),
+            (id, format!("{word} {id}"), (id % 7 != 0).then_some("Sample Harbour")),
         )?;
     }
     for _ in 0..20_000 {

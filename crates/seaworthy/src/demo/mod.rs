@@ -7,8 +7,7 @@ mod server;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use seaworthy_interface::SandboxProvider as _;
 use seaworthy_model::config::{self, SourceText};

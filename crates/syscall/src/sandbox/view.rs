@@ -47,6 +47,13 @@ pub(super) fn build(order: &Order) -> Result<(), Failure> {
     // 16 MiB: room for a few small files of /etc.
     temporary(&order.view, 16 << 20, "0755")?;
 
+    // Before what is shown and the private directory, either of which may be below /tmp.
+    for memory in ["/dev/shm", "/tmp"] {
+        let target = at(Path::new(memory));
+        directory(&target)?;
+        temporary(&target, order.limits.temporary_bytes, "1777")?;
+    }
+
     let mut shown = BTreeSet::new();
     for path in PROGRAMS.iter().map(PathBuf::from).chain(order.read_only.iter().cloned()) {
         let Ok(metadata) = fs::symlink_metadata(&path) else {
@@ -80,15 +87,15 @@ pub(super) fn build(order: &Order) -> Result<(), Failure> {
         let link = Path::new("/dev").join(link);
         symlink(target, at(&link)).map_err(Failure::isolation(step("link", &link)))?;
     }
-    for memory in ["/dev/shm", "/tmp"] {
-        let target = at(Path::new(memory));
-        directory(&target)?;
-        temporary(&target, order.limits.temporary_bytes, "1777")?;
-    }
     directory(&at(Path::new("/run")))?;
     directory(&at(Path::new("/var")))?;
-    symlink("/tmp", at(Path::new("/var/tmp"))).map_err(Failure::isolation("link /var/tmp in the sandbox"))?;
-    // After /tmp: the private directory may be below it.
+    // A private directory below /var/tmp needs that to be a directory of its own: through a link its path would lead
+    // out of the view, to the host's /tmp.
+    if order.root.starts_with("/var/tmp") {
+        directory(&at(Path::new("/var/tmp")))?;
+    } else {
+        symlink("/tmp", at(Path::new("/var/tmp"))).map_err(Failure::isolation("link /var/tmp in the sandbox"))?;
+    }
     bind(&order.root, &at(&order.root))?;
     let processes = at(Path::new("/proc"));
     directory(&processes)?;

@@ -98,15 +98,21 @@ impl Place {
             marker.write_all(&serde_json::to_vec(&Marker::of_this_process(run)?)?)?;
             private_directory(&new.join(VIEW))?;
             private_directory(&new.join(PRIVATE))?;
-            if mode == Mode::Root {
-                let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-                rustix::fs::chown(new.join(PRIVATE), Some(uid), Some(gid))?;
-            }
-            // From here on it is whole.
-            fs::rename(&new, &outer)?;
             Ok(marker)
         };
-        let lock = attempt().map_err(|error| DriverError::io(format!("make {}", outer.display()), error))?;
+        let failed = |error| DriverError::io(format!("make {}", outer.display()), error);
+        let lock = attempt().map_err(failed)?;
+        if mode == Mode::Root {
+            let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+            rustix::fs::chown(new.join(PRIVATE), Some(uid), Some(gid)).map_err(|error| {
+                DriverError::new(ErrorKind::PermissionDenied, format!("give a directory to user {}", user.name))
+                    .because(io::Error::from(error))
+                    .hint("this root may not act for other users, as in a container without their ids: run as an ordinary user")
+                    .code(FindingCode::EnvPermission)
+            })?;
+        }
+        // From here on it is whole.
+        fs::rename(&new, &outer).map_err(failed)?;
         Ok(Self { root: outer.join(PRIVATE), view: outer.join(VIEW), outer, _lock: lock })
     }
 

@@ -1,0 +1,352 @@
+//! Restores a copy for people: to a directory, or to a new database on a server of theirs. Never to one that exists.
+//!
+//! On a server for people nothing but the new database is touched: no role is made or changed there. Where the copy's
+//! roles are missing, everything belongs to the role that restores, and a finding says so.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use seaworthy_interface::copy::Written;
+use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, NewTarget};
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::witness::postgres::{PostgresWitness, printable};
+
+use super::archive::{self, ArchiveFacts};
+use super::capture::client_environment;
+use super::globals::Globals;
+use super::names::{conninfo_value, identifier, is_local, literal, literals, split_qualified};
+use super::restore::{archive_path, blocking, read_globals};
+use super::restored::observe;
+use super::session::{Address, Purpose, Session, text};
+use super::tools::{self, Tool, argument};
+use super::{ARCHIVE, MAJOR_MAX, PostgresSource};
+
+/// Most bytes of a small file beside the archive.
+const SMALL_BYTES_MAX: u64 = 64 << 20;
+/// Files beside the archive.
+const BESIDE: &[&str] = &["globals.sql", "globals.json", "README.txt"];
+/// Kinds of entries that belong to a table and come after it.
+const ATTACHED: &[&str] = &[
+    "TABLE DATA", "DEFAULT", "SEQUENCE", "SEQUENCE SET", "SEQUENCE OWNED BY", "CONSTRAINT", "CHECK CONSTRAINT", "INDEX",
+    "COMMENT", "STATISTICS",
+];
+
+impl PostgresSource {
+    pub(super) async fn deliver_to(
+        &self,
+        cx: &Cx,
+        witness: &PostgresWitness,
+        from: Arc<dyn CopyReader>,
+        to: &NewTarget,
+    ) -> Result<Delivered, DriverError> {
+        match to {
+            NewTarget::Directory(directory) => to_directory(cx, directory, from).await,
+            NewTarget::Database { host, port, user, database, tables } => {
+                if database.is_empty() || database.contains(['\0', '=']) || database.contains("://") {
+                    let context = format!("make a database named `{}`", printable(database));
+                    return Err(DriverError::new(ErrorKind::Refused, context));
+                }
+                let host = host.clone().unwrap_or_else(|| self.spec.host.clone());
+                if !is_local(&host) {
+                    return Err(DriverError::new(ErrorKind::Unsupported, format!("restore to {host}"))
+                        .hint("TLS is not built in yet: use a Unix socket, or an SSH tunnel to a loopback address"));
+                }
+                let address = Address {
+                    host,
+                    port: port.unwrap_or(self.spec.port),
+                    user: user.clone().unwrap_or_else(|| self.spec.user.clone()),
+                    database: database.clone(),
+                    password: self.password.clone(),
+                };
+                self.to_database(cx, witness, from, address, tables).await
+            }
+        }
+    }
+
+    async fn to_database(
+        &self,
+        cx: &Cx,
+        witness: &PostgresWitness,
+        from: Arc<dyn CopyReader>,
+        address: Address,
+        tables: &[String],
+    ) -> Result<Delivered, DriverError> {
+        let name = address.database.clone();
+        let maintenance = Address { database: "postgres".to_owned(), ..address.clone() };
+        let server = Session::open(cx, &maintenance, Purpose::Target).await?;
+        let major = server.version / 10_000;
+        if major < witness.server.major() {
+            return Err(DriverError::new(
+                ErrorKind::Unsupported,
+                format!("restore a copy of PostgreSQL {} to PostgreSQL {major}", witness.server.major()),
+            )
+            .hint("restore to a server of the same major, or of a newer one"));
+        }
+        let exists = format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(&name));
+        if !server.query(cx, "look for the database", &exists).await?.is_empty() {
+            return Err(DriverError::new(ErrorKind::Conflict, format!("restore to `{}`: it exists", printable(&name)))
+                .code(FindingCode::LiveTarget)
+                .hint("name a database that does not exist; a live one is never written to"));
+        }
+        let globals = read_globals(cx, &from).await?;
+        let dump_major =
+            witness.scope.dump_version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(major);
+        let oldest = dump_major.max(witness.server.major());
+        let tool =
+            tools::find(cx, Tool::PgRestore, oldest..=MAJOR_MAX, &self.programs, FindingCode::EnvBinary).await?;
+        cx.phase("fetch");
+        let failed = |error| DriverError::io("make a private directory for the archive", error);
+        let staging = tempfile::Builder::new().prefix("seaworthy-").tempdir().map_err(failed)?;
+        let archive = staging.path().join(ARCHIVE);
+        let (reader, into, under) = (Arc::clone(&from), archive.clone(), archive_path()?);
+        let written = blocking(cx, move || reader.restore(&under, &into)).await?;
+        let toc = std::fs::File::open(archive.join("toc.dat"))
+            .map_err(|error| DriverError::io("open the archive's table of contents", error))?;
+        let facts = archive::read_directory_toc(toc).map_err(|error| {
+            DriverError::new(ErrorKind::Corrupt, "read the archive's table of contents")
+                .because(error)
+                .code(FindingCode::ArchiveTruncated)
+        })?;
+        let mut options: Vec<String> = [
+            "--format=directory", "--jobs=2", "--exit-on-error", "--no-password", "--no-tablespaces",
+            "--no-subscriptions",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let mut findings = Vec::new();
+        let missing = missing_roles(cx, &server, &facts).await?;
+        if !missing.is_empty() {
+            options.extend(["--no-owner".to_owned(), "--no-privileges".to_owned()]);
+            findings.push(Finding::new(
+                FindingCode::OwnersOrGrants,
+                printable(&name),
+                format!(
+                    "everything belongs to {}, without grants: the server has no role {}",
+                    address.user,
+                    printable(&missing.join(", "))
+                ),
+            ));
+        }
+        if !tables.is_empty() {
+            let list = staging.path().join("list");
+            std::fs::write(&list, chosen(&facts, tables)?)
+                .map_err(|error| DriverError::io("write the list of entries", error))?;
+            options.push(format!("--use-list={}", argument(&list)?));
+        }
+        options.push(format!("--dbname=dbname={}", conninfo_value(&name)));
+        options.push(argument(&archive)?);
+
+        cx.phase("restore");
+        let create = globals.create_database(&name, server.version);
+        server.execute(cx, "make the new database", &create).await?;
+        let restored = self.fill_database(cx, &address, &tool, &options, &globals, tables.is_empty()).await;
+        match restored {
+            Ok(more) => findings.extend(more),
+            Err(error) => {
+                // Half a database must not look like a whole one. It was made by this call, so it is ours to drop.
+                let drop = format!("DROP DATABASE {}", identifier(&name));
+                let dropped = server.execute(&Cx::unbounded(), "drop the unfinished database", &drop).await;
+                return Err(if dropped.is_err() {
+                    error.hint(format!("the unfinished database `{}` is left; drop it", printable(&name)))
+                } else {
+                    error
+                });
+            }
+        }
+        if tables.is_empty() {
+            findings.extend(verify(cx, &address, witness, missing.is_empty()).await?);
+        }
+        Ok(Delivered {
+            written,
+            summary: format!(
+                "restored {} to database {} on {}:{}; next: psql --host={} --port={} --dbname={}",
+                if tables.is_empty() { "everything".to_owned() } else { printable(&tables.join(", ")) },
+                printable(&name),
+                address.host,
+                address.port,
+                address.host,
+                address.port,
+                printable(&name)
+            ),
+            findings,
+        })
+    }
+
+    async fn fill_database(
+        &self,
+        cx: &Cx,
+        address: &Address,
+        tool: &tools::Found,
+        options: &[String],
+        globals: &Globals,
+        is_whole: bool,
+    ) -> Result<Vec<Finding>, DriverError> {
+        if is_whole && !globals.has_public {
+            let session = Session::open(cx, address, Purpose::Target).await?;
+            session.execute(cx, "drop the schema that a new database has", "DROP SCHEMA public").await?;
+        }
+        let environment = client_environment(address)?;
+        let output = tools::run(cx, &tool.path, options, &environment.variables).await?;
+        if !output.status.success() {
+            let messages = String::from_utf8_lossy(&output.stderr);
+            let said = messages.lines().find(|line| line.contains("error:")).unwrap_or("it said nothing");
+            let context = format!("restore the archive: pg_restore: {}", printable(said.trim()));
+            return Err(DriverError::new(ErrorKind::Other, context));
+        }
+        let session = Session::open(cx, address, Purpose::Target).await?;
+        let findings = globals.restore_database_settings(cx, &session, &address.database).await?;
+        cx.phase("analyze");
+        session.execute(cx, "collect statistics", "ANALYZE").await?;
+        Ok(findings)
+    }
+}
+
+async fn to_directory(
+    cx: &Cx,
+    directory: &Path,
+    from: Arc<dyn CopyReader>,
+) -> Result<Delivered, DriverError> {
+    let context = || format!("restore to {}", directory.display());
+    match std::fs::read_dir(directory) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(DriverError::new(ErrorKind::Conflict, format!("{}: it is not empty", context()))
+                    .code(FindingCode::LiveTarget)
+                    .hint("name a directory that does not exist or is empty"));
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::create_dir(directory).map_err(|error| DriverError::io(context(), error))?;
+        }
+        Err(error) => return Err(DriverError::io(context(), error)),
+    }
+    cx.phase("fetch");
+    let (into, under) = (directory.to_path_buf(), archive_path()?);
+    let written = blocking(cx, move || {
+        let mut written: Written = from.restore(&under, &into.join(ARCHIVE))?;
+        for name in BESIDE {
+            let path = CopyPath::new(*name).ok_or_else(|| DriverError::new(ErrorKind::Other, "name a file"))?;
+            let bytes = from.read(&path, SMALL_BYTES_MAX)?;
+            std::fs::write(into.join(name), &bytes)
+                .map_err(|error| DriverError::io(format!("write {name}"), error))?;
+            written.files += 1;
+            written.bytes += bytes.len() as u64;
+        }
+        Ok(written)
+    })
+    .await?;
+    let place = directory.display();
+    Ok(Delivered {
+        written,
+        summary: format!(
+            "{} files in {place}; next: psql --file={place}/globals.sql, then pg_restore --format=directory --jobs=2 \
+             --dbname=<new database> {place}/{ARCHIVE}",
+            written.files
+        ),
+        findings: Vec::new(),
+    })
+}
+
+/// Owners in the archive that the server does not know.
+async fn missing_roles(cx: &Cx, server: &Session, facts: &ArchiveFacts) -> Result<Vec<String>, DriverError> {
+    let owners: BTreeSet<String> = facts
+        .entries
+        .iter()
+        .filter(|entry| !entry.owner.is_empty())
+        .map(|entry| String::from_utf8_lossy(&entry.owner).into_owned())
+        .collect();
+    let owners: Vec<String> = owners.into_iter().collect();
+    if owners.is_empty() {
+        return Ok(owners);
+    }
+    let sql = format!("SELECT rolname FROM pg_roles WHERE rolname IN ({})", literals(&owners));
+    let mut known = BTreeSet::new();
+    for row in server.query(cx, "look for the owners", &sql).await? {
+        known.insert(text(&row, 0)?);
+    }
+    Ok(owners.into_iter().filter(|owner| !known.contains(owner)).collect())
+}
+
+/// The entries that restore some tables alone: the tables, what they depend on, what belongs to them. Foreign keys,
+/// triggers and policies stay out: they may lead to what is not there.
+fn chosen(facts: &ArchiveFacts, tables: &[String]) -> Result<String, DriverError> {
+    let mut wanted: BTreeSet<i64> = BTreeSet::new();
+    let mut roots: BTreeSet<i64> = BTreeSet::new();
+    for table in tables {
+        let unknown = || {
+            DriverError::new(ErrorKind::NotFound, format!("restore the table `{}`: the copy has none", printable(table)))
+                .hint("write it as schema.table")
+        };
+        let parts = split_qualified(table).ok_or_else(unknown)?;
+        let (schema, name) = match &parts[..] {
+            [schema, name] => (schema.as_bytes(), name.as_bytes()),
+            [name] => (&b"public"[..], name.as_bytes()),
+            _ => return Err(unknown()),
+        };
+        let entry = facts
+            .entries
+            .iter()
+            .find(|entry| entry.desc == b"TABLE" && entry.namespace == schema && entry.tag == name)
+            .ok_or_else(unknown)?;
+        roots.insert(entry.dump_id);
+    }
+    let mut open: Vec<i64> = roots.iter().copied().collect();
+    loop {
+        while let Some(id) = open.pop() {
+            if wanted.insert(id)
+                && let Some(entry) = facts.entries.iter().find(|entry| entry.dump_id == id)
+            {
+                open.extend(entry.dependencies.iter().filter(|id| !wanted.contains(id)));
+            }
+        }
+        // What belongs to a wanted table: its data, defaults, sequences, keys, indexes.
+        open.extend(
+            facts
+                .entries
+                .iter()
+                .filter(|entry| {
+                    !wanted.contains(&entry.dump_id)
+                        && ATTACHED.iter().any(|kind| kind.as_bytes() == entry.desc)
+                        && entry.dependencies.iter().any(|id| {
+                            roots.contains(id)
+                                || (wanted.contains(id)
+                                    && matches!(&entry.desc[..], b"SEQUENCE SET" | b"SEQUENCE OWNED BY"))
+                        })
+                })
+                .map(|entry| entry.dump_id),
+        );
+        if open.is_empty() {
+            break;
+        }
+    }
+    // The order of the list is the order of the restore, and the archive's own order is a right one.
+    let lines = facts.entries.iter().filter(|entry| wanted.contains(&entry.dump_id));
+    Ok(lines.map(|entry| format!("{};\n", entry.dump_id)).collect())
+}
+
+/// Measures the new database and says what differs; what belongs to the server is not its business.
+async fn verify(
+    cx: &Cx,
+    address: &Address,
+    witness: &PostgresWitness,
+    has_owners: bool,
+) -> Result<Vec<Finding>, DriverError> {
+    cx.phase("verify");
+    let observed = match observe(cx, address, Purpose::Target, witness, &std::collections::BTreeMap::new()).await {
+        Ok(observed) => observed,
+        Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+        Err(error) => {
+            let facts = format!("restored, but not compared: could not {error}");
+            return Ok(vec![Finding::new(FindingCode::EnvOther, printable(&address.database), facts)]);
+        }
+    };
+    let of_server = ["roles", "settings", "database", "objects:default-privileges"];
+    Ok(witness
+        .compare(&observed)
+        .into_iter()
+        .filter(|report| !of_server.contains(&report.name.as_str()))
+        .filter(|report| has_owners || !matches!(report.name.as_str(), "objects:privileges" | "objects:policies"))
+        .flat_map(|report| report.findings)
+        .collect())
+}

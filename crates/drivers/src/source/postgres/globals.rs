@@ -1,0 +1,456 @@
+//! What a database needs from outside itself: roles, memberships, settings, its own properties.
+//!
+//! Stored in the copy twice: as JSON, from which Seaworthy restores over a connection of its own, and as `globals.sql`
+//! for people without it. Passwords of roles are left out: reading them takes a superuser, and a backup role is none.
+//! The JSON holds values of settings, so it stays inside the encrypted copy; the witness has digests of them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use seaworthy_interface::{Cx, DriverError, ErrorKind};
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::witness::postgres::{DatabaseFacts, printable};
+use serde::{Deserialize, Serialize};
+
+use super::catalog::digest;
+use super::names::{identifier, literal, split_list};
+use super::session::{Session, flag, optional, parsed, text};
+
+/// Settings whose value is a list of names, each of which is quoted by itself.
+const LISTS: &[&str] = &[
+    "search_path",
+    "temp_tablespaces",
+    "local_preload_libraries",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "unix_socket_directories",
+];
+
+/// A role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Role {
+    name: String,
+    is_superuser: bool,
+    inherits: bool,
+    creates_roles: bool,
+    creates_databases: bool,
+    logs_in: bool,
+    replicates: bool,
+    bypasses_row_security: bool,
+    connection_limit: i64,
+    valid_until: Option<String>,
+    comment: Option<String>,
+    member_of: Vec<Membership>,
+}
+
+/// A membership, with its options where they are not the default ones.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Membership {
+    role: String,
+    admin: bool,
+    inherit: Option<bool>,
+    set: Option<bool>,
+}
+
+/// A setting of a role, of the database, or of both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Setting {
+    /// Whether it holds in this database only.
+    in_database: bool,
+    /// The role; every role where absent.
+    role: Option<String>,
+    name: String,
+    value: String,
+}
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Globals {
+    /// Version of this shape; 1.
+    pub(super) version: u32,
+    /// Roles of the cluster, without those that every cluster has.
+    pub(super) roles: Vec<Role>,
+    /// Settings of roles and of the database.
+    pub(super) settings: Vec<Setting>,
+    /// Properties of the database; its comment is beside it, because facts hold only a digest.
+    pub(super) database: DatabaseFacts,
+    /// The database's comment.
+    pub(super) database_comment: Option<String>,
+    /// Extensions: name and version.
+    pub(super) extensions: Vec<(String, String)>,
+    /// Names of subscriptions, which are never restored: they would reach their publisher.
+    pub(super) subscriptions: Vec<String>,
+    /// Tablespaces in use, which a restore into one directory folds together.
+    pub(super) tablespaces: Vec<String>,
+    /// Whether the database has a schema `public`; a new one always has.
+    pub(super) has_public: bool,
+}
+
+impl Globals {
+    /// Reads them in the session's snapshot.
+    pub(super) async fn read(cx: &Cx, session: &Session, database: DatabaseFacts) -> Result<Self, DriverError> {
+        let one_column = |rows: Vec<tokio_postgres::Row>| -> Result<Vec<String>, DriverError> {
+            rows.iter().map(|row| text(row, 0)).collect()
+        };
+        let mut extensions = Vec::new();
+        for row in
+            session.query(cx, "list the extensions", "SELECT extname, extversion FROM pg_extension ORDER BY 1").await?
+        {
+            extensions.push((text(&row, 0)?, text(&row, 1)?));
+        }
+        let subscriptions = one_column(
+            session
+                .query(
+                    cx,
+                    "list the subscriptions",
+                    "SELECT s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
+                     WHERE d.datname = current_database() ORDER BY 1",
+                )
+                .await?,
+        )?;
+        let tablespaces = one_column(
+            session
+                .query(
+                    cx,
+                    "list the tablespaces",
+                    "SELECT DISTINCT t.spcname FROM pg_tablespace t JOIN pg_class c ON c.reltablespace = t.oid \
+                     WHERE t.spcname !~ '^pg_' ORDER BY 1",
+                )
+                .await?,
+        )?;
+        let comment = session
+            .row(
+                cx,
+                "read the database's comment",
+                "SELECT (SELECT s.description FROM pg_shdescription s WHERE s.classoid = 'pg_database'::regclass \
+                 AND s.objoid = d.oid), EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'public')::text \
+                 FROM pg_database d WHERE d.datname = current_database()",
+            )
+            .await?;
+        Ok(Self {
+            version: 1,
+            roles: roles(cx, session).await?,
+            settings: settings(cx, session).await?,
+            database,
+            database_comment: optional(&comment, 0)?,
+            extensions,
+            subscriptions,
+            tablespaces,
+            has_public: flag(&comment, 1)?,
+        })
+    }
+
+    /// Each role as a digest.
+    pub(super) fn role_digests(&self) -> BTreeMap<String, String> {
+        self.roles.iter().map(|role| (role.name.clone(), digest(format!("{role:?}").as_bytes()))).collect()
+    }
+
+    /// Each setting as a digest of its value.
+    pub(super) fn setting_digests(&self) -> BTreeMap<String, String> {
+        self.settings
+            .iter()
+            .map(|setting| {
+                let key = format!(
+                    "{}/{}/{}",
+                    if setting.in_database { "this database" } else { "every database" },
+                    setting.role.as_deref().unwrap_or("every role"),
+                    setting.name
+                );
+                (key, digest(setting.value.as_bytes()))
+            })
+            .collect()
+    }
+
+    /// Statements that make the roles; `existing` is what a new cluster has of its own.
+    fn role_statements(&self, existing: &str) -> Vec<String> {
+        let mut statements = Vec::new();
+        for role in &self.roles {
+            let verb = if role.name == existing { "ALTER" } else { "CREATE" };
+            statements.push(format!("{verb} ROLE {} WITH {}", identifier(&role.name), role.attributes()));
+            if let Some(comment) = &role.comment {
+                statements.push(format!("COMMENT ON ROLE {} IS {}", identifier(&role.name), literal(comment)));
+            }
+        }
+        for role in &self.roles {
+            for membership in &role.member_of {
+                let mut options = Vec::new();
+                if membership.admin {
+                    options.push("ADMIN OPTION".to_owned());
+                }
+                let detailed = membership.inherit.is_some() || membership.set.is_some();
+                if detailed {
+                    let word = |value: bool| if value { "TRUE" } else { "FALSE" };
+                    options.clear();
+                    options.push(format!("ADMIN {}", word(membership.admin)));
+                    options.extend(membership.inherit.map(|value| format!("INHERIT {}", word(value))));
+                    options.extend(membership.set.map(|value| format!("SET {}", word(value))));
+                }
+                let with =
+                    if options.is_empty() { String::new() } else { format!(" WITH {}", options.join(", ")) };
+                statements.push(format!(
+                    "GRANT {} TO {}{with}",
+                    identifier(&membership.role),
+                    identifier(&role.name)
+                ));
+            }
+        }
+        statements
+    }
+
+    /// The statement that makes the database.
+    pub(super) fn create_database(&self, name: &str, server_version: u32) -> String {
+        let facts = &self.database;
+        let mut statement = format!(
+            "CREATE DATABASE {} WITH TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+            identifier(name),
+            literal(&facts.encoding),
+            literal(&facts.collate),
+            literal(&facts.ctype)
+        );
+        if server_version >= 150_000 {
+            write!(statement, " LOCALE_PROVIDER {}", identifier(&facts.provider))
+                .expect("writing to a String cannot fail");
+        }
+        if let Some(locale) = &facts.locale {
+            let keyword = if facts.provider == "builtin" { "BUILTIN_LOCALE" } else { "ICU_LOCALE" };
+            write!(statement, " {keyword} {}", literal(locale)).expect("writing to a String cannot fail");
+        }
+        if let Some(rules) = &facts.icu_rules {
+            write!(statement, " ICU_RULES {}", literal(rules)).expect("writing to a String cannot fail");
+        }
+        statement
+    }
+
+    /// Statements that give the new database its owner, limit, grants and comment.
+    pub(super) fn database_statements(&self, name: &str) -> Vec<String> {
+        let facts = &self.database;
+        let name = identifier(name);
+        let mut statements = vec![format!("ALTER DATABASE {name} OWNER TO {}", facts.owner)];
+        if facts.connection_limit >= 0 {
+            statements.push(format!("ALTER DATABASE {name} CONNECTION LIMIT {}", facts.connection_limit));
+        }
+        if let Some(comment) = &self.database_comment {
+            statements.push(format!("COMMENT ON DATABASE {name} IS {}", literal(comment)));
+        }
+        statements.push(format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC, {}", facts.owner));
+        for grant in &facts.grants {
+            // The grantee is already an identifier, quoted by the server where that is needed.
+            let Some((grantee, privilege)) = grant.rsplit_once('=') else { continue };
+            let (privilege, option) = match privilege.strip_suffix('*') {
+                Some(privilege) => (privilege, " WITH GRANT OPTION"),
+                None => (privilege, ""),
+            };
+            let option = if grantee == facts.owner { "" } else { option };
+            statements.push(format!("GRANT {privilege} ON DATABASE {name} TO {grantee}{option}"));
+        }
+        statements
+    }
+
+    /// Statements that set the settings.
+    pub(super) fn setting_statements(&self, database: &str) -> Vec<String> {
+        self.settings
+            .iter()
+            .map(|setting| {
+                let subject = match (&setting.role, setting.in_database) {
+                    (Some(role), true) => {
+                        format!("ROLE {} IN DATABASE {}", identifier(role), identifier(database))
+                    }
+                    (Some(role), false) => format!("ROLE {}", identifier(role)),
+                    (None, true) => format!("DATABASE {}", identifier(database)),
+                    (None, false) => "ROLE ALL".to_owned(),
+                };
+                let value = if LISTS.contains(&setting.name.as_str()) {
+                    let elements = split_list(&setting.value);
+                    if elements.is_empty() {
+                        literal("")
+                    } else {
+                        elements.iter().map(|element| literal(element)).collect::<Vec<_>>().join(", ")
+                    }
+                } else {
+                    literal(&setting.value)
+                };
+                format!("ALTER {subject} SET {} TO {value}", identifier(&setting.name))
+            })
+            .collect()
+    }
+
+    /// Makes the roles in a new cluster whose first superuser is `bootstrap`.
+    pub(super) async fn restore_roles(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        bootstrap: &str,
+    ) -> Result<(), DriverError> {
+        for statement in self.role_statements(bootstrap) {
+            session.execute(cx, "restore the roles", &statement).await.map_err(|error| {
+                error.code(FindingCode::OwnersOrGrants)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives the new database what was recorded of it, and the roles their settings.
+    ///
+    /// A setting that this server does not accept (of a library that is not installed) becomes a finding, because the
+    /// check of settings will name it as missing and somebody will ask why.
+    pub(super) async fn restore_properties(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        database: &str,
+    ) -> Result<Vec<Finding>, DriverError> {
+        for statement in self.database_statements(database) {
+            session.execute(cx, "restore the database's properties", &statement).await?;
+        }
+        self.restore_settings(cx, session, database, |_| true).await
+    }
+
+    /// Gives a new database for people its own settings; no role is touched.
+    pub(super) async fn restore_database_settings(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        database: &str,
+    ) -> Result<Vec<Finding>, DriverError> {
+        self.restore_settings(cx, session, database, |setting| setting.in_database && setting.role.is_none()).await
+    }
+
+    async fn restore_settings(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        database: &str,
+        wanted: impl Fn(&Setting) -> bool,
+    ) -> Result<Vec<Finding>, DriverError> {
+        let mut findings = Vec::new();
+        for (setting, statement) in self.settings.iter().zip(self.setting_statements(database)) {
+            if !wanted(setting) {
+                continue;
+            }
+            if let Err(error) = session.execute(cx, "restore a setting", &statement).await {
+                if matches!(error.kind, ErrorKind::Stopped(_) | ErrorKind::Unreachable) {
+                    return Err(error);
+                }
+                let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                findings.push(Finding::new(
+                    FindingCode::EnvOther,
+                    printable(&setting.name),
+                    format!("the server refuses this setting: {reason}"),
+                ));
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Everything as a script for `psql`, for people without Seaworthy.
+    pub(super) fn script(&self, bootstrap: &str, server_version: u32) -> String {
+        let name = &self.database.name;
+        let mut script = String::from(
+            "-- Roles, settings and properties that the archive beside this file needs.\n\
+             -- Restore: run this as a superuser, then `pg_restore --format=directory --dbname=<database> database`.\n\
+             -- Passwords of roles are not part of a backup; set them with ALTER ROLE ... PASSWORD.\n",
+        );
+        let statements = self
+            .role_statements(bootstrap)
+            .into_iter()
+            .chain([self.create_database(name, server_version)])
+            .chain(self.database_statements(name))
+            .chain(self.setting_statements(name));
+        for statement in statements {
+            script.push_str(&statement);
+            script.push_str(";\n");
+        }
+        script
+    }
+}
+
+impl Role {
+    fn attributes(&self) -> String {
+        let word = |has: bool, word: &str| if has { word.to_owned() } else { format!("NO{word}") };
+        let mut attributes = [
+            word(self.is_superuser, "SUPERUSER"),
+            word(self.inherits, "INHERIT"),
+            word(self.creates_roles, "CREATEROLE"),
+            word(self.creates_databases, "CREATEDB"),
+            word(self.logs_in, "LOGIN"),
+            word(self.replicates, "REPLICATION"),
+            word(self.bypasses_row_security, "BYPASSRLS"),
+            format!("CONNECTION LIMIT {}", self.connection_limit),
+        ]
+        .join(" ");
+        if let Some(until) = &self.valid_until {
+            write!(attributes, " VALID UNTIL {}", literal(until)).expect("writing to a String cannot fail");
+        }
+        attributes
+    }
+}
+
+async fn roles(cx: &Cx, session: &Session) -> Result<Vec<Role>, DriverError> {
+    let (inherit, set) = if session.version >= 160_000 {
+        ("m.inherit_option::text", "m.set_option::text")
+    } else {
+        ("NULL::text", "NULL::text")
+    };
+    let sql = format!(
+        "SELECT u.rolname, g.rolname, m.admin_option::text, {inherit}, {set} FROM pg_auth_members m \
+         JOIN pg_roles u ON u.oid = m.member JOIN pg_roles g ON g.oid = m.roleid WHERE u.rolname !~ '^pg_'"
+    );
+    let mut memberships: BTreeMap<String, Vec<Membership>> = BTreeMap::new();
+    for row in session.query(cx, "list the memberships", &sql).await? {
+        let option = |column| -> Result<Option<bool>, DriverError> {
+            Ok(optional(&row, column)?.map(|value| value.starts_with('t')))
+        };
+        memberships.entry(text(&row, 0)?).or_default().push(Membership {
+            role: text(&row, 1)?,
+            admin: flag(&row, 2)?,
+            inherit: option(3)?,
+            set: option(4)?,
+        });
+    }
+    let mut roles = Vec::new();
+    let sql = "SELECT r.rolname, r.rolsuper::text, r.rolinherit::text, r.rolcreaterole::text, r.rolcreatedb::text, \
+               r.rolcanlogin::text, r.rolreplication::text, r.rolbypassrls::text, r.rolconnlimit::text, \
+               r.rolvaliduntil::text, shobj_description(r.oid, 'pg_authid') FROM pg_roles r \
+               WHERE r.rolname !~ '^pg_' ORDER BY r.rolname::text COLLATE \"C\"";
+    for row in session.query(cx, "list the roles", sql).await? {
+        let name = text(&row, 0)?;
+        let mut member_of = memberships.remove(&name).unwrap_or_default();
+        member_of.sort();
+        member_of.dedup();
+        roles.push(Role {
+            member_of,
+            is_superuser: flag(&row, 1)?,
+            inherits: flag(&row, 2)?,
+            creates_roles: flag(&row, 3)?,
+            creates_databases: flag(&row, 4)?,
+            logs_in: flag(&row, 5)?,
+            replicates: flag(&row, 6)?,
+            bypasses_row_security: flag(&row, 7)?,
+            connection_limit: parsed(&row, 8)?,
+            valid_until: optional(&row, 9)?,
+            comment: optional(&row, 10)?,
+            name,
+        });
+    }
+    Ok(roles)
+}
+
+async fn settings(cx: &Cx, session: &Session) -> Result<Vec<Setting>, DriverError> {
+    let sql = "SELECT (s.setdatabase <> 0)::text, CASE WHEN s.setrole <> 0 THEN r.rolname::text END, c.v \
+               FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole \
+               LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c(v) \
+               WHERE (s.setdatabase = 0 OR d.datname = current_database()) AND coalesce(r.rolname, '') !~ '^pg_' \
+               ORDER BY 1, 2, 3";
+    let mut settings = Vec::new();
+    for row in session.query(cx, "list the settings", sql).await? {
+        let assignment = text(&row, 2)?;
+        let Some((name, value)) = assignment.split_once('=') else { continue };
+        settings.push(Setting {
+            in_database: flag(&row, 0)?,
+            role: optional(&row, 1)?,
+            name: name.to_owned(),
+            value: value.to_owned(),
+        });
+    }
+    Ok(settings)
+}

@@ -1,0 +1,258 @@
+//! What the database holds: rows, positions of sequences, large objects; each measured by the server itself, so that the
+//! witness is another view of the snapshot than the dump's bytes.
+//!
+//! A row's hash is taken of its columns' text in order of their names, because a child table that was attached with
+//! another order of columns is restored with its parents'. The text is made once for each row, hashed with two seeds, and
+//! summed exactly: a sum does not depend on order, and unlike XOR it does not let duplicates cancel.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use seaworthy_interface::{Cx, DriverError, Progress};
+use seaworthy_model::witness::postgres::{
+    DatabaseFacts, LargeObjectFacts, SequenceBracket, SequencePosition, TableFacts,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::catalog::{View, digest, grants, own};
+use super::names::literal;
+use super::session::{Session, flag, optional, parsed, text};
+
+/// Seed of the second hash: the golden ratio, so that it shares no structure with the first one's zero.
+const SECOND_SEED: i64 = 0x1e37_79b9_7f4a_7c15;
+/// Sequences asked for in one statement: each costs the parser a branch of a union.
+const SEQUENCES_AT_ONCE: usize = 100;
+/// Bytes of a large object hashed at once on the server: bounds its memory.
+const LARGE_OBJECT_CHUNK: u64 = 1 << 20;
+/// Large objects that a witness names one by one; above it only their sum is kept.
+const LARGE_OBJECTS_NAMED_MAX: usize = 10_000;
+
+/// One table that holds rows of its own.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    /// Quoted `schema.table`.
+    pub(super) name: String,
+    /// Its oid.
+    pub(super) oid: u32,
+    /// Size of its main fork.
+    pub(super) bytes: u64,
+    /// The statement that measures it.
+    statement: String,
+    /// Whether the dump counts the same rows: not for an extension's table, of which a part is dumped.
+    pub(super) is_whole: bool,
+}
+
+/// The tables in view that hold rows of their own: ordinary tables and partitions, never their parents' share of them.
+///
+/// Of a table that belongs to an extension, only the rows that the extension declares as the user's are measured; if it
+/// declares none, the table is left out, as it is from a dump.
+pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Vec<Table>, DriverError> {
+    let sql = format!(
+        "SELECT format('%I.%I', n.nspname, c.relname), c.oid::text, pg_relation_size(c.oid)::text, \
+         (SELECT string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attname::text COLLATE \"C\") FROM pg_attribute a \
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), e.condition \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL (\
+         SELECT x.extcondition[array_position(x.extconfig, c.oid)] AS condition FROM pg_extension x \
+         WHERE c.oid = ANY (x.extconfig) LIMIT 1) e ON true \
+         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {} AND {} AND (e.condition IS NOT NULL OR {}) \
+         ORDER BY pg_relation_size(c.oid) DESC, c.oid",
+        view.schema(),
+        view.relation("c.oid"),
+        own("pg_class", "c.oid")
+    );
+    let mut found = Vec::new();
+    for row in session.query(cx, "list the tables", &sql).await? {
+        let name = text(&row, 0)?;
+        let columns = optional(&row, 3)?.unwrap_or_default();
+        let condition = optional(&row, 4)?;
+        let statement = format!(
+            "SELECT count(*)::text, coalesce(sum(h.a), 0)::text, coalesce(sum(h.b), 0)::text FROM (\
+             SELECT hashtextextended(r.x, 0) AS a, hashtextextended(r.x, {SECOND_SEED}) AS b FROM (\
+             SELECT ROW({columns})::text COLLATE \"C\" AS x FROM ONLY {name} t {} OFFSET 0) r) h",
+            condition.as_deref().unwrap_or_default()
+        );
+        found.push(Table {
+            name,
+            oid: parsed(&row, 1)?,
+            bytes: parsed(&row, 2)?,
+            statement,
+            is_whole: condition.is_none(),
+        });
+    }
+    Ok(found)
+}
+
+/// Counts and sums one table.
+async fn measure(cx: &Cx, session: &Session, table: &Table) -> Result<TableFacts, DriverError> {
+    let row = session.row(cx, &format!("measure {}", table.name), &table.statement).await?;
+    Ok(TableFacts {
+        rows: parsed(&row, 0)?,
+        sums: [text(&row, 1)?, text(&row, 2)?],
+        bytes: table.bytes,
+    })
+}
+
+/// Measures tables on several sessions at once; each takes the largest that is left.
+pub(super) async fn rows(
+    cx: &Cx,
+    sessions: &[Session],
+    tables: &[Table],
+) -> Result<BTreeMap<String, TableFacts>, DriverError> {
+    let next = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
+    let work = |session| {
+        let (next, done) = (&next, &done);
+        async move {
+            let mut measured = Vec::new();
+            while let Some(table) = tables.get(next.fetch_add(1, Ordering::Relaxed)) {
+                measured.push((table.name.clone(), measure(cx, session, table).await?));
+                let count = done.fetch_add(1, Ordering::Relaxed) + 1;
+                cx.progress(Progress::Items { done: count as u64, total: Some(tables.len() as u64) });
+            }
+            Ok::<_, DriverError>(measured)
+        }
+    };
+    // Two workers: one would leave the second of two cores idle, more would press on a live server.
+    let measured = match sessions {
+        [] => Vec::new(),
+        [only] => work(only).await?,
+        [first, second, ..] => {
+            let (mut first, second) = tokio::try_join!(work(first), work(second))?;
+            first.extend(second);
+            first
+        }
+    };
+    Ok(measured.into_iter().collect())
+}
+
+/// Where each sequence stands now. Sequences ignore snapshots.
+pub(super) async fn sequences(
+    cx: &Cx,
+    session: &Session,
+    view: &View,
+) -> Result<BTreeMap<String, SequenceBracket>, DriverError> {
+    let sql = format!(
+        "SELECT format('%I.%I', n.nspname, c.relname), s.seqcycle::text, s.seqincrement::text FROM pg_sequence s \
+         JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relpersistence <> 't' AND {} AND {} AND {} ORDER BY 1",
+        view.schema(),
+        view.relation("c.oid"),
+        own("pg_class", "c.oid")
+    );
+    let mut listed = Vec::new();
+    for row in session.query(cx, "list the sequences", &sql).await? {
+        listed.push((text(&row, 0)?, flag(&row, 1)?, parsed::<i64>(&row, 2)?));
+    }
+    let mut found = BTreeMap::new();
+    for part in listed.chunks(SEQUENCES_AT_ONCE) {
+        let branches: Vec<String> = part
+            .iter()
+            .map(|(name, ..)| {
+                format!("SELECT {}, last_value::text, is_called::text FROM {name}", literal(name))
+            })
+            .collect();
+        let rows = session.query(cx, "read the sequences", &branches.join(" UNION ALL ")).await?;
+        for row in rows {
+            let name = text(&row, 0)?;
+            let at = SequencePosition { last_value: parsed(&row, 1)?, is_called: flag(&row, 2)? };
+            if let Some((_, cycles, increment)) = part.iter().find(|(listed, ..)| *listed == name) {
+                found.insert(name, SequenceBracket::still(at, *cycles, *increment));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Large objects: number, bytes, contents, owners, grants, comments.
+pub(super) async fn large_objects(cx: &Cx, session: &Session) -> Result<LargeObjectFacts, DriverError> {
+    let count: u64 = parsed(
+        &session
+            .row(cx, "count the large objects", "SELECT count(*)::text FROM pg_largeobject_metadata")
+            .await?,
+        0,
+    )?;
+    if count == 0 {
+        return Ok(LargeObjectFacts::default());
+    }
+    // A size is found by opening an object and seeking to its end. Subqueries fix the order of the three calls.
+    let sql = format!(
+        "SELECT m.oid::text, m.size::text, (SELECT encode(sha256(coalesce(string_agg(sha256(\
+         lo_get(m.oid, g * {LARGE_OBJECT_CHUNK}, {LARGE_OBJECT_CHUNK})), ''::bytea ORDER BY g), ''::bytea)), 'hex') \
+         FROM generate_series(0, (m.size - 1) / {LARGE_OBJECT_CHUNK}) g WHERE m.size > 0), \
+         m.owner, m.acl, m.comment FROM (SELECT f.*, CASE WHEN lo_close(f.fd) = 0 THEN f.end_at END AS size \
+         FROM (SELECT o.*, lo_lseek64(o.fd, 0, 2) AS end_at FROM (SELECT l.oid, lo_open(l.oid, 262144) AS fd, \
+         l.lomowner::regrole::text AS owner, {} AS acl, \
+         obj_description(l.oid, 'pg_largeobject') AS comment FROM pg_largeobject_metadata l OFFSET 0) o OFFSET 0) f \
+         OFFSET 0) m ORDER BY m.oid",
+        grants("l.lomacl", "L", "l.lomowner")
+    );
+    let mut facts = LargeObjectFacts { count, ..LargeObjectFacts::default() };
+    let (mut contents, mut metadata) = (Sha256::new(), Sha256::new());
+    for row in session.query(cx, "measure the large objects", &sql).await? {
+        let oid: u32 = parsed(&row, 0)?;
+        let size: u64 = parsed(&row, 1)?;
+        let content = optional(&row, 2)?.unwrap_or_default();
+        let about = format!(
+            "{}\u{1f}{}\u{1f}{}",
+            text(&row, 3)?,
+            optional(&row, 4)?.unwrap_or_default(),
+            optional(&row, 5)?.unwrap_or_default()
+        );
+        facts.bytes += size;
+        let digests = [digest(format!("{size} {content}").as_bytes()), digest(about.as_bytes())];
+        contents.update(format!("{oid} {}\n", digests[0]));
+        metadata.update(format!("{oid} {}\n", digests[1]));
+        if facts.count <= LARGE_OBJECTS_NAMED_MAX as u64 {
+            facts.each.insert(oid, digests);
+        }
+    }
+    let hexadecimal = |hash: Sha256| {
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    facts.content = hexadecimal(contents);
+    facts.metadata = hexadecimal(metadata);
+    Ok(facts)
+}
+
+/// Properties of the database that the session is connected to.
+pub(super) async fn database(cx: &Cx, session: &Session) -> Result<DatabaseFacts, DriverError> {
+    let version = session.version;
+    let provider = if version >= 150_000 {
+        "CASE d.datlocprovider WHEN 'c' THEN 'libc' WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' END"
+    } else {
+        "'libc'"
+    };
+    let locale = if version >= 170_000 {
+        "d.datlocale"
+    } else if version >= 150_000 {
+        "d.daticulocale"
+    } else {
+        "NULL"
+    };
+    let rules = if version >= 160_000 { "d.daticurules" } else { "NULL" };
+    let collation_version = if version >= 150_000 { "d.datcollversion" } else { "NULL" };
+    let sql = format!(
+        "SELECT d.datname, pg_encoding_to_char(d.encoding), d.datcollate::text, d.datctype::text, ({provider})::text, \
+         {locale}::text, {rules}::text, {collation_version}::text, d.datdba::regrole::text, d.datconnlimit::text, {}, \
+         (SELECT s.description FROM pg_shdescription s WHERE s.classoid = 'pg_database'::regclass AND s.objoid = d.oid), \
+         pg_database_size(d.oid)::text FROM pg_database d WHERE d.datname = current_database()",
+        grants("d.datacl", "d", "d.datdba")
+    );
+    let row = session.row(cx, "read the database's properties", &sql).await?;
+    let acl = optional(&row, 10)?.unwrap_or_default();
+    Ok(DatabaseFacts {
+        name: text(&row, 0)?,
+        encoding: text(&row, 1)?,
+        collate: text(&row, 2)?,
+        ctype: text(&row, 3)?,
+        provider: text(&row, 4)?,
+        locale: optional(&row, 5)?,
+        icu_rules: optional(&row, 6)?,
+        collation_version: optional(&row, 7)?,
+        owner: text(&row, 8)?,
+        connection_limit: parsed(&row, 9)?,
+        grants: acl.split(' ').filter(|line| !line.is_empty()).map(str::to_owned).collect(),
+        comment: optional(&row, 11)?.map(|comment| digest(comment.as_bytes())),
+        size_bytes: parsed(&row, 12)?,
+    })
+}

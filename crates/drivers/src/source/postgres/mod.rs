@@ -1,0 +1,267 @@
+//! PostgreSQL, captured logically: `pg_dump` on an exported snapshot, split into a directory archive while it passes,
+//! and a witness taken by the server itself in the same snapshot.
+//!
+//! The source is only ever read: its sessions are read-only, row security is off (so that it fails instead of
+//! filtering), nothing is staged on disk, and no statement is made of anything but quoted names. What is restored is
+//! hostile: it is run by `pg_restore` over a connection of its own, inside a sandbox; `psql` and shells never see it.
+//!
+//! In a copy: `database/` (a directory archive for `pg_restore -j`), `globals.json`, `globals.sql` and `README.txt`.
+//!
+//! A least-privileged backup role: `LOGIN`, `CONNECT` on the database and `GRANT pg_read_all_data TO role` (PostgreSQL
+//! 14 and newer); `BYPASSRLS` where tables have row security; large objects need `SELECT` each, or a superuser.
+
+pub mod archive;
+mod capture;
+mod catalog;
+mod deliver;
+mod globals;
+mod measure;
+mod names;
+mod restore;
+mod restored;
+mod session;
+mod tools;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use seaworthy_interface::{
+    Captured, CopyReader, CopyWriter, Cx, Delivered, DriverError, ErrorKind, NewTarget, Restored, Sandbox,
+    Source, SourceFacts,
+};
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::source::{PostgresSpec, Tls};
+use seaworthy_model::witness::Witness;
+use seaworthy_model::witness::postgres::{PostgresWitness, printable};
+use secrecy::SecretString;
+
+use self::session::{Address, Purpose, Session, flag, parsed, text};
+use self::tools::Tool;
+
+/// The newest major that the archive's format is known of.
+const MAJOR_MAX: u32 = 18;
+/// The oldest major that is read.
+const MAJOR_MIN: u32 = 13;
+/// Longest that a probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Path of the archive inside a copy.
+const ARCHIVE: &str = "database";
+/// Path of the globals inside a copy.
+const GLOBALS: &str = "globals.json";
+/// Most bytes of `globals.json`: thousands of roles.
+const GLOBALS_BYTES_MAX: u64 = 64 << 20;
+
+/// One PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresSource {
+    spec: PostgresSpec,
+    password: Option<SecretString>,
+    programs: Vec<PathBuf>,
+}
+
+impl PostgresSource {
+    /// A source that is reached as `spec` says, with the password that its reference led to.
+    ///
+    /// `programs` are directories in which PostgreSQL's programs are looked for besides the usual ones, in order: what
+    /// the caller has from `PATH`, for example. A driver does not read the environment.
+    pub fn new(
+        spec: PostgresSpec,
+        password: Option<SecretString>,
+        programs: Vec<PathBuf>,
+    ) -> Result<Self, DriverError> {
+        let unusable = |what: &str| {
+            DriverError::new(ErrorKind::Refused, format!("use `{}` as {what}", printable(&spec.database)))
+        };
+        for (value, what) in [(&spec.host, "a host"), (&spec.user, "a role"), (&spec.database, "a database")] {
+            if value.is_empty() || value.contains('\0') {
+                return Err(DriverError::new(ErrorKind::Refused, format!("use `{}` as {what}", printable(value)))
+                    .hint("it is empty or holds a NUL"));
+            }
+        }
+        if spec.database.contains('=') || spec.database.contains("://") || spec.database.starts_with('-') {
+            return Err(unusable("a database").hint("a database is given by its name, not by a connection string"));
+        }
+        match spec.tls {
+            Tls::LocalOnly if !names::is_local(&spec.host) => {
+                return Err(DriverError::new(ErrorKind::Refused, format!("connect to {} without TLS", spec.host))
+                    .hint("use a Unix socket or a loopback address (for example an SSH tunnel), or `tls = \"verify-full\"`"));
+            }
+            Tls::LocalOnly => {}
+            Tls::VerifyFull => {
+                return Err(DriverError::new(ErrorKind::Unsupported, format!("connect to {} with TLS", spec.host))
+                    .hint("TLS is not built in yet: use a Unix socket, or an SSH tunnel to a loopback address"));
+            }
+        }
+        for table in &spec.exclude_tables {
+            if !names::split_qualified(table).is_some_and(|parts| parts.len() == 2) {
+                return Err(DriverError::new(ErrorKind::Refused, format!("exclude the table `{}`", printable(table)))
+                    .hint("write it as schema.table; quote a part that holds a dot"));
+            }
+        }
+        let mut directories: Vec<PathBuf> = spec.bin_dir.iter().map(PathBuf::from).collect();
+        directories.extend(programs);
+        Ok(Self { spec, password, programs: directories })
+    }
+
+    fn address(&self) -> Address {
+        Address {
+            host: self.spec.host.clone(),
+            port: self.spec.port,
+            user: self.spec.user.clone(),
+            database: self.spec.database.clone(),
+            password: self.password.clone(),
+        }
+    }
+}
+
+/// The witness as one of this kind.
+fn own_witness(witness: &Witness) -> Result<&PostgresWitness, DriverError> {
+    match witness {
+        Witness::Postgres(witness) => Ok(witness),
+        Witness::Sqlite(_) | Witness::Files(_) => {
+            Err(DriverError::new(ErrorKind::Refused, format!("restore a {} witness as PostgreSQL", witness.kind()))
+                .code(FindingCode::WrongSource))
+        }
+    }
+}
+
+/// What a database holds that is wrong already: a restore repeats it.
+async fn flaws(cx: &Cx, session: &Session, view: &catalog::View) -> Result<Vec<Finding>, DriverError> {
+    let mut findings = Vec::new();
+    let invalid = format!(
+        "SELECT format('%I.%I', n.nspname, ix.relname) FROM pg_index i JOIN pg_class ix ON ix.oid = i.indexrelid \
+         JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE NOT (i.indisvalid AND i.indisready) AND {} AND {} ORDER BY 1",
+        view.schema(),
+        view.relation("c.oid")
+    );
+    for row in session.query(cx, "look for invalid indexes", &invalid).await? {
+        findings.push(Finding::new(
+            FindingCode::SourceFlawed,
+            printable(&text(&row, 0)?),
+            "is an invalid index; a dump leaves it out, so a restore will not have it",
+        ));
+    }
+    let unvalidated = format!(
+        "SELECT format('%s: %I', c.oid::regclass, k.conname) FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT k.convalidated AND {} AND {} ORDER BY 1",
+        view.schema(),
+        view.relation("c.oid")
+    );
+    for row in session.query(cx, "look for constraints that are not validated", &unvalidated).await? {
+        findings.push(Finding::new(
+            FindingCode::SourceFlawed,
+            printable(&text(&row, 0)?),
+            "is NOT VALID: rows older than it may break it",
+        ));
+    }
+    Ok(findings)
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn probe(&self, cx: &Cx) -> Result<SourceFacts, DriverError> {
+        let cx = &cx.within(PROBE_TIMEOUT);
+        let session = Session::open(cx, &self.address(), Purpose::Source).await?;
+        let row = session
+            .row(
+                cx,
+                "ask what the database is",
+                "SELECT (SELECT system_identifier::text FROM pg_control_system()), current_setting('server_version'), \
+                 pg_database_size(current_database())::text, pg_size_pretty(pg_database_size(current_database())), \
+                 (SELECT count(*)::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' \
+                 AND n.nspname <> 'information_schema'), (SELECT rolsuper::text FROM pg_roles \
+                 WHERE rolname = current_user)",
+            )
+            .await?;
+        let mut findings = flaws(cx, &session, &catalog::View::default()).await?;
+        let unreadable = session
+            .query(
+                cx,
+                "look for tables that cannot be read",
+                "SELECT format('%I.%I', n.nspname, c.relname), has_table_privilege(c.oid, 'SELECT')::text, \
+                 (c.relrowsecurity AND row_security_active(c.oid))::text FROM pg_class c \
+                 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') \
+                 AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+                 AND (NOT has_table_privilege(c.oid, 'SELECT') OR row_security_active(c.oid)) ORDER BY 1",
+            )
+            .await;
+        match unreadable {
+            Ok(rows) => {
+                for row in rows {
+                    let (code, detail) = if flag(&row, 1)? {
+                        (FindingCode::RowsFiltered, "row security would hide rows from this role: a backup will fail")
+                    } else {
+                        (FindingCode::ScopeNarrow, "this role may not read it: a backup will fail")
+                    };
+                    findings.push(Finding::new(code, printable(&text(&row, 0)?), detail));
+                }
+            }
+            Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+            Err(error) => findings.push(Finding::new(
+                FindingCode::ScopeNarrow,
+                printable(&self.spec.database),
+                format!("could not {error}"),
+            )),
+        }
+        let major = session.version / 10_000;
+        for (tool, majors) in [
+            (Tool::PgDump, major..=MAJOR_MAX),
+            (Tool::PgRestore, major..=MAJOR_MAX),
+            (Tool::Postgres, major..=major),
+            (Tool::Initdb, major..=major),
+        ] {
+            if let Err(error) = tools::find(cx, tool, majors, &self.programs, FindingCode::EnvBinary).await {
+                if matches!(error.kind, ErrorKind::Stopped(_)) {
+                    return Err(error);
+                }
+                findings.push(Finding::new(
+                    error.code.unwrap_or(FindingCode::EnvBinary),
+                    format!("PostgreSQL {major}"),
+                    format!("could not {error}; {}", error.hint.clone().unwrap_or_default()),
+                ));
+            }
+        }
+        let version = text(&row, 1)?;
+        Ok(SourceFacts {
+            summary: format!(
+                "PostgreSQL {}, database {}, {}, {} tables",
+                version.split(' ').next().unwrap_or_default(),
+                printable(&self.spec.database),
+                text(&row, 3)?,
+                text(&row, 4)?
+            ),
+            identity: format!("{}/{}", text(&row, 0)?, self.spec.database),
+            size_bytes: parsed(&row, 2)?,
+            findings,
+        })
+    }
+
+    async fn capture(&self, cx: &Cx, to: Arc<dyn CopyWriter>) -> Result<Captured, DriverError> {
+        self.capture_into(cx, to).await
+    }
+
+    async fn restore(
+        &self,
+        cx: &Cx,
+        witness: &Witness,
+        from: Arc<dyn CopyReader>,
+        into: Arc<dyn Sandbox>,
+    ) -> Result<Box<dyn Restored>, DriverError> {
+        let restored = restore::restore(cx, own_witness(witness)?, from, into, &self.programs).await?;
+        Ok(Box::new(restored))
+    }
+
+    async fn deliver(
+        &self,
+        cx: &Cx,
+        witness: &Witness,
+        from: Arc<dyn CopyReader>,
+        to: &NewTarget,
+    ) -> Result<Delivered, DriverError> {
+        self.deliver_to(cx, own_witness(witness)?, from, to).await
+    }
+}

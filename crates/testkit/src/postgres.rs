@@ -1,0 +1,416 @@
+//! A throw-away PostgreSQL of the tests' own: made in a temporary directory, reached by a Unix socket, removed when dropped.
+//!
+//! A missing PostgreSQL is an error, never a test that is skipped. As root, the server runs as the user `postgres`.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Why there is no server, or why it did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// No PostgreSQL is installed.
+    #[error("no PostgreSQL below /usr/lib/postgresql; install the package `postgresql`")]
+    NotInstalled,
+    /// Root cannot run a server, and there is nobody else to run it as.
+    #[error("no user `postgres`, as whom root could run a server")]
+    NoUser,
+    /// A program could not be run.
+    #[error("run {program}")]
+    Run {
+        /// Which.
+        program: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A program failed.
+    #[error("{program} failed: {message}")]
+    Failed {
+        /// Which.
+        program: String,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// A user and group to run programs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ids {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Whom a server is run as: `postgres` for root, ourselves (`None`) otherwise.
+pub fn server_user() -> Result<Option<Ids>, ServerError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let ours = std::fs::metadata("/proc/self")
+        .map_err(|source| ServerError::Run { program: "stat /proc/self".to_owned(), source })?;
+    if ours.uid() != 0 {
+        return Ok(None);
+    }
+    let users = std::fs::read_to_string("/etc/passwd")
+        .map_err(|source| ServerError::Run { program: "read /etc/passwd".to_owned(), source })?;
+    users
+        .lines()
+        .find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            (fields.first() == Some(&"postgres"))
+                .then(|| Some(Ids { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? }))?
+        })
+        .map(Some)
+        .ok_or(ServerError::NoUser)
+}
+
+/// Directory of the newest installed server's programs.
+pub fn programs() -> Result<PathBuf, ServerError> {
+    let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let major = path.file_name()?.to_str()?.parse().ok()?;
+            Some((major, path.join("bin"))).filter(|(_, bin)| bin.join("postgres").is_file())
+        })
+        .collect();
+    found.sort();
+    found.pop().map(|(_, bin)| bin).ok_or(ServerError::NotInstalled)
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    directory: tempfile::TempDir,
+    programs: PathBuf,
+    user: Option<Ids>,
+}
+
+impl Server {
+    /// Makes a cluster with UTF-8 and the C locale and starts it; `settings` are given as `name=value`.
+    pub fn start(settings: &[&str]) -> Result<Self, ServerError> {
+        let programs = programs()?;
+        let user = server_user()?;
+        let failed = |source| ServerError::Run { program: "make a directory".to_owned(), source };
+        let directory = tempfile::Builder::new().prefix("swpg").tempdir_in("/tmp").map_err(failed)?;
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        if let Some(user) = user {
+            std::os::unix::fs::chown(directory.path(), Some(user.uid), Some(user.gid)).map_err(failed)?;
+        }
+        let server = Self { directory, programs, user };
+        let data = server.data();
+        server.run("initdb", &["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", "postgres", "-D", &data], "")?;
+        let mut options =
+            format!("-k {} -c listen_addresses= -c fsync=off -c wal_level=logical", server.host());
+        for setting in settings {
+            options.push_str(&format!(" -c {setting}"));
+        }
+        let log = server.directory.path().join("log").display().to_string();
+        server.run("pg_ctl", &["-D", &data, "-l", &log, "-o", &options, "-w", "-s", "start"], "")?;
+        Ok(server)
+    }
+
+    fn data(&self) -> String {
+        self.directory.path().join("data").display().to_string()
+    }
+
+    /// Directory of its socket.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.directory.path().display().to_string()
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        5432
+    }
+
+    /// A directory that the server's user may write to.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Runs one of the installation's programs against the server with `input`, and returns what it printed.
+    pub fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, ServerError> {
+        let failed = |source| ServerError::Run { program: program.to_owned(), source };
+        let mut command = Command::new(self.programs.join(program));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("LC_ALL", "C.UTF-8")
+            .env("PGHOST", self.host())
+            .env("PGPORT", self.port().to_string())
+            .env("PGUSER", "postgres")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        let is_start = arguments.contains(&"start");
+        if is_start {
+            // The server keeps what it inherits; a pipe of ours would never end.
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        }
+        let mut child = command.spawn().map_err(failed)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes()).map_err(failed)?;
+        }
+        let output = child.wait_with_output().map_err(failed)?;
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(ServerError::Failed { program: program.to_owned(), message });
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a script in a database and stops at the first error; returns unaligned rows.
+    pub fn sql(&self, database: &str, script: &str) -> Result<String, ServerError> {
+        self.run("psql", &["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database], script)
+    }
+
+    /// Makes a database.
+    pub fn create(&self, database: &str, arguments: &[&str]) -> Result<(), ServerError> {
+        let mut all = arguments.to_vec();
+        all.push(database);
+        self.run("createdb", &all, "").map(drop)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let data = self.data();
+        if let Err(error) = self.run("pg_ctl", &["-D", &data, "-m", "immediate", "-s", "stop"], "") {
+            // A server that is down already is what was wanted; its directory is removed either way.
+            drop(error);
+        }
+    }
+}
+
+/// A small shop: customers, products, orders with lines, a view, a materialized view, triggers, roles.
+///
+/// Deterministic: the same `orders` make the same rows, so that two servers can be compared.
+#[must_use]
+pub fn shop(orders: u32) -> String {
+    format!(
+        r"
+CREATE TYPE order_state AS ENUM ('new', 'paid', 'shipped', 'returned');
+CREATE DOMAIN email AS text CHECK (VALUE ~ '^[^@]+@[^@]+$');
+CREATE TABLE customers (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  name text NOT NULL,
+  mail email UNIQUE,
+  tier varchar(10) NOT NULL DEFAULT 'basic' CHECK (tier IN ('basic', 'plus', 'gold')),
+  joined timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE products (
+  sku text PRIMARY KEY,
+  title text NOT NULL,
+  price numeric(12, 2) NOT NULL CHECK (price >= 0),
+  tags text[] NOT NULL DEFAULT ARRAY['new'::text],
+  about jsonb
+);
+CREATE TABLE orders (
+  id bigserial PRIMARY KEY,
+  customer bigint NOT NULL REFERENCES customers,
+  state order_state NOT NULL DEFAULT 'new',
+  placed timestamptz NOT NULL,
+  note text
+);
+CREATE TABLE order_lines (
+  order_id bigint NOT NULL REFERENCES orders ON DELETE CASCADE,
+  line int NOT NULL,
+  sku text NOT NULL REFERENCES products,
+  quantity int NOT NULL CHECK (quantity > 0),
+  price numeric(12, 2) NOT NULL,
+  total numeric GENERATED ALWAYS AS (quantity * price) STORED,
+  PRIMARY KEY (order_id, line)
+);
+CREATE INDEX orders_by_customer ON orders (customer, placed DESC);
+CREATE INDEX orders_open ON orders (placed) WHERE state IN ('new', 'paid');
+CREATE VIEW revenue AS SELECT o.id, sum(l.total) AS total FROM orders o JOIN order_lines l ON l.order_id = o.id GROUP BY o.id;
+CREATE MATERIALIZED VIEW best AS SELECT sku, sum(quantity) AS sold FROM order_lines GROUP BY sku;
+CREATE UNIQUE INDEX best_sku ON best (sku);
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.note := coalesce(NEW.note, ''); RETURN NEW; END$$;
+CREATE TRIGGER orders_touch BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION touch();
+INSERT INTO customers (name, mail, tier, joined)
+  SELECT 'Customer ' || i, 'c' || i || '@example.org', (ARRAY['basic', 'plus', 'gold'])[1 + i % 3],
+         timestamptz '2024-01-01 00:00:00+00' + i * interval '37 minutes'
+  FROM generate_series(1, greatest({orders} / 5, 5)) i;
+INSERT INTO products SELECT 'SKU-' || i, 'Product ' || i || ' “ä€😀”', (i * 7 % 1000) / 10.0, ARRAY['t' || i % 7, 'all'],
+         jsonb_build_object('weight', i, 'parts', jsonb_build_array(i, i + 1))
+  FROM generate_series(1, 100) i;
+INSERT INTO orders (customer, state, placed, note)
+  SELECT 1 + i % greatest({orders} / 5, 5), (enum_range(NULL::order_state))[1 + i % 4],
+         timestamptz '2025-06-01 12:00:00+00' + i * interval '11 minutes', CASE i % 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE 'line' || chr(10) || chr(9) || i END
+  FROM generate_series(1, {orders}) i;
+INSERT INTO order_lines (order_id, line, sku, quantity, price)
+  SELECT o.id, l, 'SKU-' || 1 + (o.id * 31 + l) % 100, 1 + (o.id + l) % 5, (o.id % 100) / 4.0
+  FROM orders o, generate_series(1, 3) l;
+REFRESH MATERIALIZED VIEW best;
+ANALYZE;
+"
+    )
+}
+
+/// One database with every common kind of object, of column and of name, and with states that a restore easily loses.
+///
+/// `database` is its name, in which some settings are set. Makes roles, so it is for one database of a server.
+#[must_use]
+pub fn every_kind(database: &str) -> String {
+    format!(
+        r#"
+CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION pg_trgm; CREATE EXTENSION postgres_fdw; CREATE EXTENSION btree_gist;
+CREATE ROLE app_owner; CREATE ROLE app_reader LOGIN CONNECTION LIMIT 5 VALID UNTIL '2030-01-01';
+CREATE ROLE "Odd ""Role"" é
+x"; GRANT app_reader TO "Odd ""Role"" é
+x" WITH ADMIN OPTION; GRANT pg_read_all_stats TO app_reader;
+COMMENT ON ROLE app_reader IS 'reads';
+ALTER ROLE app_reader SET search_path TO "$user", public, "odd, schema"; ALTER ROLE app_reader SET work_mem TO '8MB';
+ALTER ROLE app_reader IN DATABASE "{database}" SET timezone TO 'Asia/Tokyo';
+ALTER DATABASE "{database}" SET datestyle TO 'German, DMY'; ALTER DATABASE "{database}" SET app.word TO 'it''s';
+ALTER DATABASE "{database}" OWNER TO app_owner; ALTER DATABASE "{database}" CONNECTION LIMIT 50;
+COMMENT ON DATABASE "{database}" IS 'it''s every kind'; GRANT CREATE ON DATABASE "{database}" TO app_reader WITH GRANT OPTION;
+REVOKE TEMPORARY ON DATABASE "{database}" FROM PUBLIC;
+CREATE SCHEMA app AUTHORIZATION app_owner; CREATE SCHEMA "odd, schema"; COMMENT ON SCHEMA app IS 'the app';
+GRANT USAGE ON SCHEMA app TO app_reader; REVOKE ALL ON SCHEMA public FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES FOR ROLE app_owner IN SCHEMA app GRANT SELECT ON TABLES TO app_reader;
+ALTER DEFAULT PRIVILEGES FOR ROLE app_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+CREATE TYPE app.mood AS ENUM ('sad', 'ok'); ALTER TYPE app.mood ADD VALUE 'meh' BEFORE 'ok'; ALTER TYPE app.mood ADD VALUE 'it''s "x"';
+CREATE TYPE app.pair AS (a int, b text COLLATE "C"); COMMENT ON TYPE app.pair IS 'two';
+CREATE DOMAIN app.code AS varchar(8) DEFAULT 'x' NOT NULL CHECK (VALUE IN ('x', 'y', 'zz'));
+CREATE DOMAIN app.posint AS int CONSTRAINT positive CHECK (VALUE > 0);
+CREATE TYPE app.floatrange AS RANGE (subtype = float8, subtype_diff = float8mi);
+CREATE COLLATION app.german (provider = icu, locale = 'de-u-co-phonebk', deterministic = false);
+CREATE SEQUENCE app.down AS int INCREMENT -3 MINVALUE -100 MAXVALUE -1 CYCLE CACHE 5; SELECT nextval('app.down'), nextval('app.down');
+CREATE SEQUENCE app.untouched START 42; CREATE SEQUENCE app.placed; SELECT setval('app.placed', 77, false);
+CREATE TABLE app.kinds (
+  id int GENERATED BY DEFAULT AS IDENTITY (START 10 INCREMENT 5) PRIMARY KEY, s smallserial, big bigint, n numeric, f4 real, f8 double precision,
+  m money, t text, vc varchar(20) DEFAULT 'd'::varchar CHECK (vc IN ('d', 'e', 'it''s')), c char(5), ch "char", nm name, b bytea, ok boolean,
+  d date, ti time, tz timetz, ts timestamp, tstz timestamptz DEFAULT now(), iv interval, u uuid, j json, jb jsonb, x xml, ip inet, mac macaddr,
+  bits bit(5), vb bit varying, pt point, po polygon, tv tsvector, arr int[][], ta text[], mo app.mood, pr app.pair, co app.code, pos app.posint,
+  r int4range, mr nummultirange, fr app.floatrange, h hstore, ci citext, o oid, rc regclass, g text GENERATED ALWAYS AS (upper(t)) STORED,
+  ge text COLLATE app.german, dropped int
+);
+ALTER TABLE app.kinds DROP COLUMN dropped; ALTER TABLE app.kinds ADD COLUMN added int NOT NULL DEFAULT 7;
+ALTER TABLE app.kinds ALTER t SET STORAGE EXTERNAL, ALTER t SET STATISTICS 500, ALTER b SET COMPRESSION pglz, ALTER f8 SET (n_distinct = -0.5);
+ALTER TABLE app.kinds SET (fillfactor = 70, autovacuum_enabled = false, toast.autovacuum_enabled = false);
+COMMENT ON COLUMN app.kinds.t IS 'a text'; COMMENT ON CONSTRAINT kinds_vc_check ON app.kinds IS 'few';
+INSERT INTO app.kinds (big, n, f4, f8, m, t, vc, c, ch, nm, b, ok, d, ti, tz, ts, tstz, iv, u, j, jb, x, ip, mac, bits, vb, pt, po, tv, arr, ta, mo, pr, co, pos, r, mr, fr, h, ci, o, rc, ge)
+VALUES (9223372036854775807, 'NaN', '-0', 'Infinity', '1234.56', 'tab	nl
+back\slash “😀”', 'e', 'ab', 'z', 'nm', '\x00ff5c', true, '0044-03-15 BC', '24:00', '12:00+05:30', '-infinity', '2020-02-29 12:00:00.123456+02', '1 year -2 days 03:04:05.6',
+  '00000000-0000-0000-0000-000000000001', '{{"a" :  1, "a": 2}}', '{{"a": [1, null, {{"b": "ü"}}]}}', '<a b="c">d</a>', '10.0.0.1/8', '08:00:2b:01:02:03', B'10101', B'1', '(1,2)', '((0,0),(1,1),(1,0))',
+  'a:1A fat:2', '{{{{1,2}},{{3,NULL}}}}', ARRAY['NULL', NULL, '', '"'], 'meh', ROW(1, 'x,"y"'), 'zz', 1, '[1,10)', '{{[1.5,2),(3,)}}', '[0.5,1.5]', 'a=>1, b=>NULL', 'CaSe', 4294967295, 'app.kinds', 'ä');
+INSERT INTO app.kinds (n, f8, t, c) VALUES ('1.00', 'NaN', '', 'a    '), ('1.0', 0.1, NULL, NULL), (1e100, 1e-300, repeat('toast', 300000), '');
+CREATE TABLE app.nothing (); INSERT INTO app.nothing DEFAULT VALUES; INSERT INTO app.nothing DEFAULT VALUES; CREATE TABLE app.empty (a int);
+CREATE TABLE app.twice (a int, b text); INSERT INTO app.twice SELECT 1, 'same' FROM generate_series(1, 10);
+CREATE UNLOGGED TABLE app.loose (a int); INSERT INTO app.loose VALUES (1);
+CREATE TABLE app.typed OF app.pair (PRIMARY KEY (a)); INSERT INTO app.typed VALUES (1, 'one');
+CREATE TABLE "odd, schema"."we""ird
+table 😀" ("a b" int, "T" text, t int); INSERT INTO "odd, schema"."we""ird
+table 😀" VALUES (1, 'x', 2); CREATE INDEX "ix ""q""
+" ON "odd, schema"."we""ird
+table 😀" ("a b"); COMMENT ON TABLE "odd, schema"."we""ird
+table 😀" IS 'line
+two';
+CREATE TABLE app.parted (junk int, k int, at date NOT NULL, v text, PRIMARY KEY (k, at)) PARTITION BY RANGE (at);
+ALTER TABLE app.parted DROP COLUMN junk;
+CREATE TABLE app.parted_a PARTITION OF app.parted FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE TABLE app.parted_b (v text, at date NOT NULL, k int NOT NULL); ALTER TABLE app.parted ATTACH PARTITION app.parted_b FOR VALUES FROM ('2021-01-01') TO ('2022-01-01');
+CREATE TABLE app.parted_c PARTITION OF app.parted FOR VALUES FROM ('2022-01-01') TO ('2023-01-01') PARTITION BY HASH (k);
+CREATE TABLE app.parted_c0 PARTITION OF app.parted_c FOR VALUES WITH (MODULUS 2, REMAINDER 0); CREATE TABLE app.parted_c1 PARTITION OF app.parted_c FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE app.parted_rest PARTITION OF app.parted DEFAULT;
+INSERT INTO app.parted (k, at, v) SELECT i, date '2020-06-01' + i * 30, 'v' || i FROM generate_series(1, 50) i;
+CREATE INDEX parted_v ON app.parted (v); CREATE INDEX parted_lower ON app.parted (lower(v)) WHERE v IN ('a', 'b');
+CREATE TABLE app.refers (k int, at date, kind int REFERENCES app.kinds ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED,
+  FOREIGN KEY (k, at) REFERENCES app.parted ON UPDATE CASCADE); INSERT INTO app.refers SELECT k, at, 10 FROM app.parted LIMIT 5;
+CREATE TABLE app.parent (a int DEFAULT 1, b text CHECK (b <> '')); CREATE TABLE app.child (c int) INHERITS (app.parent);
+CREATE TABLE app.turned (extra int, b text CHECK (b <> ''), a int); ALTER TABLE app.turned ADD CONSTRAINT parent_b_check CHECK (b <> ''); ALTER TABLE app.turned INHERIT app.parent;
+INSERT INTO app.parent VALUES (1, 'p'); INSERT INTO app.child VALUES (2, 'c', 3); INSERT INTO app.turned VALUES (9, 't', 4);
+CREATE TABLE app.checked (a int, b int, during tsrange, UNIQUE NULLS NOT DISTINCT (a, b), EXCLUDE USING gist (a WITH =, during WITH &&));
+INSERT INTO app.checked VALUES (1, NULL, '[2020-01-01,2020-02-01)'), (2, 2, NULL);
+ALTER TABLE app.checked ADD CONSTRAINT later CHECK (a > 0) NOT VALID; ALTER TABLE app.checked ADD CONSTRAINT either CHECK (a = 1 OR (b BETWEEN 1 AND 5 AND a IS NOT NULL));
+CREATE INDEX checked_incl ON app.checked (b DESC NULLS LAST) INCLUDE (a) WITH (fillfactor = 50); CREATE UNIQUE INDEX checked_expr ON app.checked ((a + coalesce(b, 0)));
+CREATE INDEX kinds_trgm ON app.kinds USING gin (t gin_trgm_ops); CREATE INDEX kinds_brin ON app.kinds USING brin (id) WITH (pages_per_range = 16); CREATE INDEX kinds_jb ON app.kinds USING gin (jb jsonb_path_ops);
+CREATE UNIQUE INDEX twice_none ON app.typed (b); ALTER TABLE app.typed CLUSTER ON typed_pkey; ALTER TABLE app.kinds REPLICA IDENTITY FULL;
+ALTER TABLE app.typed ALTER b SET NOT NULL; ALTER TABLE app.typed REPLICA IDENTITY USING INDEX twice_none;
+CREATE STATISTICS app.related (dependencies, ndistinct, mcv) ON a, b FROM app.twice; ALTER STATISTICS app.related SET STATISTICS 300; CREATE STATISTICS app.expr ON (a % 2), b FROM app.twice;
+CREATE VIEW app.seen WITH (security_barrier, check_option = local) AS SELECT id, t, vc FROM app.kinds WHERE vc IN ('d', 'e') AND id > 0;
+CREATE VIEW app.wide AS SELECT k.*, row_number() OVER (PARTITION BY ok ORDER BY id) AS nr FROM app.kinds k LEFT JOIN app.twice USING (t, b) WHERE false;
+"#,
+        database = database
+    )
+    .replace("LEFT JOIN app.twice USING (t, b) WHERE false", "WHERE k.mo = ANY (ARRAY['sad', 'ok']::app.mood[])")
+        + r#"
+CREATE VIEW app.counted AS WITH RECURSIVE c (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c WHERE n < 5) SELECT n FROM c;
+ALTER VIEW app.seen ALTER COLUMN t SET DEFAULT 'seen';
+CREATE MATERIALIZED VIEW app.full_mv AS SELECT a, count(*) AS n FROM app.twice GROUP BY a; CREATE UNIQUE INDEX full_mv_a ON app.full_mv (a);
+CREATE MATERIALIZED VIEW app.empty_mv AS SELECT * FROM app.twice WITH NO DATA;
+CREATE FUNCTION app.helper(a int, b text DEFAULT 'x', VARIADIC c int[] DEFAULT '{}') RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 5 AS $$SELECT $1::text || $2$$;
+CREATE FUNCTION app.atomic(a int) RETURNS TABLE (x int, y text) LANGUAGE sql BEGIN ATOMIC SELECT a + 1, 'y'; SELECT id, t FROM app.kinds WHERE vc IN ('d', 'e'); END;
+CREATE FUNCTION app.definer() RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = app, pg_temp AS $x$BEGIN RETURN 1; END$x$;
+CREATE PROCEDURE app.proc(INOUT a int) LANGUAGE plpgsql AS $$BEGIN a := a + 1; END$$; REVOKE EXECUTE ON FUNCTION app.definer() FROM PUBLIC; GRANT EXECUTE ON FUNCTION app.definer() TO app_reader;
+CREATE AGGREGATE app.total(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0', COMBINEFUNC = int4pl, PARALLEL = SAFE);
+CREATE FUNCTION app.pair_eq(app.pair, app.pair) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$SELECT ($1).a = ($2).a$$;
+CREATE OPERATOR app.=== (LEFTARG = app.pair, RIGHTARG = app.pair, FUNCTION = app.pair_eq, COMMUTATOR = OPERATOR(app.===));
+CREATE FUNCTION app.cmp(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS $$SELECT $2 - $1$$;
+CREATE OPERATOR CLASS app.backwards FOR TYPE int USING btree AS OPERATOR 1 >, OPERATOR 2 >=, OPERATOR 3 =, OPERATOR 4 <=, OPERATOR 5 <, FUNCTION 1 app.cmp(int, int);
+CREATE FUNCTION app.to_pair(int) RETURNS app.pair LANGUAGE sql IMMUTABLE AS $$SELECT ROW($1, '')::app.pair$$; CREATE CAST (int AS app.pair) WITH FUNCTION app.to_pair(int) AS ASSIGNMENT;
+CREATE TEXT SEARCH DICTIONARY app.dict (TEMPLATE = simple, stopwords = english); CREATE TEXT SEARCH CONFIGURATION app.conf (COPY = simple); ALTER TEXT SEARCH CONFIGURATION app.conf ALTER MAPPING FOR asciiword WITH app.dict, simple;
+CREATE CONVERSION app.conv FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8;
+CREATE FUNCTION app.trig() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$;
+CREATE TRIGGER t_off BEFORE INSERT ON app.twice FOR EACH ROW EXECUTE FUNCTION app.trig(); ALTER TABLE app.twice DISABLE TRIGGER t_off;
+CREATE TRIGGER t_always AFTER UPDATE OF a ON app.twice FOR EACH ROW WHEN (OLD.a IS DISTINCT FROM NEW.a) EXECUTE FUNCTION app.trig('x', 'y'); ALTER TABLE app.twice ENABLE ALWAYS TRIGGER t_always;
+CREATE TRIGGER t_replica AFTER DELETE ON app.twice REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION app.trig(); ALTER TABLE app.twice ENABLE REPLICA TRIGGER t_replica;
+CREATE CONSTRAINT TRIGGER t_late AFTER INSERT ON app.twice DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION app.trig();
+CREATE TRIGGER t_parted BEFORE UPDATE ON app.parted FOR EACH ROW EXECUTE FUNCTION app.trig(); ALTER TABLE app.parted_b DISABLE TRIGGER t_parted;
+CREATE FUNCTION app.instead() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$; CREATE TRIGGER t_instead INSTEAD OF DELETE ON app.seen FOR EACH ROW EXECUTE FUNCTION app.instead();
+CREATE RULE r_nothing AS ON DELETE TO app.loose DO INSTEAD NOTHING; CREATE RULE r_also AS ON UPDATE TO app.empty WHERE NEW.a IN (1, 2) DO ALSO INSERT INTO app.twice VALUES (NEW.a, 'r'); ALTER TABLE app.loose DISABLE RULE r_nothing;
+CREATE FUNCTION app.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN END$$; CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'DROP TABLE') EXECUTE FUNCTION app.on_ddl(); ALTER EVENT TRIGGER watch ENABLE ALWAYS;
+ALTER TABLE app.checked ENABLE ROW LEVEL SECURITY; ALTER TABLE app.checked FORCE ROW LEVEL SECURITY; CREATE POLICY mine ON app.checked AS RESTRICTIVE FOR SELECT TO app_reader, app_owner USING (a IN (1, 2) AND current_user = 'x'); CREATE POLICY ins ON app.checked FOR INSERT WITH CHECK (b > 0);
+CREATE PUBLICATION few FOR TABLE app.twice (a, b) WHERE (a > 1), app.kinds WITH (publish = 'insert, update'); CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA "odd, schema"; CREATE PUBLICATION everything FOR ALL TABLES;
+CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '192.0.2.1', dbname 'x'); CREATE USER MAPPING FOR app_reader SERVER far OPTIONS (user 'u', password 'canary-password');
+CREATE FOREIGN TABLE app.remote (a int OPTIONS (column_name 'b') NOT NULL, t text) SERVER far OPTIONS (table_name 'y'); GRANT USAGE ON FOREIGN SERVER far TO app_reader;
+SELECT lo_from_bytea(70001, '\x0102ff'); SELECT lo_from_bytea(70002, ''); SELECT lo_from_bytea(3000000000, convert_to(repeat('large', 500000), 'UTF8'));
+SELECT lo_create(70003); SELECT lo_put(70003, 5000, '\xabcd'); COMMENT ON LARGE OBJECT 70001 IS 'three'; GRANT SELECT ON LARGE OBJECT 70001 TO app_reader; ALTER LARGE OBJECT 70002 OWNER TO app_owner;
+GRANT SELECT (a), UPDATE (b) ON app.twice TO app_reader WITH GRANT OPTION; GRANT SELECT, INSERT ON app.kinds TO PUBLIC; REVOKE ALL ON app.empty FROM app_owner; GRANT USAGE ON SEQUENCE app.placed TO app_reader;
+REVOKE USAGE ON TYPE app.mood FROM PUBLIC; ALTER TABLE app.twice OWNER TO app_owner; REVOKE DELETE ON app.twice FROM app_owner; ALTER FUNCTION app.helper OWNER TO app_owner; ALTER TYPE app.mood OWNER TO app_owner;
+COMMENT ON INDEX app.kinds_trgm IS 'i'; COMMENT ON TRIGGER t_off ON app.twice IS 't'; COMMENT ON FUNCTION app.helper IS 'f'; COMMENT ON POLICY mine ON app.checked IS 'p'; COMMENT ON PUBLICATION few IS 'pub'; COMMENT ON SERVER far IS 's';
+COMMENT ON RULE r_nothing ON app.loose IS 'r'; COMMENT ON DOMAIN app.code IS 'd'; COMMENT ON CONSTRAINT positive ON DOMAIN app.posint IS 'dc'; COMMENT ON STATISTICS app.related IS 'st'; COMMENT ON OPERATOR app.=== (app.pair, app.pair) IS 'op';
+COMMENT ON EVENT TRIGGER watch IS 'e'; COMMENT ON CAST (int AS app.pair) IS 'k'; COMMENT ON VIEW app.seen IS 'v'; COMMENT ON SEQUENCE app.down IS 'q'; COMMENT ON COLLATION app.german IS 'g'; COMMENT ON MATERIALIZED VIEW app.full_mv IS 'm';
+"#
+}
+
+/// Runs a script in a database of the server that listens in `host`, as its superuser.
+pub fn sql_at(host: &Path, database: &str, script: &str) -> Result<String, ServerError> {
+    let mut command = Command::new(programs()?.join("psql"));
+    command
+        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-h"])
+        .arg(host)
+        .env_clear()
+        .env("LC_ALL", "C.UTF-8")
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if let Some(user) = server_user()? {
+        command.uid(user.uid).gid(user.gid);
+    }
+    let failed = |source| ServerError::Run { program: "psql".to_owned(), source };
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(script.as_bytes()).map_err(failed)?;
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(ServerError::Failed { program: "psql".to_owned(), message });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
