@@ -288,7 +288,9 @@ impl Runner {
             executor: self.executor.name.clone(),
             teardown: teardown(&done),
             next_due: job.next_due,
-        };
+        }
+        // The receipt's own facts have the last word: a pass that they deny becomes inconclusive.
+        .settled();
         let receipt = self.notary.commit(&Act::Drill(Box::new(body.clone())), Timestamp::now()).await?;
         Ok(Sealed { receipt, body, error: None, summary: String::new() })
     }
