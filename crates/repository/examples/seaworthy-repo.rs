@@ -45,6 +45,7 @@ fn pick(repository: &Repository, name: &str, control: &Control) -> Fallible<Id> 
 }
 
 fn run() -> Fallible<ExitCode> {
+    seaworthy_repository::survive_hangup()?;
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     let mut flag = |name: &str| {
         let at = args.iter().position(|arg| arg == name);

@@ -393,7 +393,8 @@ fn read_pieces(
         // One byte more than expected tells a file that has grown.
         let left = usize::try_from((end - offset).min(expected.saturating_sub(offset).saturating_add(1)))
             .unwrap_or(READ);
-        let want = left.clamp(1, READ);
+        // Files of /proc and the like have content but no size.
+        let want = if expected == 0 && offset > 0 { READ } else { left.clamp(1, READ) };
         if buffer.len() < filled + want {
             if start > 0 {
                 buffer.copy_within(start..filled, 0);
@@ -427,7 +428,11 @@ fn read_pieces(
             start = from + cut;
             from = start;
         }
-        if n < want && offset >= expected {
+        if expected > 0 && offset > expected {
+            // It has grown: reading on could go on for ever, and the second fstat tells anyway.
+            break;
+        }
+        if n < want && offset >= expected && expected > 0 {
             // A short read at the size that fstat promised; the second fstat will tell whether that was the end.
             break;
         }

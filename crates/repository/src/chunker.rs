@@ -32,7 +32,7 @@ pub const PIECE_MAX: usize = 8 << 20;
 /// Content-defined cuts begin anew at every multiple of this.
 pub const SEGMENT: u64 = 32 << 20;
 
-const GEAR_MIN: usize = 256 << 10;
+const GEAR_MIN: usize = 512 << 10;
 const GEAR_NORMAL: usize = 768 << 10;
 const GEAR_MAX: usize = 4 << 20;
 // Before the normal size a cut is rarer, after it more frequent (normalised chunking): about 0.9 MiB on average.

@@ -244,6 +244,19 @@ impl Index {
         self.find(kind, id).is_some()
     }
 
+    /// The ids of all blobs of a kind, each once, ascending.
+    #[must_use]
+    pub fn ids(&self, kind: BlobKind) -> Vec<Id> {
+        let mut ids: Vec<Id> = self
+            .entries
+            .iter()
+            .filter(|e| (e.pack & TREE != 0) == (kind == BlobKind::Tree))
+            .map(|e| e.id)
+            .collect();
+        ids.dedup();
+        ids
+    }
+
     pub(crate) fn pack_count(&self) -> usize {
         self.packs.len()
     }

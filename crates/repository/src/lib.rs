@@ -49,7 +49,7 @@ pub use id::{BlobKind, Id, KeyId, SnapshotId};
 pub use json::Base64;
 pub use key::KdfParams;
 pub use local::LocalStore;
-pub use lock::{Lock, LockHolder, LockKind};
+pub use lock::{Lock, LockHolder, LockKind, survive_hangup};
 pub use read::{FileReader, SnapshotEntry};
 pub use repository::{InitOptions, KeySummary, OpenOptions, Repository};
 pub use restore::{Owners, RestoreOptions, RestoreProblem, RestoreSummary};
