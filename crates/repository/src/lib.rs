@@ -40,7 +40,7 @@ mod restore;
 mod session;
 mod store;
 
-pub use archiver::{TreeEvent, TreeOptions, TreeOutcome, TreeReport};
+pub use archiver::{ChooseCuts, TreeEvent, TreeOptions, TreeOutcome, TreeReport};
 pub use check::{CheckLock, CheckOptions, CheckRead, CheckReport, FaultKind, Finding, Reach};
 pub use chunker::Cuts;
 pub use control::{Control, Progress};

@@ -2,6 +2,8 @@
 //!
 //! restic is looked for on `PATH` and in `SEAWORTHY_TEST_RESTIC` (several, separated by colons); none is a failure.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test as the tests themselves do")]
+
 mod common;
 mod crash;
 mod failures;
