@@ -156,7 +156,7 @@ impl LockContext {
             .map_err(|e| RepositoryError::io("write", "a lock", std::io::Error::other(e)))?;
         let boxed = seal_unpacked(&self.key, self.version, &json)?;
         let id = Id::of(&boxed);
-        self.store.write(FileKind::Lock, &id, Bytes::from(boxed), &Control::new())?;
+        self.store.write(FileKind::Lock, &id, Bytes::from(boxed), &Control::brief())?;
         Ok(id)
     }
 
@@ -295,7 +295,7 @@ impl Shared {
 
     fn remove(&self) -> Result<()> {
         let id = self.lock().id;
-        self.context.store.delete(FileKind::Lock, &id, &Control::new())
+        self.context.store.delete(FileKind::Lock, &id, &Control::brief())
     }
 
     fn keep(&self, refresh: Duration, lost: Duration) {
@@ -313,7 +313,7 @@ impl Shared {
             }
             let old = self.lock().id;
             // Somebody who removed our lock thinks us dead: what we rely on may be deleted by now.
-            let held = match self.context.store.read(FileKind::Lock, &old, &Control::new()) {
+            let held = match self.context.store.read(FileKind::Lock, &old, &Control::brief()) {
                 Ok(Some(_)) => true,
                 Ok(None) => {
                     self.lock().lost = true;
@@ -332,7 +332,7 @@ impl Shared {
                 state.refreshed = Instant::now();
                 drop(state);
                 // A second lock of ours harms nobody; it is stale as soon as this process ends.
-                self.context.store.delete(FileKind::Lock, &old, &Control::new()).ok();
+                self.context.store.delete(FileKind::Lock, &old, &Control::brief()).ok();
                 wait = refresh;
             } else {
                 let mut state = self.lock();

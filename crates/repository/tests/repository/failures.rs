@@ -436,5 +436,18 @@ fn a_store_that_hangs_is_left_at_the_deadline() {
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     faulty.hang.store(false, Ordering::Relaxed);
     drop(session);
+
+    // The commit has a deadline of its own.
+    let session = repository.begin(options("/x"), &Control::new()).unwrap();
+    let mut file = session.file(&at("/x"), FileMeta::default(), Cuts::ContentDefined).unwrap();
+    file.write(&noise(10, 1 << 20)).unwrap();
+    file.finish().unwrap();
+    faulty.hang.store(true, Ordering::Relaxed);
+    let started = Instant::now();
+    let control = Control::new().with_deadline(started + Duration::from_millis(300));
+    assert_eq!(session.commit(&control).unwrap_err().stop(), Some(Stop::DeadlineExceeded));
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    faulty.hang.store(false, Ordering::Relaxed);
+    drop(session);
     assert_eq!(store.list(FileKind::Snapshot, &Control::new()).unwrap().len(), 0);
 }
