@@ -319,7 +319,8 @@ impl Repository {
         let packer = Packer::start(
             Arc::clone(&self.inner),
             index,
-            control.clone(),
+            // A child: this session may have to stop what its caller did not cancel.
+            control.child(),
             options.verify,
             options.pack_size,
         )?;
@@ -519,6 +520,7 @@ impl Drop for SessionInner {
     fn drop(&mut self) {
         if !self.closed.load(Ordering::Acquire) {
             self.packer.fail(RepositoryError::refused("the session was dropped"));
+            self.packer.control.cancel.cancel();
         }
         self.shut();
     }
@@ -573,7 +575,8 @@ impl Session {
     /// Makes everything durable: packs, then index, then the snapshot, in this order. Acknowledged means restorable.
     ///
     /// Refuses when anything failed before, when a file is still open, when the lock was lost, and when a pack that the
-    /// snapshot relies on has been deleted meanwhile. After an error no snapshot exists.
+    /// snapshot relies on has been deleted meanwhile. After an error no snapshot exists, with one exception: a store that
+    /// fails or hangs during the very last write may have kept it, and then it is whole.
     pub fn commit(&self, control: &Control) -> Result<Committed> {
         let inner = &self.inner;
         inner.ensure()?;
@@ -584,7 +587,7 @@ impl Session {
         if inner.closed.swap(true, Ordering::AcqRel) {
             return Err(RepositoryError::refused("the session is closed"));
         }
-        let result = self.commit_inner(control);
+        let result = self.watched(control, || self.commit_inner(control));
         if let Err(error) = &result {
             inner.packer.fail(RepositoryError::refused(format!("the commit failed: {error}")));
         }
@@ -594,6 +597,26 @@ impl Session {
         // The snapshot is durable: a lock file that stays is no reason to call it failed. It is reaped later.
         released.ok();
         Ok(committed)
+    }
+
+    /// Runs `work` while `control` can stop everything that the session waits for.
+    fn watched<T>(&self, control: &Control, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let packer = &self.inner.packer;
+        let (done, over) = crossbeam_channel::bounded::<()>(0);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while over.recv_timeout(POLL) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                    if let Err(stop) = control.check() {
+                        packer.fail(stop);
+                        packer.control.cancel.cancel();
+                        return;
+                    }
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
     }
 
     fn commit_inner(&self, control: &Control) -> Result<Committed> {
@@ -663,6 +686,7 @@ impl Session {
             return Ok(());
         }
         inner.packer.fail(RepositoryError::refused("the session was aborted"));
+        inner.packer.control.cancel.cancel();
         inner.shut();
         locked(&inner.lock).take().map_or(Ok(()), Lock::release)
     }
