@@ -102,7 +102,20 @@ impl Server {
         }
         let server = Self { directory, programs, user };
         let data = server.data();
-        server.run("initdb", &["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", "postgres", "-D", &data], "")?;
+        server.run(
+            "initdb",
+            &[
+                "--no-sync",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "-U",
+                "postgres",
+                "-D",
+                &data,
+            ],
+            "",
+        )?;
         let mut options =
             format!("-k {} -c listen_addresses= -c fsync=off -c wal_level=logical", server.host());
         for setting in settings {
@@ -343,8 +356,7 @@ ALTER TABLE app.typed ALTER b SET NOT NULL; ALTER TABLE app.typed REPLICA IDENTI
 CREATE STATISTICS app.related (dependencies, ndistinct, mcv) ON a, b FROM app.twice; ALTER STATISTICS app.related SET STATISTICS 300; CREATE STATISTICS app.expr ON (a % 2), b FROM app.twice;
 CREATE VIEW app.seen WITH (security_barrier, check_option = local) AS SELECT id, t, vc FROM app.kinds WHERE vc IN ('d', 'e') AND id > 0;
 CREATE VIEW app.wide AS SELECT k.*, row_number() OVER (PARTITION BY ok ORDER BY id) AS nr FROM app.kinds k LEFT JOIN app.twice USING (t, b) WHERE false;
-"#,
-        database = database
+"#
     )
     .replace("LEFT JOIN app.twice USING (t, b) WHERE false", "WHERE k.mo = ANY (ARRAY['sad', 'ok']::app.mood[])")
         + r#"

@@ -85,11 +85,7 @@ pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Ve
 /// Counts and sums one table.
 async fn measure(cx: &Cx, session: &Session, table: &Table) -> Result<TableFacts, DriverError> {
     let row = session.row(cx, &format!("measure {}", table.name), &table.statement).await?;
-    Ok(TableFacts {
-        rows: parsed(&row, 0)?,
-        sums: [text(&row, 1)?, text(&row, 2)?],
-        bytes: table.bytes,
-    })
+    Ok(TableFacts { rows: parsed(&row, 0)?, sums: [text(&row, 1)?, text(&row, 2)?], bytes: table.bytes })
 }
 
 /// Measures tables on several sessions at once; each takes the largest that is left.
@@ -206,9 +202,8 @@ pub(super) async fn large_objects(cx: &Cx, session: &Session) -> Result<LargeObj
             facts.each.insert(oid, digests);
         }
     }
-    let hexadecimal = |hash: Sha256| {
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
+    let hexadecimal =
+        |hash: Sha256| hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     facts.content = hexadecimal(contents);
     facts.metadata = hexadecimal(metadata);
     Ok(facts)
