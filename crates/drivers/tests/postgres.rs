@@ -1,5 +1,6 @@
 //! The PostgreSQL source against a real server: what it captures comes back equal, and what is wrong is found.
 #![cfg(feature = "postgres")]
+#![expect(clippy::unwrap_used, reason = "a test: what cannot be unwrapped fails it")]
 
 mod support;
 
@@ -18,7 +19,7 @@ use seaworthy_model::source::{PostgresSpec, Tls};
 use seaworthy_model::verdict::CheckOutcome;
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::PostgresWitness;
-use seaworthy_testkit::postgres::{Server, every_kind, shop, sql_at};
+use seaworthy_testkit::postgres::{SHAPES, Server, every_kind, shop, sql_at};
 use support::{DiskCopy, OpenSandbox};
 
 fn spec(server: &Server, database: &str) -> PostgresSpec {
@@ -146,6 +147,65 @@ async fn every_common_kind_of_object_comes_back_equal() {
     let text = serde_json::to_string(&copied.captured.witness).unwrap();
     assert!(!text.contains("canary-password") && !text.contains("it''s") && !text.contains("Asia/Tokyo"));
     assert_eq!(copied.findings().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expressions_of_every_shape_come_back_equal() {
+    let server = Server::start(&[]).unwrap();
+    server.create("shapes", &[]).unwrap();
+    server.sql("shapes", SHAPES).unwrap();
+    let copied = capture(PostgresSpec { may_be_empty: true, ..spec(&server, "shapes") }).await;
+    assert_eq!(copied.findings().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_is_left_out_and_named() {
+    let server = Server::start(&[]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(10)).unwrap();
+    let subscription = "CREATE SUBSCRIPTION sub CONNECTION 'host=192.0.2.1 password=canary' PUBLICATION p \
+                        WITH (connect = false, slot_name = NONE)";
+    server.sql("shop", subscription).unwrap();
+    let copied = capture(spec(&server, "shop")).await;
+    let found: Vec<String> = copied.captured.findings.iter().map(|finding| finding.subject.clone()).collect();
+    assert_eq!(found, ["sub"]);
+    assert_eq!(codes(&copied.captured.findings), BTreeSet::from([FindingCode::ScopeNarrow]));
+    assert_eq!(copied.findings().await, []);
+    for entry in std::fs::read_dir(copied.copy.root.join("database")).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"canary"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_that_lies_about_its_end_is_never_a_copy() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Server::start(&[]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(600)).unwrap();
+    let real = seaworthy_testkit::postgres::programs().unwrap().join("pg_dump").display().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let stub = directory.path().join("pg_dump");
+    for (case, body, is_good) in [
+        ("says nothing and succeeds", "exit 0".to_owned(), false),
+        ("writes everything and fails", format!("{real} \"$@\"; exit 1"), false),
+        ("is cut and succeeds", format!("{real} \"$@\" | /usr/bin/head -c 90000; exit 0"), false),
+        ("goes on after its end", format!("{real} \"$@\"; echo more; exit 0"), false),
+        ("leaves a table out", format!("{real} \"$@\" --exclude-table=orders; exit 0"), false),
+        ("leaves a table's rows out", format!("{real} \"$@\" --exclude-table-data=orders; exit 0"), false),
+        ("leaves large objects out", format!("{real} \"$@\" --no-blobs; exit 0"), false),
+        ("is honest", format!("exec {real} \"$@\""), true),
+    ] {
+        server.sql("shop", "SELECT lo_from_bytea(0, 'x')").unwrap();
+        let script =
+            format!("#!/bin/sh\nif [ \"$1\" = --version ]; then exec {real} --version; fi\n{body}\n");
+        std::fs::write(&stub, script).unwrap();
+        std::fs::set_permissions(&stub, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let bin_dir = Some(directory.path().display().to_string());
+        let result = try_capture(PostgresSpec { bin_dir, ..spec(&server, "shop") }).await;
+        let is_kept = result.as_ref().is_ok_and(|copied| copied.captured.is_complete);
+        assert_eq!(is_kept, is_good, "{case}: {:?}", result.map(|copied| copied.captured.findings));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,4 @@
 //! Test doubles: a copy that is a plain directory, and a sandbox that isolates nothing.
-#![expect(clippy::unwrap_used, reason = "test doubles: what fails here is the test's own set-up")]
 
 use std::fs::{self, File};
 use std::io::{Read, Write as _};

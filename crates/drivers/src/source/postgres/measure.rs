@@ -44,13 +44,14 @@ pub(super) struct Table {
 
 /// The tables in view that hold rows of their own: ordinary tables and partitions, never their parents' share of them.
 ///
+/// A generated column that is not stored is left out: reading it would run its owner's code as the backup role.
 /// Of a table that belongs to an extension, only the rows that the extension declares as the user's are measured; if it
 /// declares none, the table is left out, as it is from a dump.
 pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Vec<Table>, DriverError> {
     let sql = format!(
         "SELECT format('%I.%I', n.nspname, c.relname), c.oid::text, pg_relation_size(c.oid)::text, \
          (SELECT string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attname::text COLLATE \"C\") FROM pg_attribute a \
-         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), e.condition \
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'), e.condition \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL (\
          SELECT x.extcondition[array_position(x.extconfig, c.oid)] AS condition FROM pg_extension x \
          WHERE c.oid = ANY (x.extconfig) LIMIT 1) e ON true \

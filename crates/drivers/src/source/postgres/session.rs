@@ -265,7 +265,13 @@ impl Session {
                 settings.push(("default_transaction_read_only", "on"));
                 settings.push(("max_parallel_workers_per_gather", "0"));
             }
-            Purpose::Scratch | Purpose::Target => settings.push(("default_transaction_read_only", "off")),
+            Purpose::Scratch => {
+                settings.push(("default_transaction_read_only", "off"));
+                // What was restored with a role must not make our session another one.
+                settings.push(("role", "none"));
+                settings.push(("session_replication_role", "origin"));
+            }
+            Purpose::Target => settings.push(("default_transaction_read_only", "off")),
         }
         let calls: Vec<String> = settings
             .iter()
