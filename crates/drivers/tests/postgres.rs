@@ -256,6 +256,42 @@ async fn writers_during_the_capture_raise_no_alarm() {
     writer.join().unwrap().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_that_change_during_the_capture_raise_no_alarm() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let server = Arc::new(Server::start(&["max_connections=50"]).unwrap());
+    server.create("busy", &[]).unwrap();
+    server.sql("busy", &shop(2000)).unwrap();
+    server.run("pgbench", &["-i", "-s", "3", "-q", "busy"], "").unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let changer = {
+        let (server, over) = (Arc::clone(&server), Arc::clone(&over));
+        std::thread::spawn(move || {
+            let mut round = 0;
+            while !over.load(Ordering::SeqCst) {
+                round += 1;
+                let script = format!(
+                    "CREATE OR REPLACE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.note := {round}; \
+                     RETURN NEW; END'; COMMENT ON VIEW revenue IS '{round}'; CREATE TABLE later_{round} (a int); \
+                     INSERT INTO later_{round} VALUES (1); GRANT SELECT ON later_{round} TO PUBLIC; \
+                     CREATE OR REPLACE VIEW changing AS SELECT {round} AS a;"
+                );
+                server.sql("busy", &script).unwrap();
+            }
+            round
+        })
+    };
+    let mut changed = 0;
+    for _ in 0..4 {
+        let copied = capture(spec(&server, "busy")).await;
+        changed +=
+            usize::from(copied.witness().scope.notes.iter().any(|note| note.contains("two lawful forms")));
+        assert_eq!(copied.findings().await, []);
+    }
+    over.store(true, Ordering::SeqCst);
+    assert!(changer.join().unwrap() > 10 && changed > 0, "nothing changed while it was captured");
+}
+
 /// Statements that break a restored shop, and the code that each must raise.
 fn sabotages() -> Vec<(&'static str, FindingCode)> {
     use FindingCode as C;

@@ -2,7 +2,7 @@
 //!
 //! | what            | when                          | in the snapshot |
 //! |-----------------|-------------------------------|-----------------|
-//! | definitions     | before the dump, and after it | the server's deparser ignores it, hence twice |
+//! | definitions     | before it, and after the dump | the server's deparser ignores it, hence twice |
 //! | sequences       | before the dump, and after it | sequences ignore it, hence a bracket |
 //! | rows            | during the dump               | yes             |
 //! | large objects   | during the dump               | yes             |
@@ -377,8 +377,16 @@ impl PostgresSource {
         }
         let tool = tools::find(cx, Tool::PgDump, major..=MAJOR_MAX, &self.programs, FindingCode::ToolRefused)
             .await?;
-        cx.phase("snapshot");
+        cx.phase("catalogue");
         self.bound_locks(cx, &keeper).await?;
+        let excluded = self.excluded(cx, &keeper).await?;
+        let view = View {
+            exclude_schemas: self.spec.exclude_schemas.clone(),
+            exclude_relations: excluded.iter().map(|(oid, _)| *oid).collect(),
+            with_invalid_indexes: false,
+        };
+        let before = catalog::objects(cx, &keeper, &view).await?;
+        cx.phase("snapshot");
         keeper.execute(cx, "begin", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         // The statement's own timestamp precedes its snapshot, so nothing older than it is missing from the copy.
         let row = keeper
@@ -403,17 +411,9 @@ impl PostgresSource {
             bootstrap_role: text(&row, 6)?,
         };
         let snapshot_facts = SnapshotFacts { at: point, lsn: text(&row, 3)?, on_standby: flag(&row, 2)? };
-        cx.phase("catalogue");
-        let excluded = self.excluded(cx, &keeper).await?;
-        let view = View {
-            exclude_schemas: self.spec.exclude_schemas.clone(),
-            exclude_relations: excluded.iter().map(|(oid, _)| *oid).collect(),
-            with_invalid_indexes: false,
-        };
         let database = measure::database(cx, &keeper).await?;
         let globals = Globals::read(cx, &keeper, database.clone()).await?;
         let tables = measure::tables(cx, &keeper, &view).await?;
-        let before = catalog::objects(cx, &keeper, &view).await?;
         let sequences_before = measure::sequences(cx, &keeper, &view).await?;
         let mut findings = flaws(cx, &keeper, &view).await?;
 

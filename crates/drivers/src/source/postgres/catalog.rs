@@ -200,7 +200,7 @@ fn statements(version: u32, view: &View) -> Vec<(ObjectClass, String)> {
         ),
     );
     add_attached(&mut add, view, &schema);
-    add_routines(&mut add, &schema);
+    add_routines(&mut add, version, &schema);
     add_privileges(&mut add, view, &schema);
     add_rest(&mut add, version, view, &schema);
     all
@@ -356,7 +356,30 @@ fn add_attached(add: &mut impl FnMut(ObjectClass, String), view: &View, schema: 
     );
 }
 
-fn add_routines(add: &mut impl FnMut(ObjectClass, String), schema: &str) {
+fn add_routines(add: &mut impl FnMut(ObjectClass, String), version: u32, schema: &str) {
+    let body = if version >= 140_000 { "pg_get_function_sqlbody(p.oid)" } else { "NULL" };
+    // Columns instead of `pg_get_functiondef`, because columns are read in the snapshot, and of all objects routines are
+    // replaced most often while a dump runs.
+    let routine = packed(&[
+        "p.prokind::text",
+        "(SELECT l.lanname FROM pg_language l WHERE l.oid = p.prolang)",
+        "p.provolatile::text",
+        "p.proisstrict::text",
+        "p.prosecdef::text",
+        "p.proleakproof::text",
+        "p.proparallel::text",
+        "p.proretset::text",
+        "p.procost::text",
+        "p.prorows::text",
+        "p.prosupport::regproc::text",
+        "p.protrftypes::regtype[]::text",
+        &sorted("p.proconfig"),
+        "p.prosrc",
+        "p.probin",
+        "pg_get_function_arguments(p.oid)",
+        "pg_get_function_result(p.oid)",
+        body,
+    ]);
     let aggregate = packed(&[
         "g.aggkind::text",
         "g.aggnumdirectargs::text",
@@ -387,7 +410,7 @@ fn add_routines(add: &mut impl FnMut(ObjectClass, String), schema: &str) {
         format!(
             "SELECT p.oid::regprocedure::text, CASE WHEN p.prokind = 'a' \
              THEN (SELECT {aggregate} FROM pg_aggregate g WHERE g.aggfnoid = p.oid) \
-             ELSE pg_get_functiondef(p.oid) END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+             ELSE {routine} END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
              WHERE {schema} AND {} AND NOT EXISTS (SELECT 1 FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass \
              AND i.objid = p.oid AND i.deptype = 'i')",
             own("pg_proc", "p.oid")
