@@ -74,7 +74,7 @@ fn environment_fault(status: i32, messages: &str) -> Option<(FindingCode, &'stat
         return Some((FindingCode::EnvDisk, "free space, or give the sandbox another directory"));
     }
     if messages.contains("could not open extension control file")
-        || messages.contains("is not available")
+        || (messages.contains("extension \"") && messages.contains("is not available"))
         || messages.contains("could not access file")
         || messages.contains("could not load library")
     {

@@ -175,7 +175,8 @@ async fn version_of(cx: &Cx, program: &Path) -> Result<Option<Version>, DriverEr
     }
 }
 
-/// Every installed `tool` whose version is known, oldest major first, newest minor first within a major.
+/// Every installed `tool` whose version is known: those in directories that the user named first, then oldest major
+/// first, newest minor first within a major.
 async fn installed(cx: &Cx, tool: Tool, known: &[PathBuf]) -> Result<Vec<Found>, DriverError> {
     let mut found: Vec<Found> = Vec::new();
     for directory in directories(known) {
@@ -189,11 +190,15 @@ async fn installed(cx: &Cx, tool: Tool, known: &[PathBuf]) -> Result<Vec<Found>,
             found.push(Found { path, version });
         }
     }
-    found.sort_by_key(|found| (found.version.major, std::cmp::Reverse(found.version.minor)));
+    found.sort_by_key(|found| {
+        let is_named = known.iter().any(|directory| found.path.starts_with(directory));
+        (!is_named, found.version.major, std::cmp::Reverse(found.version.minor))
+    });
     Ok(found)
 }
 
-/// The `tool` of the smallest major in `majors` that is installed and has no known hole on its path.
+/// The first `tool` of a major in `majors` that is installed and has no known hole on its path; what the user named
+/// comes before what the system has, and a small major before a large one.
 pub(super) async fn find(
     cx: &Cx,
     tool: Tool,
