@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The acts: back up, drill, restore. Each ends in facts that go into a receipt; none of them judges what it did.
+//!
+//! The engine knows the doors, the store and the ledger. It knows no driver's name and reads neither configuration,
+//! environment nor terminal.
+
+pub mod act;
+pub mod notary;
+pub mod runner;
+pub mod store;
+mod tree;
+
+pub use act::drill::{DrillDone, DrillRequest, drill};
+pub use notary::{Ledger, Notary, NotaryError};
+pub use runner::{DrillJob, Executor, RestoreJob, RunError, Runner, Sealed, Subject};

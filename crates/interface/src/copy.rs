@@ -220,6 +220,9 @@ pub trait CopyReader: Send + Sync {
     fn open(&self, path: &CopyPath) -> Result<Box<dyn Read + Send>, DriverError>;
 
     /// Restores everything below `under` into the new or empty directory `into`; the paths below `under` are kept.
+    ///
+    /// Where `under` is a directory, `into` also takes its owner, mode, attributes and times; where it is anything
+    /// else, it is restored as `into/<its name>`.
     fn restore(&self, under: &CopyPath, into: &Path) -> Result<Written, DriverError>;
 
     /// Stored bytes fetched from the repository so far.

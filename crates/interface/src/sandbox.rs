@@ -40,6 +40,8 @@ pub struct ExecOutcome {
     pub stdout: Vec<u8>,
     /// Standard error, as far as kept.
     pub stderr: Vec<u8>,
+    /// Bytes of either that were not kept; not zero means that neither may be taken for the whole.
+    pub dropped_bytes: u64,
     /// How long it ran.
     pub took: Duration,
 }

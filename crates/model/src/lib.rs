@@ -6,12 +6,20 @@
 //! This crate never waits, never touches a disk, a network, the clock, the environment or a source of randomness:
 //! whatever it needs arrives as an argument, so that every judgement can be recomputed from receipts alone.
 
+pub mod assess;
+pub mod canonical;
 pub mod check;
+pub mod example;
+pub mod config;
 pub mod finding;
 pub mod id;
+pub mod ledger;
 pub mod objective;
+pub mod point;
+pub mod receipt;
 pub mod secret;
 pub mod service;
+pub mod signature;
 pub mod source;
 pub mod verdict;
 pub mod witness;

@@ -1,1 +1,63 @@
-//! Placeholder.
+//! The store: restic's repository format version 2, read and written byte for byte.
+//!
+//! The promise: what this crate writes, stock restic restores; what restic wrote, this crate restores. It depends on
+//! nothing else of ours. Codecs ([`crypto`], [`pack`], [`index`], [`tree`], [`snapshot`], [`chunker`]) are pure
+//! functions; input and output are a thin shell over `object_store`.
+//!
+//! What it never does: it never takes a listing error for an empty list, never reports a stream that broke off as
+//! stored, never shows a snapshot before everything under it is durable, never hands out a byte whose hash it has not
+//! compared, and never creates a name outside the directory it restores into.
+//!
+//! All calls block; make them from threads that may.
+
+pub mod chunker;
+pub mod config;
+pub mod crypto;
+pub mod index;
+pub mod key;
+pub mod pack;
+pub mod polynomial;
+pub mod quote;
+pub mod snapshot;
+pub mod time;
+pub mod tree;
+
+mod archiver;
+mod blob;
+mod check;
+mod control;
+mod error;
+mod id;
+mod json;
+mod local;
+mod lock;
+mod names;
+mod packer;
+mod printable;
+mod read;
+mod repository;
+mod restore;
+mod session;
+mod store;
+
+pub use archiver::{TreeEvent, TreeOptions, TreeOutcome, TreeReport};
+pub use check::{CheckLock, CheckOptions, CheckRead, CheckReport, FaultKind, Finding, Reach};
+pub use chunker::Cuts;
+pub use control::{Control, Progress};
+pub use error::{Object, RepositoryError, Result, Stop};
+pub use id::{BlobKind, Id, KeyId, SnapshotId};
+pub use json::Base64;
+pub use key::KdfParams;
+pub use local::LocalStore;
+pub use lock::{Lock, LockHolder, LockKind};
+pub use read::{FileReader, SnapshotEntry};
+pub use repository::{InitOptions, KeySummary, OpenOptions, Repository};
+pub use restore::{Owners, RestoreOptions, RestoreProblem, RestoreSummary};
+pub use session::{
+    Committed, FileMeta, FileWriter, Incomplete, IncompleteReason, ParentUse, Piece, Session, SessionOptions,
+    SnapshotPath, StoredFile,
+};
+pub use snapshot::{Snapshot, SnapshotSummary};
+pub use store::{FileKind, Listed, Store, open_store};
+pub use time::Time;
+pub use tree::{Node, NodeKind, Xattr};

@@ -1,1 +1,62 @@
-fn main() {}
+//! Seaworthy: backs up services, restores them in isolation, proves that what came back equals what was backed up, and
+//! signs a receipt for it.
+//!
+//! This crate is the face: only it reads the configuration, the environment and the terminal. What is done and what is
+//! judged lies below it.
+
+mod app;
+mod cli;
+mod demo;
+mod discover;
+mod exit;
+mod failure;
+mod memory;
+mod output;
+mod render;
+mod secrets;
+mod setup;
+mod state;
+mod wiring;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::args::Cli;
+use crate::exit::Exit;
+use crate::output::Face;
+
+fn main() -> ExitCode {
+    if let Some(code) = wiring::sandbox_init() {
+        return code;
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let is_help = !error.use_stderr();
+            let printed = error.print();
+            return ExitCode::from(if is_help && printed.is_ok() { Exit::Ok } else { Exit::Usage }.number());
+        }
+    };
+    let face = Face::new(&cli.global);
+    match cli::run(&cli, &face) {
+        Ok(exit) => ExitCode::from(exit.number()),
+        Err(failure) => {
+            let mut out = std::io::stderr().lock();
+            if face.json {
+                let document = serde_json::json!({
+                    "schema": "seaworthy.error/1", "event": "exit_error", "exit": failure.exit.number(),
+                    "error": failure.chain, "hint": failure.hint,
+                });
+                if writeln!(std::io::stdout().lock(), "{document}").is_err() {
+                    return ExitCode::from(failure.exit.number());
+                }
+            }
+            if writeln!(out, "{}", failure.render()).is_err() {
+                return ExitCode::from(failure.exit.number());
+            }
+            ExitCode::from(failure.exit.number())
+        }
+    }
+}

@@ -1,3 +1,9 @@
-//! Development only: real servers, generators, faults.
+//! Development only: real servers, real copies on a disk, real directories as sandboxes, generators, faults.
+//!
+//! Nothing here is linked into the product.
 
+pub mod components;
+pub mod copy;
+pub mod estate;
 pub mod postgres;
+pub mod sandbox;

@@ -1,4 +1,10 @@
-//! Sources: what holds state.
+//! What holds state. One module for each kind; each implements [`seaworthy_interface::Source`].
 
+#[cfg(any(feature = "sqlite", feature = "files"))]
+mod blocking;
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

@@ -3,8 +3,10 @@
 //! Taken by the driver while it captures, and taken again, by the same code, of what was restored. The comparison is
 //! pure and lives here. A witness holds counts, hashes, names and definitions; never a row's value.
 
+pub mod content;
 pub mod files;
 pub mod postgres;
+mod report;
 pub mod sqlite;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,9 @@ pub use sqlite::SqliteWitness;
 
 /// The truth about one source at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
+// Adjacent, not internal: an internal tag makes serde keep the members as loose values, in which a map whose keys are
+// numbers cannot be read back.
+#[serde(rename_all = "kebab-case", tag = "kind", content = "witness")]
 pub enum Witness {
     /// Of a PostgreSQL database.
     Postgres(Box<PostgresWitness>),

@@ -1,0 +1,4 @@
+//! Providers of isolated places for restores.
+
+#[cfg(feature = "process")]
+pub mod process;

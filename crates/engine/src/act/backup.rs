@@ -1,0 +1,137 @@
+//! The backup: capture a source into a session of the repository, take the witness in the same snapshot, commit.
+//!
+//! Order: the source's end is known, the witness is stored, packs are durable, then the index, then the snapshot. Whoever
+//! calls this writes the receipt last. Nothing before the snapshot is visible to anybody.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use seaworthy_interface::{Captured, CopyPath, Cx, DriverError, ErrorKind, Source};
+use seaworthy_model::canonical;
+use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
+use seaworthy_model::signature::{Envelope, SigningKey, sha256};
+use seaworthy_repository::Repository;
+
+use super::{Phase, Stopwatch};
+use crate::store::{Session, WITNESS_PATH, begin};
+
+/// What is backed up, and under which names.
+#[derive(Debug)]
+pub struct BackupRequest {
+    /// The run.
+    pub run: RunId,
+    /// Service.
+    pub service: ServiceName,
+    /// Source.
+    pub source: SourceName,
+    /// Host recorded in the snapshot: with the paths it is the identity that restic groups by.
+    pub host: String,
+    /// Paths recorded in the snapshot: the roots of a tree, `/<service>/<source>` for a stream.
+    pub paths: Vec<String>,
+    /// `seaworthy 0.1.0`.
+    pub program: String,
+    /// Signs the witness, so that a copy can be trusted without the ledger.
+    pub key: Arc<SigningKey>,
+    /// When it began, by the wall clock.
+    pub started: Timestamp,
+}
+
+/// What a backup has made. The copy is durable.
+#[derive(Debug)]
+pub struct BackupDone {
+    /// The copy.
+    pub copy: CopyId,
+    /// What the source put into it.
+    pub captured: Captured,
+    /// Digest of the witness as stored.
+    pub witness: Digest,
+    /// Bytes read from the source.
+    pub read_bytes: u64,
+    /// Bytes that were new to the repository, before compression.
+    pub added_bytes: u64,
+    /// Bytes written to the repository.
+    pub stored_bytes: u64,
+    /// Files or streams.
+    pub items: u64,
+    /// Phases in order.
+    pub phases: Vec<Phase>,
+}
+
+/// Backs up one source into one repository. `Err` means that no copy is visible.
+pub async fn backup(cx: &Cx, source: &dyn Source, repository: &Repository, request: &BackupRequest) -> Result<BackupDone, DriverError> {
+    let mut watch = Stopwatch::start();
+    cx.phase("open");
+    let session = watch.measure("open", begin(cx, repository, request)).await?;
+    cx.phase("capture");
+    let capturing = cx.run(source.capture(cx, session.writer()));
+    let captured = match watch.measure("capture", capturing).await.map_err(DriverError::from).and_then(|captured| captured) {
+        Ok(captured) => captured,
+        Err(error) => {
+            session.abort().await?;
+            return Err(error);
+        }
+    };
+    cx.phase("commit");
+    let sealed = match watch.measure("commit", seal(cx, &session, &captured, request)).await {
+        Ok(witness) => witness,
+        Err(error) => {
+            session.abort().await?;
+            return Err(error);
+        }
+    };
+    let committing = session.commit(cx);
+    let committed = watch.measure("store", committing).await?;
+    Ok(BackupDone {
+        copy: committed.copy,
+        captured,
+        witness: sealed,
+        read_bytes: committed.read_bytes,
+        added_bytes: committed.added_bytes,
+        stored_bytes: committed.stored_bytes,
+        items: committed.items,
+        phases: watch.phases,
+    })
+}
+
+/// Puts the witness, its signature, and how to restore without us, into the copy.
+async fn seal(cx: &Cx, session: &Session, captured: &Captured, request: &BackupRequest) -> Result<Digest, DriverError> {
+    cx.check()?;
+    let cannot = |error: canonical::CanonicalError| DriverError::new(ErrorKind::Other, "spell the witness").because(error);
+    let bytes = canonical::of(&captured.witness).map_err(cannot)?;
+    let digest = sha256(&bytes);
+    let statement = serde_json::json!({
+        "schema": 1, "run": request.run, "service": request.service, "source": request.source,
+        "point": captured.point, "witness": digest, "size_bytes": captured.size_bytes,
+    });
+    let payload = canonical::of(&statement).map_err(cannot)?;
+    let envelope = Envelope::sign(&payload, &request.key).to_json();
+    let notes = notes(captured, request);
+    let writer = session.writer();
+    tokio::task::spawn_blocking(move || {
+        let path = |name: &str| CopyPath::new(name).ok_or_else(|| DriverError::new(ErrorKind::Other, format!("name `{name}` in the copy")));
+        writer.put(&path(WITNESS_PATH)?, &bytes)?;
+        writer.put(&path(".seaworthy/witness.dsse.json")?, envelope.as_bytes())?;
+        writer.put(&path(".seaworthy/RESTORE.txt")?, notes.as_bytes())
+    })
+    .await
+    .map_err(|error| DriverError::new(ErrorKind::Other, "store the witness").because(error))??;
+    Ok(digest)
+}
+
+/// How to restore this copy with stock tools, for the day on which there is nothing else.
+fn notes(captured: &Captured, request: &BackupRequest) -> String {
+    let how = match captured.witness.kind() {
+        "postgres" => {
+            "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n\
+             2. look at DIR/globals.sql and create the roles it names\n\
+             3. createdb -T template0 with the encoding and locale in DIR/.seaworthy/witness.json\n\
+             4. pg_restore -j 4 -d DATABASE DIR/database\n"
+        }
+        "sqlite" => "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n2. the database is the .sqlite file in DIR; open it with any sqlite3\n",
+        _ => "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n2. the files are in DIR under their own absolute paths\n",
+    };
+    format!(
+        "This snapshot holds {}/{} as of {}.\nTo restore it without Seaworthy:\n\n{how}\nwitness.json says what a faithful restore holds.\n",
+        request.service, request.source, captured.point
+    )
+}

@@ -1,0 +1,346 @@
+//! The drill: restore one copy into isolation, ask what the witness asks, damage the restore and ask again.
+//!
+//! Nothing here decides that a drill is good: [`judge`] does, from the list of checks that the witness asks for and the
+//! list that was carried out. The evidence is complete only after the sandbox is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use seaworthy_interface::{CopyReader, Cx, DriverError, ErrorKind, Restored, Sandbox, SandboxFacts, SandboxProvider, Source, Stop};
+use seaworthy_model::check::UserCheck;
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::id::RunId;
+use seaworthy_model::objective::{Met, RecoveryObjective};
+use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
+use seaworthy_model::witness::Witness;
+
+use super::{Phase, Stopwatch, blames_the_copy, finding_of, report_of};
+
+/// What is drilled, and how.
+#[derive(Debug)]
+pub struct DrillRequest {
+    /// The run.
+    pub run: RunId,
+    /// The instant that the copy brings the source back to.
+    pub point: Timestamp,
+    /// The truth at that instant; without it the drill can reach A3 at most.
+    pub witness: Option<Witness>,
+    /// Questions of the user's.
+    pub checks: Vec<UserCheck>,
+    /// The promise that the measurements are held against.
+    pub objective: RecoveryObjective,
+    /// Bytes that the restore needs.
+    pub needed_bytes: u64,
+    /// When the drill is given up. Longer than the RTO, so that a miss is measured.
+    pub deadline: Duration,
+    /// Chooses the damage of the control line.
+    pub control_seed: u64,
+    /// Identity of the live source's engine, which the scratch engine must not have.
+    pub source_identity: Option<String>,
+}
+
+/// The control line: a damage made on purpose, and whether the checks saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// What was done to what.
+    pub damage: String,
+    /// Codes of which one had to be found.
+    pub expected: Vec<FindingCode>,
+    /// How many checks were carried out again.
+    pub executed: u64,
+    /// The checks that then did not pass.
+    pub failed: Vec<CheckReport>,
+    /// Whether they saw it.
+    pub caught: bool,
+}
+
+/// What a drill has shown.
+#[derive(Debug)]
+pub struct DrillDone {
+    /// The worst of the checks.
+    pub verdict: Verdict,
+    /// Names of the checks that had to be carried out.
+    pub expected: Vec<String>,
+    /// The checks that were carried out.
+    pub checks: Vec<CheckReport>,
+    /// The control line; `None` when the proof line was not a pass.
+    pub control: Option<Control>,
+    /// Everything found, beyond the checks' own findings.
+    pub findings: Vec<Finding>,
+    /// Phases in order.
+    pub phases: Vec<Phase>,
+    /// From the start to the last check answered; `None` when the restore never got that far.
+    pub rto: Option<Duration>,
+    /// The newest instant inside the restored data.
+    pub newest: Option<Timestamp>,
+    /// What the sandbox has shown about itself.
+    pub sandbox: Option<SandboxFacts>,
+    /// What was started, for people.
+    pub engine: String,
+    /// The scratch engine's own identity.
+    pub engine_identity: Option<String>,
+    /// Stored bytes fetched from the repository.
+    pub fetched_bytes: u64,
+    /// Bytes removed with the sandbox; `None` when its removal could not be shown.
+    pub removed_bytes: Option<u64>,
+}
+
+/// Name of the step that restores; it is a check like any other.
+const RESTORE: &str = "restore";
+/// Name of the check that the scratch engine is new and is not the source's.
+const FRESH: &str = "fresh-engine";
+/// Name of the check that an application could write.
+const WRITE: &str = "write-probe";
+
+/// Longest wait for a sandbox to be taken down, after which the reaper has to.
+const TEARDOWN: Duration = Duration::from_secs(60);
+
+/// Carries out a drill. Always ends in a [`DrillDone`]: what could not be done is a finding in it.
+///
+/// `findings` are what was found before, while the copy was looked at. Cancelled or out of time, the verdict is INCONCLUSIVE with `EV-10`, and the sandbox is taken down all the same.
+pub async fn drill(
+    cx: &Cx,
+    source: &dyn Source,
+    reader: Arc<dyn CopyReader>,
+    provider: &dyn SandboxProvider,
+    request: DrillRequest,
+    findings: Vec<Finding>,
+) -> DrillDone {
+    let mut watch = Stopwatch::start();
+    let mut done = DrillDone {
+        verdict: Verdict::Inconclusive,
+        expected: expected_checks(&request),
+        checks: Vec::new(),
+        control: None,
+        findings,
+        phases: Vec::new(),
+        rto: None,
+        newest: None,
+        sandbox: None,
+        engine: String::new(),
+        engine_identity: None,
+        fetched_bytes: 0,
+        removed_bytes: None,
+    };
+    let bounded = cx.within(request.deadline);
+
+    bounded.phase("provision");
+    let opened = watch.measure("provision", bounded.run(provider.open(&bounded, &request.run, request.needed_bytes))).await;
+    match opened.map_err(DriverError::from).and_then(|opened| opened) {
+        Ok(sandbox) => {
+            done.sandbox = Some(sandbox.facts().clone());
+            proof_and_control(&bounded, source, &reader, &sandbox, &request, &mut watch, &mut done).await;
+            // The sandbox is taken down even when the run was cancelled: with a context of its own.
+            let teardown = Cx::unbounded().within(TEARDOWN);
+            cx.phase("teardown");
+            match watch.measure("teardown", sandbox.close(&teardown)).await {
+                Ok(removed) => done.removed_bytes = Some(removed),
+                Err(error) => done.findings.push(finding_of(&error, "teardown")),
+            }
+        }
+        Err(error) => done.checks.push(inconclusive(RESTORE, &error)),
+    }
+
+    done.fetched_bytes = reader.fetched_bytes();
+    if done.rto.is_some() && done.fetched_bytes == 0 {
+        done.findings.push(Finding::new(FindingCode::WrongCopyRead, "repository", "no byte was fetched from the named copy"));
+    }
+    done.phases = watch.phases;
+    done.verdict = verdict(&request, &done);
+    done
+}
+
+/// What a sandbox that did not open amounts to: never the copy's fault.
+fn inconclusive(name: &str, error: &DriverError) -> CheckReport {
+    let finding = match error.kind {
+        ErrorKind::NotFound => Finding::new(FindingCode::EnvOther, name, super::chain(error)),
+        _ => finding_of(error, name),
+    };
+    CheckReport { name: name.to_owned(), outcome: CheckOutcome::Inconclusive, detail: finding.detail.clone(), findings: vec![finding] }
+}
+
+/// The names of the checks that must be carried out: derived from the witness, never from what was carried out.
+fn expected_checks(request: &DrillRequest) -> Vec<String> {
+    let mut names = vec![RESTORE.to_owned(), FRESH.to_owned()];
+    if let Some(witness) = &request.witness {
+        names.extend(witness.checks());
+    }
+    names.extend(request.checks.iter().map(|check| format!("user:{}", check.name)));
+    names.push(WRITE.to_owned());
+    names
+}
+
+async fn proof_and_control(
+    cx: &Cx,
+    source: &dyn Source,
+    reader: &Arc<dyn CopyReader>,
+    sandbox: &Arc<dyn Sandbox>,
+    request: &DrillRequest,
+    watch: &mut Stopwatch,
+    done: &mut DrillDone,
+) {
+    let Some(witness) = &request.witness else {
+        if !done.findings.iter().any(|finding| blames_the_copy(finding.code)) {
+            done.findings.push(Finding::new(FindingCode::NoWitness, "copy", "the copy carries no witness"));
+        }
+        done.checks.push(CheckReport {
+            name: RESTORE.to_owned(),
+            outcome: CheckOutcome::Inconclusive,
+            detail: "without a witness this version does not know how the copy was made".to_owned(),
+            findings: Vec::new(),
+        });
+        return;
+    };
+
+    cx.phase("restore");
+    let restoring = source.restore(cx, witness, Arc::clone(reader), Arc::clone(sandbox));
+    let restored = watch.measure("restore", cx.run(restoring)).await.map_err(DriverError::from).and_then(|restored| restored);
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(error) => {
+            done.checks.push(report_of(RESTORE, &error));
+            return;
+        }
+    };
+    done.engine = restored.summary();
+    done.engine_identity = restored.engine_identity();
+    let messages = restored.findings();
+    let outcome = if messages.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Failed };
+    done.checks.push(CheckReport { name: RESTORE.to_owned(), outcome, detail: format!("restored; {}", done.engine), findings: messages });
+    done.checks.push(fresh(restored.as_ref(), request));
+
+    cx.phase("checks");
+    let proof = watch.measure("checks", prove(cx, restored.as_ref(), witness, request)).await;
+    done.checks.extend(proof.checks);
+    done.newest = proof.newest;
+    done.findings.extend(proof.findings);
+    done.rto = Some(watch.elapsed());
+
+    if matches!(judge(&done.expected, &done.checks, Assurance::A4), Verdict::Pass(_)) {
+        cx.phase("control");
+        match watch.measure("control", control(cx, restored.as_ref(), witness, request.control_seed)).await {
+            Ok(control) => {
+                if !control.caught {
+                    done.findings.push(Finding::new(
+                        FindingCode::CheckerBlind,
+                        "control line",
+                        format!("the checks did not notice this damage: {}", control.damage),
+                    ));
+                }
+                done.control = Some(control);
+            }
+            Err(error) => {
+                done.findings.push(Finding::new(
+                    FindingCode::CheckerBlind,
+                    "control line",
+                    format!("the control line could not be carried out: {}", super::chain(&error)),
+                ));
+            }
+        }
+    }
+    let closing = Cx::unbounded().within(TEARDOWN);
+    if let Err(error) = restored.close(&closing).await {
+        done.findings.push(finding_of(&error, "engine shutdown"));
+    }
+}
+
+/// Asserts that the scratch engine is not the source's.
+fn fresh(restored: &dyn Restored, request: &DrillRequest) -> CheckReport {
+    let passed = |detail: String| CheckReport { name: FRESH.to_owned(), outcome: CheckOutcome::Passed, detail, findings: Vec::new() };
+    match (restored.engine_identity(), &request.source_identity) {
+        (Some(scratch), Some(live)) if &scratch == live => CheckReport {
+            name: FRESH.to_owned(),
+            outcome: CheckOutcome::Inconclusive,
+            detail: "the scratch engine has the identity of the source".to_owned(),
+            findings: vec![Finding::new(FindingCode::LiveTarget, "engine", "the scratch engine has the identity of the source")],
+        },
+        (Some(scratch), _) => passed(format!("scratch engine {scratch}, made by this run")),
+        (None, _) => passed("restored into a directory made by this run".to_owned()),
+    }
+}
+
+struct Proof {
+    checks: Vec<CheckReport>,
+    newest: Option<Timestamp>,
+    findings: Vec<Finding>,
+}
+
+async fn prove(cx: &Cx, restored: &dyn Restored, witness: &Witness, request: &DrillRequest) -> Proof {
+    let mut proof = Proof { checks: Vec::new(), newest: None, findings: Vec::new() };
+    match stoppable(cx, restored.witness(cx, witness)).await {
+        Ok(observed) => proof.checks.extend(witness.compare(&observed)),
+        Err(error) => {
+            // One report carries the reason; the others are missing, and a missing check is never a pass.
+            let name = witness.checks().into_iter().next().unwrap_or_else(|| "witness".to_owned());
+            proof.checks.push(report_of(&name, &error));
+        }
+    }
+    let total = request.checks.len() as u64;
+    for (index, check) in request.checks.iter().enumerate() {
+        cx.progress(seaworthy_interface::Progress::Items { done: index as u64, total: Some(total) });
+        let limit = Duration::try_from(check.timeout).unwrap_or(Duration::from_secs(60));
+        let bounded = cx.within(limit);
+        let name = format!("user:{}", check.name);
+        let report = match stoppable(&bounded, restored.answer(&bounded, check, request.point)).await {
+            Ok(report) => CheckReport { name, ..report },
+            Err(error) => report_of(&name, &error),
+        };
+        proof.checks.push(report);
+    }
+    match stoppable(cx, restored.newest(cx)).await {
+        Ok(newest) => proof.newest = newest,
+        Err(error) => proof.findings.push(finding_of(&error, "newest data")),
+    }
+    let written = match stoppable(cx, restored.write_probe(cx)).await {
+        Ok(report) => CheckReport { name: WRITE.to_owned(), ..report },
+        Err(error) => report_of(WRITE, &error),
+    };
+    proof.checks.push(written);
+    proof
+}
+
+async fn control(cx: &Cx, restored: &dyn Restored, witness: &Witness, seed: u64) -> Result<Control, DriverError> {
+    let damage = stoppable(cx, restored.damage(cx, witness, seed)).await?;
+    let observed = stoppable(cx, restored.witness(cx, witness)).await?;
+    let reports = witness.compare(&observed);
+    let executed = reports.len() as u64;
+    let failed: Vec<CheckReport> = reports.into_iter().filter(|check| check.outcome != CheckOutcome::Passed).collect();
+    let caught = failed
+        .iter()
+        .filter(|check| check.outcome == CheckOutcome::Failed)
+        .flat_map(|check| &check.findings)
+        .any(|finding| damage.expected.contains(&finding.code));
+    Ok(Control { damage: damage.description, expected: damage.expected, executed, failed, caught })
+}
+
+async fn stoppable<T>(cx: &Cx, work: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {
+    cx.run(work).await.unwrap_or_else(|stop: Stop| Err(DriverError::from(stop)))
+}
+
+/// Judges: the checks, then the control line, then whatever else was found. Only ever lowers.
+fn verdict(request: &DrillRequest, done: &DrillDone) -> Verdict {
+    let level = level(request, done);
+    let by_checks = judge(&done.expected, &done.checks, level);
+    if !matches!(by_checks, Verdict::Pass(_)) {
+        return by_checks;
+    }
+    let is_caught = done.control.as_ref().is_some_and(|control| control.caught);
+    if !is_caught || done.removed_bytes.is_none() || !done.findings.is_empty() {
+        return Verdict::Inconclusive;
+    }
+    by_checks
+}
+
+/// The level that passing checks add up to: A5 needs a question of the user's and the RTO kept.
+fn level(request: &DrillRequest, done: &DrillDone) -> Assurance {
+    let took = done.rto.and_then(|took| jiff::SignedDuration::try_from(took).ok());
+    let is_fast = matches!(request.objective.rto.judge(took), Met::Met | Met::NotApplicable);
+    if request.witness.is_none() {
+        Assurance::A3
+    } else if request.checks.is_empty() || !is_fast {
+        Assurance::A4
+    } else {
+        Assurance::A5
+    }
+}

@@ -1,0 +1,451 @@
+//! The runner: commits the slot, carries out the act, seals what came of it. An act that was begun always ends in a
+//! receipt: its own, or `Abandoned` by whoever comes next.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use seaworthy_interface::copy::Written;
+use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, NewTarget, SandboxProvider, Source};
+use seaworthy_model::check::UserCheck;
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
+use seaworthy_model::objective::RecoveryObjective;
+use seaworthy_model::receipt::{
+    Act, ActKind, Backup, Control, Drill, Due, Engine, Measured, Observed, Outcome, Phase, Receipt, RecoveryPointMeasured,
+    RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool,
+};
+use seaworthy_model::witness::Witness;
+use seaworthy_repository::Repository;
+
+use crate::act::backup::{BackupRequest, backup};
+use crate::act::drill::{DrillDone, DrillRequest, drill};
+use crate::act::{self, finding_of};
+use crate::notary::{Notary, NotaryError};
+
+/// Who and what carries out runs here.
+#[derive(Debug, Clone)]
+pub struct Executor {
+    /// `user@host`, or the name given by a person.
+    pub name: String,
+    /// Host recorded in copies.
+    pub host: String,
+    /// `seaworthy 0.1.0`.
+    pub program: String,
+}
+
+/// One source of one service, ready to be acted upon.
+pub struct Subject {
+    /// Service.
+    pub service: ServiceName,
+    /// Source.
+    pub source: SourceName,
+    /// `postgres`, `sqlite`, `files`.
+    pub kind: String,
+    /// The driver.
+    pub driver: Arc<dyn Source>,
+    /// Paths recorded in snapshots.
+    pub paths: Vec<String>,
+}
+
+impl std::fmt::Debug for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subject").field("service", &self.service).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// A receipt and what it says.
+#[derive(Debug)]
+pub struct Sealed<T> {
+    /// The receipt.
+    pub receipt: Receipt,
+    /// What it says.
+    pub body: T,
+    /// Why the act ended in an error, for people; `None` where it did not.
+    pub error: Option<DriverError>,
+    /// What else a person is told.
+    pub summary: String,
+}
+
+/// What a drill is to do.
+pub struct DrillJob {
+    /// The copy.
+    pub copy: CopyId,
+    /// Sequence of the receipt of the backup that made it.
+    pub backup: Option<u64>,
+    /// The instant that it brings the source back to.
+    pub point: Timestamp,
+    /// How it was chosen.
+    pub selection: Selection,
+    /// The truth, and its digest; `None` when the copy has none that can be believed.
+    pub witness: Option<(Witness, Digest)>,
+    /// What was found while the witness was looked for.
+    pub witness_findings: Vec<Finding>,
+    /// Questions of the user's.
+    pub checks: Vec<UserCheck>,
+    /// The promise.
+    pub objective: RecoveryObjective,
+    /// When the drill is given up.
+    pub deadline: Duration,
+    /// Bytes that the restore needs.
+    pub needed_bytes: u64,
+    /// Identity of the live source, where it is known.
+    pub source_identity: Option<String>,
+    /// The copy's reader.
+    pub reader: Arc<dyn CopyReader>,
+    /// Chooses the damage of the control line.
+    pub control_seed: u64,
+    /// When the next drill is due.
+    pub next_due: Option<Timestamp>,
+}
+
+impl std::fmt::Debug for DrillJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DrillJob").field("copy", &self.copy).field("point", &self.point).finish_non_exhaustive()
+    }
+}
+
+/// Carries out runs and seals what came of them.
+#[derive(Debug)]
+pub struct Runner {
+    notary: Notary,
+    executor: Executor,
+}
+
+/// A new run's id: sorts by time, cannot collide within a host.
+pub fn run_id(act: ActKind, at: Timestamp) -> Result<RunId, getrandom::Error> {
+    let random = getrandom::u32()?;
+    let stamp = at.strftime("%Y%m%dT%H%M%SZ");
+    Ok(RunId(format!("{act}-{stamp}-{random:08x}")))
+}
+
+fn millis(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn phases(phases: &[act::Phase]) -> Vec<Phase> {
+    phases.iter().map(|phase| Phase { name: phase.name.to_owned(), took_ms: millis(phase.took) }).collect()
+}
+
+/// Random bytes, or a slot, could not be had; nothing was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The ledger.
+    #[error(transparent)]
+    Notary(#[from] NotaryError),
+    /// The system's randomness.
+    #[error("get random bytes for the run's id")]
+    Random(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Runner {
+    /// A runner that seals with `notary`.
+    #[must_use]
+    pub fn new(notary: Notary, executor: Executor) -> Self {
+        Self { notary, executor }
+    }
+
+    /// The notary.
+    #[must_use]
+    pub fn notary(&self) -> &Notary {
+        &self.notary
+    }
+
+    /// Commits the slot of a run that begins now.
+    async fn due(&self, act: ActKind, service: &ServiceName, source: &SourceName) -> Result<(RunId, u64, Timestamp), RunError> {
+        let at = Timestamp::now();
+        let run = run_id(act, at).map_err(|error| RunError::Random(Box::new(error)))?;
+        let due = Due { run: run.clone(), service: service.clone(), source: source.clone(), act, due_at: at };
+        let receipt = self.notary.commit(&Act::Due(due), at).await?;
+        Ok((run, receipt.sequence, at))
+    }
+
+    fn tools(&self, engine: Option<&str>) -> Vec<Tool> {
+        let (name, version) = self.executor.program.split_once(' ').unwrap_or((&self.executor.program, ""));
+        let mut tools = vec![Tool { name: name.to_owned(), version: version.to_owned() }];
+        if let Some(engine) = engine.filter(|engine| !engine.is_empty()) {
+            tools.push(Tool { name: "engine".to_owned(), version: engine.to_owned() });
+        }
+        tools
+    }
+
+    /// Backs up one source into one repository.
+    pub async fn backup(&self, cx: &Cx, subject: &Subject, repository: &Repository, place: RepositoryRef) -> Result<Sealed<Backup>, RunError> {
+        let (run, due, started) = self.due(ActKind::Backup, &subject.service, &subject.source).await?;
+        let facts = match cx.run(subject.driver.probe(&cx.within(PROBE))).await {
+            Ok(Ok(facts)) => Some(facts),
+            // A source that cannot be probed will say why when it is captured; the identity is then unknown.
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let request = BackupRequest {
+            run: run.clone(),
+            service: subject.service.clone(),
+            source: subject.source.clone(),
+            host: self.executor.host.clone(),
+            paths: subject.paths.clone(),
+            program: self.executor.program.clone(),
+            key: self.notary.key(),
+            started,
+        };
+        let result = backup(cx, subject.driver.as_ref(), repository, &request).await;
+        let mut body = Backup {
+            run,
+            due: Some(due),
+            service: subject.service.clone(),
+            source: subject.source.clone(),
+            source_kind: subject.kind.clone(),
+            source_identity: facts.as_ref().map(|facts| facts.identity.clone()),
+            repository: place,
+            copy: None,
+            point: None,
+            started,
+            finished: Timestamp::now(),
+            outcome: Outcome::Failed,
+            witness: None,
+            sizes: Sizes::default(),
+            findings: Vec::new(),
+            tools: self.tools(facts.as_ref().map(|facts| facts.summary.as_str())),
+            phases: Vec::new(),
+            executor: self.executor.name.clone(),
+        };
+        let error = match result {
+            Ok(done) => {
+                body.copy = Some(done.copy);
+                body.point = Some(done.captured.point);
+                body.outcome = if done.captured.is_complete { Outcome::Complete } else { Outcome::Incomplete };
+                body.witness = Some(done.witness);
+                body.sizes = Sizes {
+                    restore_bytes: done.captured.size_bytes,
+                    read_bytes: done.read_bytes,
+                    added_bytes: done.added_bytes,
+                    stored_bytes: done.stored_bytes,
+                    items: done.items,
+                };
+                body.findings = done.captured.findings;
+                body.phases = phases(&done.phases);
+                body.phases.push(Phase { name: "witness".to_owned(), took_ms: millis(done.captured.witness_took) });
+                None
+            }
+            Err(error) => {
+                body.findings.push(finding_of(&error, &format!("{}/{}", subject.service, subject.source)));
+                Some(error)
+            }
+        };
+        let receipt = self.notary.commit(&Act::Backup(Box::new(body.clone())), Timestamp::now()).await?;
+        Ok(Sealed { receipt, body, error, summary: String::new() })
+    }
+
+    /// Drills one copy of one source.
+    pub async fn drill(&self, cx: &Cx, subject: &Subject, provider: &dyn SandboxProvider, place: RepositoryRef, job: DrillJob) -> Result<Sealed<Drill>, RunError> {
+        let (run, due, started) = self.due(ActKind::Drill, &subject.service, &subject.source).await?;
+        let (witness, digest) = job.witness.map_or((None, None), |(witness, digest)| (Some(witness), Some(digest)));
+        let request = DrillRequest {
+            run: run.clone(),
+            point: job.point,
+            witness,
+            checks: job.checks,
+            objective: job.objective,
+            needed_bytes: job.needed_bytes,
+            deadline: job.deadline,
+            control_seed: job.control_seed,
+            source_identity: job.source_identity,
+        };
+        let done = drill(cx, subject.driver.as_ref(), job.reader, provider, request, job.witness_findings).await;
+        let body = Drill {
+            run,
+            due: Some(due),
+            service: subject.service.clone(),
+            source: subject.source.clone(),
+            source_kind: subject.kind.clone(),
+            repository: place,
+            copy: job.copy,
+            backup: job.backup,
+            point: job.point,
+            selection: job.selection,
+            started,
+            finished: Timestamp::now(),
+            phases: phases(&done.phases),
+            sandbox: done.sandbox.as_ref().and_then(|facts| serde_json::to_value(facts).ok()).map_or_else(Observed::nothing, Observed::from),
+            engine: (!done.engine.is_empty()).then(|| Engine { summary: done.engine.clone(), identity: done.engine_identity.clone() }),
+            expected_checks: done.expected.clone(),
+            checks: done.checks.clone(),
+            control: done.control.as_ref().map(|control| Control {
+                seed: Seed(job.control_seed),
+                damage: control.damage.clone(),
+                expected: control.expected.clone(),
+                executed: control.executed,
+                failed: control.failed.clone(),
+                caught: control.caught,
+            }),
+            verdict: done.verdict,
+            rto: Measured::new(done.rto.map(millis), job.objective.rto),
+            rpo: exposure(&done, job.point, started, job.objective),
+            findings: done.findings.clone(),
+            fetched_bytes: done.fetched_bytes,
+            restored_bytes: if done.rto.is_some() { job.needed_bytes } else { 0 },
+            witness: digest,
+            tools: self.tools(Some(&done.engine)),
+            executor: self.executor.name.clone(),
+            teardown: teardown(&done),
+            next_due: job.next_due,
+        };
+        let receipt = self.notary.commit(&Act::Drill(Box::new(body.clone())), Timestamp::now()).await?;
+        Ok(Sealed { receipt, body, error: None, summary: String::new() })
+    }
+}
+
+/// Longest probe.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// What would have been lost had the source vanished when the drill began: from the newest instant inside the data where
+/// they carry one, from the recovery point otherwise; unknown when nothing was restored or the clocks disagree.
+fn exposure(done: &DrillDone, point: Timestamp, started: Timestamp, objective: RecoveryObjective) -> RecoveryPointMeasured {
+    // Data newer than the point cannot have been in the copy: such a column holds dates of the future, not of writing.
+    let newest = done.newest.filter(|newest| *newest <= point);
+    let from = newest.unwrap_or(point);
+    let age: SignedDuration = started.duration_since(from);
+    let measured = (done.rto.is_some() && !age.is_negative()).then(|| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    RecoveryPointMeasured { newest, exposure: Measured::new(measured, objective.rpo) }
+}
+
+fn teardown(done: &DrillDone) -> Teardown {
+    match (done.removed_bytes, &done.sandbox) {
+        (Some(removed_bytes), _) => Teardown { proven: true, removed_bytes, detail: String::new() },
+        (None, None) => Teardown { proven: false, removed_bytes: 0, detail: "no sandbox was opened".to_owned() },
+        (None, Some(_)) => {
+            let why = done.findings.iter().find(|finding| finding.subject == "teardown").map_or("unknown", |finding| &finding.detail);
+            Teardown { proven: false, removed_bytes: 0, detail: why.to_owned() }
+        }
+    }
+}
+
+/// A finding that the copy carries no witness that can be believed.
+#[must_use]
+pub fn no_witness(detail: impl Into<String>) -> Finding {
+    Finding::new(FindingCode::NoWitness, "copy", detail)
+}
+
+/// What a restore for people is to do.
+pub struct RestoreJob {
+    /// The copy.
+    pub copy: CopyId,
+    /// Sequence of the receipt of the backup that made it.
+    pub backup: Option<u64>,
+    /// The instant that it brings the source back to.
+    pub point: Timestamp,
+    /// How it was chosen.
+    pub selection: Selection,
+    /// How it was made.
+    pub witness: Witness,
+    /// The copy's reader.
+    pub reader: Arc<dyn CopyReader>,
+    /// Where to.
+    pub target: NewTarget,
+    /// The same in words, without a credential.
+    pub target_words: String,
+    /// Only these parts of the copy; everything where empty. Directories only.
+    pub paths: Vec<CopyPath>,
+}
+
+impl std::fmt::Debug for RestoreJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RestoreJob").field("copy", &self.copy).field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    /// Restores one copy to a new place.
+    pub async fn restore(&self, cx: &Cx, subject: &Subject, place: RepositoryRef, job: RestoreJob) -> Result<Sealed<Restore>, RunError> {
+        let (run, due, started) = self.due(ActKind::Restore, &subject.service, &subject.source).await?;
+        cx.phase("restore");
+        let began = Instant::now();
+        let result = if job.paths.is_empty() {
+            let work = subject.driver.deliver(cx, &job.witness, Arc::clone(&job.reader), &job.target);
+            cx.run(work).await.map_err(DriverError::from).and_then(|delivered| delivered)
+        } else {
+            parts(Arc::clone(&job.reader), &job.target, job.paths.clone()).await
+        };
+        let took = began.elapsed();
+        let mut body = Restore {
+            run,
+            due: Some(due),
+            service: subject.service.clone(),
+            source: subject.source.clone(),
+            repository: place,
+            copy: job.copy,
+            backup: job.backup,
+            point: job.point,
+            selection: job.selection,
+            source_kind: subject.kind.clone(),
+            target: job.target_words,
+            scope: scope(&job.target, &job.paths),
+            started,
+            finished: Timestamp::now(),
+            phases: vec![Phase { name: "restore".to_owned(), took_ms: millis(took) }],
+            outcome: Outcome::Failed,
+            written_files: 0,
+            written_bytes: 0,
+            fetched_bytes: job.reader.fetched_bytes(),
+            findings: Vec::new(),
+            tools: self.tools(None),
+            executor: self.executor.name.clone(),
+        };
+        let mut summary = String::new();
+        let error = match result {
+            Ok(delivered) => {
+                body.outcome = Outcome::Complete;
+                body.written_files = delivered.written.files;
+                body.written_bytes = delivered.written.bytes;
+                body.findings = delivered.findings;
+                summary = delivered.summary;
+                None
+            }
+            Err(error) => {
+                body.findings.push(finding_of(&error, &format!("{}/{}", subject.service, subject.source)));
+                Some(error)
+            }
+        };
+        let receipt = self.notary.commit(&Act::Restore(Box::new(body.clone())), Timestamp::now()).await?;
+        Ok(Sealed { receipt, body, error, summary })
+    }
+}
+
+/// What was asked for, where it was not everything.
+fn scope(target: &NewTarget, paths: &[CopyPath]) -> Vec<String> {
+    let tables: &[String] = match target {
+        NewTarget::Directory(_) => &[],
+        NewTarget::Database { tables, .. } => tables,
+    };
+    tables.iter().cloned().chain(paths.iter().map(ToString::to_string)).collect()
+}
+
+/// Restores single files and directories of a copy, each under its own name, into a new or empty directory.
+async fn parts(reader: Arc<dyn CopyReader>, target: &NewTarget, paths: Vec<CopyPath>) -> Result<Delivered, DriverError> {
+    let NewTarget::Directory(directory) = target else {
+        return Err(DriverError::new(ErrorKind::Refused, "restore single files into a database"));
+    };
+    let directory = directory.clone();
+    crate::store::blocking("restore single files", move || {
+        use std::os::unix::ffi::OsStrExt as _;
+        let failed = |error: std::io::Error| DriverError::io(format!("use `{}`", directory.display()), error);
+        std::fs::create_dir_all(&directory).map_err(failed)?;
+        if std::fs::read_dir(&directory).map_err(failed)?.next().is_some() {
+            return Err(DriverError::new(ErrorKind::Refused, format!("restore into `{}`: it is not empty", directory.display()))
+                .hint("name a new directory with --to"));
+        }
+        let mut written = Written::default();
+        for path in &paths {
+            // Each in a directory of its own full name, so that two files of one name do not meet.
+            let into = directory.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
+            let parent = into.parent().unwrap_or(&directory).to_owned();
+            let is_directory = reader.list(Some(path))?.first().is_some_and(|entry| entry.kind == EntryKind::Directory);
+            let place = if is_directory { into } else { parent };
+            std::fs::create_dir_all(&place).map_err(|error| DriverError::io(format!("make `{}`", place.display()), error))?;
+            let part = reader.restore(path, &place)?;
+            written.files += part.files;
+            written.bytes += part.bytes;
+        }
+        Ok(Delivered { written, summary: String::new(), findings: Vec::new() })
+    })
+    .await
+}

@@ -1,0 +1,326 @@
+//! Bridges the store and the doors: a session of the repository is a [`CopyWriter`], a snapshot of it a [`CopyReader`].
+//!
+//! The repository blocks; whoever calls it from here does so on a blocking thread.
+
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use seaworthy_interface::{
+    CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EntryKind, ErrorKind, Piece, Progress, Stop,
+    StoredFile, TreeEntry, TreeOptions,
+};
+use seaworthy_model::finding::FindingCode;
+use seaworthy_model::id::CopyId;
+use seaworthy_repository::{
+    Control, FileMeta, FileReader, FileWriter, NodeKind, Repository, RepositoryError, SessionOptions, SnapshotId, SnapshotPath,
+};
+
+use crate::act::backup::BackupRequest;
+
+/// What the repository is given of a context.
+#[must_use]
+pub fn control(cx: &Cx) -> Control {
+    let sink = cx.sink();
+    Control {
+        cancel: cx.token(),
+        deadline: cx.deadline().map(tokio::time::Instant::into_std),
+        progress: Some(Arc::new(move |progress: seaworthy_repository::Progress| {
+            sink(Progress::Bytes { done: progress.bytes, total: progress.bytes_total });
+        })),
+    }
+}
+
+/// An error of the repository at a door: its kind, its code, and what a person can do.
+#[must_use]
+pub fn driver_error(context: impl Into<String>, error: RepositoryError) -> DriverError {
+    let context = context.into();
+    let (kind, code, hint) = classify(&error);
+    let mut at_door = DriverError::new(kind, context).because(error);
+    if let Some(code) = code {
+        at_door = at_door.code(code);
+    }
+    if let Some(hint) = hint {
+        at_door = at_door.hint(hint);
+    }
+    at_door
+}
+
+fn classify(error: &RepositoryError) -> (ErrorKind, Option<FindingCode>, Option<&'static str>) {
+    match error {
+        RepositoryError::NotFound { .. } => {
+            (ErrorKind::NotFound, Some(FindingCode::EnvOther), Some("check the location, or make the repository with `seaworthy init`"))
+        }
+        RepositoryError::WrongKey { .. } => (ErrorKind::Unauthenticated, Some(FindingCode::WrongKey), Some("check the reference of the repository's password")),
+        RepositoryError::Locked { .. } => {
+            (ErrorKind::Conflict, Some(FindingCode::EnvOther), Some("wait for its holder; if it is gone, `restic unlock` removes locks of dead processes"))
+        }
+        RepositoryError::Missing { .. } => (ErrorKind::NotFound, Some(FindingCode::ObjectMissing), None),
+        RepositoryError::Damaged { .. } => (ErrorKind::Corrupt, Some(FindingCode::ObjectDamaged), None),
+        RepositoryError::Inconsistent { .. } => (ErrorKind::Corrupt, Some(FindingCode::IndexInconsistent), None),
+        RepositoryError::Unsupported { .. } => (ErrorKind::Unsupported, Some(FindingCode::EnvOther), None),
+        RepositoryError::NoSpace { .. } => (ErrorKind::Exhausted, Some(FindingCode::NoSpace), Some("free space, or move the repository or the scratch directory")),
+        RepositoryError::Stopped(stop) => (ErrorKind::Stopped(stopped(*stop)), None, None),
+        RepositoryError::Refused { .. } => (ErrorKind::Refused, Some(FindingCode::EnvOther), None),
+        RepositoryError::Failed { cause } => classify(cause),
+        RepositoryError::Io { .. } | RepositoryError::Store { .. } => (ErrorKind::Other, Some(FindingCode::ReadFailed), None),
+        // The repository may learn new ways to say no; each of them is an error that blames nobody until it is named here.
+        _ => (ErrorKind::Other, Some(FindingCode::EnvOther), None),
+    }
+}
+
+fn stopped(stop: seaworthy_repository::Stop) -> Stop {
+    match stop {
+        seaworthy_repository::Stop::Cancelled => Stop::Cancelled,
+        seaworthy_repository::Stop::DeadlineExceeded => Stop::DeadlineExceeded,
+    }
+}
+
+/// Where the witness lies in every copy.
+pub const WITNESS_PATH: &str = ".seaworthy/witness.json";
+
+/// A copy being written, under the repository's shared lock.
+pub struct Session {
+    writer: Arc<SessionWriter>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// What a commit has made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The copy.
+    pub copy: CopyId,
+    /// Bytes read from the source.
+    pub read_bytes: u64,
+    /// Bytes that were new to the repository, before compression.
+    pub added_bytes: u64,
+    /// Bytes written to the repository.
+    pub stored_bytes: u64,
+    /// Files.
+    pub items: u64,
+}
+
+/// Carries out blocking work of the store. The work watches its own control, so that it ends soon after a stop.
+pub async fn blocking<T: Send + 'static>(what: &'static str, work: impl FnOnce() -> Result<T, DriverError> + Send + 'static) -> Result<T, DriverError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(DriverError::new(ErrorKind::Other, what).because(error)),
+    }
+}
+
+/// Begins a copy.
+pub async fn begin(cx: &Cx, repository: &Repository, request: &BackupRequest) -> Result<Session, DriverError> {
+    let repository = repository.clone();
+    let control = control(cx);
+    let options = SessionOptions {
+        hostname: request.host.clone(),
+        paths: request.paths.clone(),
+        tags: vec![
+            "seaworthy".to_owned(),
+            format!("service={}", request.service),
+            format!("source={}", request.source),
+            format!("run={}", request.run),
+        ],
+        program_version: request.program.clone(),
+        ..SessionOptions::default()
+    };
+    blocking("begin a copy", move || {
+        let session = repository.begin(options, &control).map_err(|error| driver_error("begin a copy", error))?;
+        Ok(Session { writer: Arc::new(SessionWriter { session, control }) })
+    })
+    .await
+}
+
+impl Session {
+    /// Where a source puts what it captures.
+    #[must_use]
+    pub fn writer(&self) -> Arc<dyn CopyWriter> {
+        Arc::<SessionWriter>::clone(&self.writer)
+    }
+
+    /// Makes the copy durable and visible: packs, then index, then snapshot. An error leaves nothing visible.
+    pub async fn commit(self, cx: &Cx) -> Result<Committed, DriverError> {
+        let control = control(cx);
+        blocking("commit the copy", move || {
+            let done = self.writer.session.commit(&control).map_err(|error| driver_error("commit the copy", error))?;
+            Ok(Committed {
+                copy: CopyId(done.id.hex()),
+                read_bytes: done.summary.total_bytes_processed,
+                added_bytes: done.summary.data_added,
+                stored_bytes: done.summary.data_added_packed,
+                items: done.summary.total_files_processed,
+            })
+        })
+        .await
+    }
+
+    /// Gives the copy up. Packs that were stored are garbage, which a later prune removes.
+    pub async fn abort(self) -> Result<(), DriverError> {
+        blocking("give up the copy", move || self.writer.session.abort().map_err(|error| driver_error("give up the copy", error))).await
+    }
+}
+
+struct SessionWriter {
+    session: seaworthy_repository::Session,
+    control: Control,
+}
+
+fn snapshot_path(path: &CopyPath) -> Result<SnapshotPath, DriverError> {
+    SnapshotPath::new(path.as_bytes()).map_err(|error| driver_error(format!("name `{path}` in the copy"), error))
+}
+
+fn store_cuts(cuts: Cuts) -> seaworthy_repository::Cuts {
+    match cuts {
+        Cuts::ContentDefined => seaworthy_repository::Cuts::ContentDefined,
+        Cuts::Pages { page_bytes } => seaworthy_repository::Cuts::Pages { page: page_bytes, pages_per_piece: PAGES_PER_PIECE },
+    }
+}
+
+/// Pages of a database file in one piece: a changed page costs the whole piece, an unchanged one costs its id in a tree.
+const PAGES_PER_PIECE: u32 = 8;
+
+impl CopyWriter for SessionWriter {
+    fn begin(&self, path: &CopyPath, cuts: Cuts) -> Result<Box<dyn CopyFile>, DriverError> {
+        self.control.check().map_err(|error| driver_error("store a file", error))?;
+        let name = path.to_string();
+        let file = self
+            .session
+            .file(&snapshot_path(path)?, FileMeta::default(), store_cuts(cuts))
+            .map_err(|error| driver_error(format!("store `{name}`"), error))?;
+        Ok(Box::new(SessionFile { file, name }))
+    }
+
+    fn tree(&self, root: &Path, options: &TreeOptions, observe: &(dyn Fn(TreeEntry) + Send + Sync)) -> Result<(), DriverError> {
+        crate::tree::archive(&self.session, root, options, observe)
+    }
+}
+
+struct SessionFile {
+    file: FileWriter,
+    name: String,
+}
+
+impl CopyFile for SessionFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), DriverError> {
+        self.file.write(bytes).map_err(|error| driver_error(format!("store `{}`", self.name), error))
+    }
+
+    fn finish(self: Box<Self>) -> Result<StoredFile, DriverError> {
+        let stored = self.file.finish().map_err(|error| driver_error(format!("store `{}`", self.name), error))?;
+        let pieces = stored.pieces.into_iter().map(|(length, sha256)| Piece { length, sha256 }).collect();
+        Ok(StoredFile { size: stored.size, pieces })
+    }
+}
+
+/// A copy being read. Takes no lock: whoever drills holds a shared one, see [`crate::act`].
+pub struct SnapshotReader {
+    repository: Repository,
+    snapshot: SnapshotId,
+    control: Control,
+    before: u64,
+}
+
+impl SnapshotReader {
+    /// A reader of `copy`. Bytes fetched are counted from here.
+    pub fn new(cx: &Cx, repository: &Repository, copy: &CopyId) -> Result<Self, DriverError> {
+        let snapshot = SnapshotId::parse(&copy.0)
+            .ok_or_else(|| DriverError::new(ErrorKind::NotFound, format!("find the copy `{copy}`: this is not the id of one")))?;
+        Ok(Self {
+            repository: repository.clone(),
+            snapshot,
+            control: control(cx),
+            before: repository.bytes_read(),
+        })
+    }
+
+    fn path(under: Option<&CopyPath>) -> Result<SnapshotPath, DriverError> {
+        under.map_or_else(|| SnapshotPath::new("").map_err(|error| driver_error("name the root of the copy", error)), snapshot_path)
+    }
+}
+
+fn kind(kind: &NodeKind) -> EntryKind {
+    match kind {
+        NodeKind::Dir => EntryKind::Directory,
+        NodeKind::Symlink => EntryKind::Symlink,
+        NodeKind::Fifo => EntryKind::Fifo,
+        NodeKind::Device => EntryKind::BlockDevice,
+        NodeKind::CharDevice => EntryKind::CharDevice,
+        NodeKind::Socket => EntryKind::Socket,
+        NodeKind::File | NodeKind::Other(_) => EntryKind::File,
+    }
+}
+
+impl CopyReader for SnapshotReader {
+    fn list(&self, under: Option<&CopyPath>) -> Result<Vec<CopyEntry>, DriverError> {
+        let mut entries = Vec::new();
+        let mut unsound = None;
+        self.repository
+            .list(&self.snapshot, &Self::path(under)?, &self.control, |entry| {
+                let Some(path) = CopyPath::new(entry.path.join(&b'/')) else {
+                    unsound = Some(entry.path.join(&b'/').escape_ascii().to_string());
+                    return ControlFlow::Break(());
+                };
+                let modified = Timestamp::from_nanosecond(entry.node.mtime.unix_nanos()).unwrap_or(Timestamp::UNIX_EPOCH);
+                entries.push(CopyEntry { path, kind: kind(&entry.node.kind), size: entry.node.size, modified });
+                ControlFlow::Continue(())
+            })
+            .map_err(|error| driver_error("list the copy", error))?;
+        match unsound {
+            None => Ok(entries),
+            Some(path) => Err(DriverError::new(ErrorKind::Corrupt, format!("list the copy: `{path}` leaves it")).code(FindingCode::LimitExceeded)),
+        }
+    }
+
+    fn read(&self, path: &CopyPath, limit_bytes: u64) -> Result<Vec<u8>, DriverError> {
+        self.repository
+            .read_file(&self.snapshot, &snapshot_path(path)?, limit_bytes, &self.control)
+            .map_err(|error| driver_error(format!("read `{path}` of the copy"), error))
+    }
+
+    fn open(&self, path: &CopyPath) -> Result<Box<dyn Read + Send>, DriverError> {
+        let reader = self
+            .repository
+            .open_file(&self.snapshot, &snapshot_path(path)?, &self.control)
+            .map_err(|error| driver_error(format!("open `{path}` of the copy"), error))?;
+        Ok(Box::new(Stream { reader, window: Vec::new(), position: 0 }))
+    }
+
+    fn restore(&self, under: &CopyPath, into: &Path) -> Result<seaworthy_interface::copy::Written, DriverError> {
+        crate::tree::restore(&self.repository, &self.snapshot, &snapshot_path(under)?, into, &self.control)
+    }
+
+    fn fetched_bytes(&self) -> u64 {
+        self.repository.bytes_read().saturating_sub(self.before)
+    }
+}
+
+struct Stream {
+    reader: FileReader,
+    window: Vec<u8>,
+    position: usize,
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.position == self.window.len() {
+            match self.reader.next_window().map_err(io::Error::other)? {
+                None => return Ok(0),
+                Some(window) => {
+                    self.window = window;
+                    self.position = 0;
+                }
+            }
+        }
+        let count = into.len().min(self.window.len() - self.position);
+        into[..count].copy_from_slice(&self.window[self.position..self.position + count]);
+        self.position += count;
+        Ok(count)
+    }
+}

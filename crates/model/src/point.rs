@@ -1,0 +1,535 @@
+//! Recovery points, and which of them to take. A choice is made from facts that are given and can be replayed.
+//!
+//! How a point is drawn at random (kept stable for ever, because receipts record only seed and candidates):
+//! 1. The candidates are the complete points with `now − within ≤ point ≤ now`, each copy once, in order of the sequence
+//!    of their receipts.
+//! 2. For `k` = 0, 1, 2, …: `x` is the first eight bytes, big endian, of SHA-256 over the text `seaworthy-draw-v1`, the
+//!    seed (eight bytes, big endian) and `k` (four bytes, big endian).
+//! 3. With `n` candidates, `x` is thrown away where it is not below the largest multiple of `n` that 64 bits can hold,
+//!    so that every candidate is equally likely. Otherwise the candidate in position `x mod n`, from zero, is taken.
+//!
+//! A point is never chosen because nothing better was found: absence and ambiguity are errors that carry the facts.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::finding::FindingCode;
+use crate::id::{CopyId, Digest, RunId, ServiceName, SourceName};
+use crate::receipt::{Act, Outcome, Receipt, RepositoryRef, Seed, Selection};
+use crate::signature::sha256;
+use crate::verdict::{Assurance, Verdict};
+
+/// What is known of a copy beyond that it was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PointStanding {
+    /// Nobody has looked.
+    Unproven,
+    /// Shown to be good.
+    Proven {
+        /// The highest level shown since it last failed.
+        level: Assurance,
+        /// Sequence of the receipt that shows it.
+        sequence: u64,
+        /// When.
+        at: Timestamp,
+    },
+    /// Shown to be bad, and not shown to be good since.
+    Failed {
+        /// Sequence of the receipt that shows it.
+        sequence: u64,
+        /// When.
+        at: Timestamp,
+        /// Under which codes.
+        codes: BTreeSet<FindingCode>,
+    },
+}
+
+/// An instant to which a source can be brought, and the copy that does it; derived from receipts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryPoint {
+    /// Service.
+    pub service: ServiceName,
+    /// Source.
+    pub source: SourceName,
+    /// Sequence of the receipt of the backup. Points are ordered by it: a source's clock may be wrong.
+    pub sequence: u64,
+    /// The run that made it.
+    pub run: RunId,
+    /// Where the copy lies.
+    pub repository: RepositoryRef,
+    /// The copy.
+    pub copy: CopyId,
+    /// The instant, by the source's clock.
+    pub point: Timestamp,
+    /// When the copy was durable.
+    pub finished: Timestamp,
+    /// Whether all of the declared scope is in it.
+    pub outcome: Outcome,
+    /// Bytes that a restore needs.
+    pub restore_bytes: u64,
+    /// Bytes that it added to the repository.
+    pub stored_bytes: u64,
+    /// Digest of its witness.
+    pub witness: Option<Digest>,
+    /// What has been shown of it.
+    pub standing: PointStanding,
+}
+
+impl RecoveryPoint {
+    /// The point that a receipt has made; `None` unless it is of a backup that stored a copy.
+    #[must_use]
+    pub fn made_by(receipt: &Receipt) -> Option<Self> {
+        let Act::Backup(backup) = &receipt.act else { return None };
+        Some(Self {
+            service: backup.service.clone(),
+            source: backup.source.clone(),
+            sequence: receipt.sequence,
+            run: backup.run.clone(),
+            repository: backup.repository.clone(),
+            copy: backup.copy.clone()?,
+            point: backup.point?,
+            finished: backup.finished,
+            outcome: backup.outcome,
+            restore_bytes: backup.sizes.restore_bytes,
+            stored_bytes: backup.sizes.stored_bytes,
+            witness: backup.witness.clone(),
+            standing: PointStanding::Unproven,
+        })
+    }
+
+    /// Takes over what a later receipt shows of this copy; receipts of other copies change nothing.
+    pub fn apply(&mut self, receipt: &Receipt) {
+        match &receipt.act {
+            Act::Drill(drill) if drill.copy == self.copy && drill.repository.id == self.repository.id => {
+                match drill.verdict {
+                    Verdict::Fail => {
+                        self.failed(receipt, drill.findings.iter().map(|finding| finding.code).collect());
+                    }
+                    Verdict::Inconclusive => {}
+                    Verdict::Pass(_) => {
+                        if let Some(level) = drill.proves() {
+                            self.proven(receipt, level);
+                        }
+                    }
+                }
+            }
+            Act::Verify(verify) if verify.repository.id == self.repository.id => {
+                match verify.copies.iter().find(|one| one.copy == self.copy) {
+                    Some(one) if one.intact => self.proven(receipt, Assurance::A2),
+                    Some(_) => {
+                        self.failed(receipt, verify.findings.iter().map(|finding| finding.code).collect());
+                    }
+                    None => {}
+                }
+            }
+            Act::Due(_)
+            | Act::Backup(_)
+            | Act::Drill(_)
+            | Act::Restore(_)
+            | Act::Verify(_)
+            | Act::Abandoned(_)
+            | Act::KeyChange(_) => {}
+        }
+    }
+
+    fn failed(&mut self, receipt: &Receipt, codes: BTreeSet<FindingCode>) {
+        self.standing = PointStanding::Failed { sequence: receipt.sequence, at: receipt.at, codes };
+    }
+
+    fn proven(&mut self, receipt: &Receipt, level: Assurance) {
+        // That the bytes are intact does not answer a restore that went wrong.
+        let is_enough = match &self.standing {
+            PointStanding::Unproven => true,
+            PointStanding::Proven { level: before, .. } => level >= *before,
+            PointStanding::Failed { .. } => level >= Assurance::A3,
+        };
+        if is_enough {
+            self.standing = PointStanding::Proven { level, sequence: receipt.sequence, at: receipt.at };
+        }
+    }
+
+    /// Whether a restore of this very copy has been shown to work, and nothing since has shown otherwise.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        matches!(self.standing, PointStanding::Proven { level, .. } if level >= Assurance::A3)
+    }
+}
+
+/// Which point to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PointRule {
+    /// The newest complete one.
+    Latest,
+    /// The newest complete one whose restore has been shown to work.
+    LatestProven,
+    /// The one whose copy's id begins so; an incomplete one too, since it was asked for by name.
+    Copy(String),
+    /// The newest complete one that is not after this instant.
+    Before(Timestamp),
+    /// A complete one from this window, drawn.
+    Random {
+        /// Length of the window that ends now.
+        within: SignedDuration,
+        /// What is drawn from.
+        seed: Seed,
+    },
+}
+
+/// Why a text is not a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` names no point; use `latest`, `latest-proven`, `random`, `before:2026-11-21T03:00:00Z` or the first 4 or more digits of a copy's id"
+)]
+pub struct PointRuleError(pub String);
+
+impl PointRule {
+    /// Reads `latest`, `latest-proven`, `random`, `before:<instant>` or the beginning of a copy's id; window and seed are
+    /// used by `random` alone.
+    pub fn parse(text: &str, within: SignedDuration, seed: Seed) -> Result<Self, PointRuleError> {
+        let wrong = || PointRuleError(text.to_owned());
+        match text {
+            "latest" => Ok(Self::Latest),
+            "latest-proven" => Ok(Self::LatestProven),
+            "random" => Ok(Self::Random { within, seed }),
+            _ => match text.strip_prefix("before:") {
+                Some(instant) => instant.parse().map(Self::Before).map_err(|_| wrong()),
+                None if (4..=64).contains(&text.len())
+                    && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) =>
+                {
+                    Ok(Self::Copy(text.to_owned()))
+                }
+                None => Err(wrong()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for PointRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::LatestProven => f.write_str("latest-proven"),
+            Self::Copy(prefix) => write!(f, "copy {prefix}"),
+            Self::Before(instant) => write!(f, "before {instant}"),
+            Self::Random { within, .. } => write!(f, "random in {within}"),
+        }
+    }
+}
+
+/// The point that was taken, and what goes into the receipt about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected<'a> {
+    /// The point.
+    pub point: &'a RecoveryPoint,
+    /// How it was chosen.
+    pub selection: Selection,
+    /// Points newer than it that the rule did not allow: incomplete, or not proven.
+    pub passed_over: usize,
+}
+
+/// Why no point was taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectError {
+    /// There is none at all.
+    #[error("there is no recovery point; run `seaworthy backup` first")]
+    NoPoint,
+    /// There are some, and the rule allows none of them.
+    #[error(
+        "none of {known} recovery points is `{rule}` (oldest {oldest}, newest {newest}, {incomplete} incomplete, {proven} proven)"
+    )]
+    NoneAllowed {
+        /// The rule.
+        rule: String,
+        /// How many there are.
+        known: usize,
+        /// The first instant.
+        oldest: Timestamp,
+        /// The last instant.
+        newest: Timestamp,
+        /// How many are incomplete.
+        incomplete: usize,
+        /// How many are proven.
+        proven: usize,
+    },
+    /// Several copies' ids begin so.
+    #[error("`{prefix}` is the beginning of {} copies: {}", matches.len(), matches.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// The ids.
+        matches: Vec<String>,
+    },
+}
+
+/// Takes a point by a rule. The order in which points are given does not matter.
+pub fn select<'a>(
+    points: &'a [RecoveryPoint],
+    rule: &PointRule,
+    now: Timestamp,
+) -> Result<Selected<'a>, SelectError> {
+    let mut known: Vec<&RecoveryPoint> = points.iter().collect();
+    known.sort_by(|a, b| (a.sequence, &a.copy).cmp(&(b.sequence, &b.copy)));
+    let mut seen = BTreeSet::new();
+    known.retain(|point| seen.insert((&point.repository.id, &point.copy)));
+
+    let mut allowed: Vec<&RecoveryPoint> = known
+        .iter()
+        .copied()
+        .filter(|point| {
+            let is_complete = point.outcome == Outcome::Complete;
+            match rule {
+                PointRule::Latest => is_complete,
+                PointRule::LatestProven => is_complete && point.is_proven(),
+                PointRule::Copy(prefix) => point.copy.0.starts_with(prefix.as_str()),
+                PointRule::Before(instant) => is_complete && point.point <= *instant,
+                PointRule::Random { within, .. } => {
+                    let age = now.duration_since(point.point);
+                    is_complete && !age.is_negative() && age <= *within
+                }
+            }
+        })
+        .collect();
+    if let PointRule::Before(_) = rule {
+        allowed.sort_by_key(|point| (point.point, point.sequence));
+    }
+
+    let (first, last) = match (known.first(), allowed.last()) {
+        (None, _) => return Err(SelectError::NoPoint),
+        (Some(first), None) => return Err(none_allowed(&known, first, rule)),
+        (Some(_), Some(last)) => (allowed[0], *last),
+    };
+    if let PointRule::Copy(prefix) = rule
+        && first.copy != last.copy
+    {
+        let matches = allowed.iter().map(|point| point.copy.0.clone()).collect();
+        return Err(SelectError::Ambiguous { prefix: prefix.clone(), matches });
+    }
+    let (point, seed) = match rule {
+        PointRule::Random { seed, .. } => (allowed[draw(*seed, allowed.len())], Some(*seed)),
+        PointRule::Latest | PointRule::LatestProven | PointRule::Copy(_) | PointRule::Before(_) => {
+            (last, None)
+        }
+    };
+    let passed_over = match rule {
+        PointRule::Latest | PointRule::LatestProven => {
+            known.iter().filter(|other| other.sequence > point.sequence).count()
+        }
+        PointRule::Copy(_) | PointRule::Before(_) | PointRule::Random { .. } => 0,
+    };
+    let ids: String = allowed.iter().map(|point| format!("{}\n", point.copy)).collect();
+    Ok(Selected {
+        point,
+        selection: Selection {
+            rule: rule.to_string(),
+            seed,
+            candidates: u64::try_from(allowed.len()).expect("a list in memory has fewer than 2^64 items"),
+            candidates_digest: sha256(ids.as_bytes()),
+        },
+        passed_over,
+    })
+}
+
+fn none_allowed(known: &[&RecoveryPoint], first: &RecoveryPoint, rule: &PointRule) -> SelectError {
+    let instants = || known.iter().map(|point| point.point);
+    SelectError::NoneAllowed {
+        rule: rule.to_string(),
+        known: known.len(),
+        oldest: instants().min().unwrap_or(first.point),
+        newest: instants().max().unwrap_or(first.point),
+        incomplete: known.iter().filter(|point| point.outcome != Outcome::Complete).count(),
+        proven: known.iter().filter(|point| point.is_proven()).count(),
+    }
+}
+
+/// A position below `count`, which must not be zero; see the module's story for the algorithm.
+#[must_use]
+pub fn draw(seed: Seed, count: usize) -> usize {
+    let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
+    let limit = u64::MAX - (u64::MAX % count + 1) % count;
+    let mut attempt = 0_u32;
+    loop {
+        let mut hash = Sha256::new();
+        hash.update(b"seaworthy-draw-v1");
+        hash.update(seed.0.to_be_bytes());
+        hash.update(attempt.to_be_bytes());
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.finalize()[..8]);
+        let x = u64::from_be_bytes(first);
+        if x <= limit {
+            return usize::try_from(x % count).expect("below a count that was a usize");
+        }
+        attempt = attempt.wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::example::{self, About};
+    use crate::receipt::{read_unverified, seal};
+    use crate::signature::SigningKey;
+
+    fn day(n: i64) -> Timestamp {
+        "2026-11-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_hours(24 * n)
+    }
+
+    fn receipt(act: &Act, sequence: u64) -> Receipt {
+        let envelope = seal(act, day(30), None, &SigningKey::from_random(&[1; 32])).unwrap();
+        Receipt { sequence, ..read_unverified(&envelope).unwrap() }
+    }
+
+    fn points(count: u64) -> Vec<RecoveryPoint> {
+        (0..count)
+            .map(|n| {
+                let about = About::new("shop", "db", day(i64::try_from(n).unwrap()));
+                let act = Act::Backup(Box::new(example::backup(&about, None)));
+                RecoveryPoint::made_by(&receipt(&act, n + 1)).unwrap()
+            })
+            .collect()
+    }
+
+    fn drilled(point: &mut RecoveryPoint, is_good: bool, sequence: u64) {
+        let about = About::new("shop", "db", point.point);
+        let (backup, about) = (example::backup(&about, None), About::new("shop", "db", day(29)));
+        let drill = if is_good {
+            example::drill(&about, None, &backup, None)
+        } else {
+            example::failed_drill(&about, None, &backup, None)
+        };
+        point.apply(&receipt(&Act::Drill(Box::new(drill)), sequence));
+    }
+
+    fn random(seed: u64) -> PointRule {
+        PointRule::Random { within: SignedDuration::from_hours(24 * 10), seed: Seed(seed) }
+    }
+
+    #[test]
+    fn latest_is_the_newest_complete_point_and_says_what_it_passed_over() {
+        let mut points = points(5);
+        points[4].outcome = Outcome::Incomplete;
+        let selected = select(&points, &PointRule::Latest, day(9)).unwrap();
+        assert_eq!((selected.point.sequence, selected.passed_over), (4, 1));
+        assert_eq!(selected.selection.candidates, 4);
+    }
+
+    #[test]
+    fn a_source_whose_clock_runs_ahead_does_not_hide_newer_points() {
+        let mut points = points(3);
+        points[0].point = day(4_000);
+        assert_eq!(select(&points, &PointRule::Latest, day(9)).unwrap().point.sequence, 3);
+    }
+
+    #[test]
+    fn latest_proven_needs_a_restore_that_worked_and_nothing_since_that_did_not() {
+        let mut points = points(4);
+        assert!(matches!(
+            select(&points, &PointRule::LatestProven, day(9)),
+            Err(SelectError::NoneAllowed { known: 4, proven: 0, .. })
+        ));
+        drilled(&mut points[1], true, 10);
+        drilled(&mut points[2], true, 11);
+        drilled(&mut points[2], false, 12);
+        let of = example::backup(&About::new("shop", "db", points[3].point), None);
+        let verify = example::verify(&About::new("x", "x", day(9)), &[(&of, None)], true);
+        let verify = receipt(&Act::Verify(Box::new(verify)), 13);
+        points.iter_mut().for_each(|point| point.apply(&verify));
+        assert!(matches!(points[3].standing, PointStanding::Proven { level: Assurance::A2, .. }));
+        assert_eq!(select(&points, &PointRule::LatestProven, day(9)).unwrap().point.sequence, 2);
+    }
+
+    #[test]
+    fn intact_bytes_do_not_answer_a_restore_that_went_wrong() {
+        let mut point = points(1).remove(0);
+        drilled(&mut point, false, 2);
+        let of = example::backup(&About::new("shop", "db", point.point), None);
+        let verify = example::verify(&About::new("x", "x", day(9)), &[(&of, None)], true);
+        point.apply(&receipt(&Act::Verify(Box::new(verify)), 3));
+        assert!(matches!(point.standing, PointStanding::Failed { sequence: 2, .. }));
+        drilled(&mut point, true, 4);
+        assert!(point.is_proven());
+    }
+
+    #[test]
+    fn a_beginning_of_an_id_must_name_one_copy() {
+        let mut points = points(3);
+        points[0].copy = CopyId(format!("aaaa0{}", "0".repeat(59)));
+        points[1].copy = CopyId(format!("aaaa1{}", "0".repeat(59)));
+        points[1].outcome = Outcome::Incomplete;
+        let by = |prefix: &str| select(&points, &PointRule::Copy(prefix.to_owned()), day(9));
+        assert_eq!(by("aaaa1").unwrap().point.sequence, 2, "asked for by name, incomplete or not");
+        assert!(matches!(by("aaaa"), Err(SelectError::Ambiguous { matches, .. }) if matches.len() == 2));
+        assert!(matches!(by("ffff00000000"), Err(SelectError::NoneAllowed { .. })));
+        assert_eq!(select(&[], &PointRule::Latest, day(9)), Err(SelectError::NoPoint));
+    }
+
+    #[test]
+    fn before_an_instant_means_not_after_it() {
+        let points = points(5);
+        let before =
+            |instant| select(&points, &PointRule::Before(instant), day(9)).map(|one| one.point.sequence);
+        assert_eq!(before(day(2)), Ok(3));
+        assert_eq!(before(day(2) - SignedDuration::from_nanos(1)), Ok(2));
+        assert!(before(day(0) - SignedDuration::from_nanos(1)).is_err());
+    }
+
+    #[test]
+    fn the_draw_is_the_documented_one_for_ever() {
+        // Computed by another program (Python's hashlib) from the algorithm in the module's story.
+        let drawn: Vec<usize> = (0..8).map(|seed| draw(Seed(seed), 400)).collect();
+        assert_eq!(drawn, [241, 250, 9, 215, 110, 43, 62, 142]);
+    }
+
+    #[test]
+    fn only_the_window_is_drawn_from_and_every_point_in_it_is_drawn() {
+        let points = points(20);
+        let mut counts = [0_u32; 21];
+        for seed in 0..11_000 {
+            let selected = select(&points, &random(seed), day(19)).unwrap();
+            assert_eq!((selected.selection.candidates, selected.selection.seed), (11, Some(Seed(seed))));
+            counts[usize::try_from(selected.point.sequence).unwrap()] += 1;
+        }
+        assert!(counts[..10].iter().all(|count| *count == 0), "older than the window");
+        // 1,000 expected each; six standard deviations are 181.
+        assert!(counts[10..].iter().all(|count| (819..=1_181).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn rules_are_read_as_they_are_documented() {
+        let parse = |text| PointRule::parse(text, SignedDuration::from_hours(1), Seed(1));
+        assert_eq!(parse("latest"), Ok(PointRule::Latest));
+        assert_eq!(parse("before:2026-11-01T00:00:00Z"), Ok(PointRule::Before(day(0))));
+        assert_eq!(parse("abc4"), Ok(PointRule::Copy("abc4".to_owned())));
+        for wrong in ["", "abc", "newest", "before:yesterday", "ABCD", "abcg", &"a".repeat(65)] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_listing_and_doubled_listings_do_not_matter(seed: u64, order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), rule in 0..4) {
+            let mut points = points(12);
+            drilled(&mut points[5], true, 40);
+            let rule = match rule {
+                0 => PointRule::Latest,
+                1 => PointRule::LatestProven,
+                2 => PointRule::Before(day(i64::try_from(seed % 12).unwrap())),
+                _ => random(seed),
+            };
+            let mut shuffled: Vec<_> = order.iter().map(|index| points[*index].clone()).collect();
+            shuffled.push(points[usize::try_from(seed % 12).unwrap()].clone());
+            prop_assert_eq!(select(&points, &rule, day(11)), select(&shuffled, &rule, day(11)));
+        }
+
+        #[test]
+        fn a_draw_is_below_its_count(seed: u64, count in 1_usize..5_000) {
+            prop_assert!(draw(Seed(seed), count) < count);
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The laws of judging: evidence only helps, time only harms, and losing good evidence never looks like an improvement.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests: what cannot be unwrapped is a failed test")]
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use seaworthy_model::assess::{Facts, Policy, ServiceAssessment, SourceHistory, Standing, assess};
+use seaworthy_model::example::{self, About};
+use seaworthy_model::finding::{Finding, FindingCode, Severity};
+use seaworthy_model::id::{CopyId, Digest, ServiceName, SourceName};
+use seaworthy_model::objective::{Met, Objective, RecoveryObjective};
+use seaworthy_model::receipt::{Act, ActKind, Backup, Outcome, Receipt};
+use seaworthy_model::verdict::{Assurance, Verdict};
+
+fn hour(n: u32) -> Timestamp {
+    "2026-11-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_hours(n.into())
+}
+
+fn hours(n: i64) -> SignedDuration {
+    SignedDuration::from_hours(n)
+}
+
+fn policy() -> Policy {
+    Policy {
+        objective: RecoveryObjective { rpo: Objective::Within(hours(24)), rto: Objective::Within(hours(2)) },
+        stale_after: hours(36),
+        proof_valid: hours(24 * 30),
+    }
+}
+
+fn receipt(sequence: u64, at: Timestamp, act: Act) -> Receipt {
+    let digest = Digest(format!("sha256:{sequence:064x}"));
+    Receipt { sequence, previous: None, at, subject: Vec::new(), act, digest }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    GoodBackup,
+    IncompleteBackup,
+    FailedBackup,
+    FutureDatedBackup,
+    GoodDrill { of: usize, level: Assurance },
+    FailedDrill { of: usize },
+    UndecidedDrill { of: usize },
+    HollowDrill { of: usize },
+    Intact { of: usize },
+    Damaged { of: usize },
+    Due,
+    Abandoned,
+}
+
+impl Event {
+    /// Whether it shows that something went well.
+    fn is_passing(self) -> bool {
+        matches!(self, Self::GoodBackup | Self::GoodDrill { .. } | Self::Intact { .. })
+    }
+}
+
+/// The receipts of these events, each the given number of hours after the one before.
+fn receipts(events: &[(Event, u32)]) -> Vec<Receipt> {
+    let mut made: Vec<Receipt> = Vec::new();
+    let mut backups: Vec<(u64, Backup)> = Vec::new();
+    let mut clock = 0;
+    for (n, (event, later)) in events.iter().enumerate() {
+        clock += later;
+        let sequence = u64::try_from(n).unwrap() + 1;
+        let about = About::new(
+            "shop",
+            "db",
+            hour(clock) - hours(1) + SignedDuration::from_secs(i64::try_from(n).unwrap()),
+        );
+        let of = |of: usize| match backups.get(of % backups.len().max(1)) {
+            Some((sequence, backup)) => (Some(*sequence), backup.clone()),
+            None => (None, example::backup(&About::new("shop", "db", hour(0) - hours(10)), None)),
+        };
+        let act = match *event {
+            Event::GoodBackup | Event::IncompleteBackup | Event::FutureDatedBackup => {
+                let mut backup = example::backup(&about, None);
+                if *event == Event::IncompleteBackup {
+                    backup.outcome = Outcome::Incomplete;
+                }
+                if *event == Event::FutureDatedBackup {
+                    backup.point = Some(about.started + hours(500));
+                }
+                backups.push((sequence, backup.clone()));
+                Act::Backup(Box::new(backup))
+            }
+            Event::FailedBackup => Act::Backup(Box::new(example::failed_backup(&about, None))),
+            Event::GoodDrill { of: which, level } => {
+                let (stored, backup) = of(which);
+                let mut drill = example::drill(&about, None, &backup, stored);
+                drill.verdict = Verdict::Pass(level);
+                assert_eq!(drill.proves(), Some(level));
+                Act::Drill(Box::new(drill))
+            }
+            Event::HollowDrill { of: which } => {
+                let (stored, backup) = of(which);
+                let mut drill = example::drill(&about, None, &backup, stored);
+                drill.checks.clear();
+                Act::Drill(Box::new(drill))
+            }
+            Event::FailedDrill { of: which } => {
+                let (stored, backup) = of(which);
+                Act::Drill(Box::new(example::failed_drill(&about, None, &backup, stored)))
+            }
+            Event::UndecidedDrill { of: which } => {
+                let (stored, backup) = of(which);
+                let mut drill = example::drill(&about, None, &backup, stored);
+                drill.verdict = Verdict::Inconclusive;
+                drill.findings = vec![Finding::new(FindingCode::EnvDisk, "scratch", "3 GB short")];
+                Act::Drill(Box::new(drill))
+            }
+            Event::Intact { of: which } | Event::Damaged { of: which } => {
+                let (stored, backup) = of(which);
+                let is_intact = matches!(event, Event::Intact { .. });
+                Act::Verify(Box::new(example::verify(&about, &[(&backup, stored)], is_intact)))
+            }
+            Event::Due => Act::Due(example::due(&about, ActKind::Drill)),
+            Event::Abandoned => Act::Abandoned(example::abandoned(&about, None)),
+        };
+        made.push(receipt(sequence, hour(clock), act));
+    }
+    made
+}
+
+fn judged<'a>(
+    receipts: impl IntoIterator<Item = &'a Receipt>,
+    policy: &Policy,
+    now: Timestamp,
+) -> ServiceAssessment {
+    let facts = Facts::of(receipts);
+    let (service, source) = (ServiceName::new("shop").unwrap(), SourceName::new("db").unwrap());
+    let histories: Vec<SourceHistory> = facts.service(&service).cloned().collect();
+    assess(&service, [&source], policy, &histories, now)
+}
+
+fn after(events: &[(Event, u32)], later: u32) -> ServiceAssessment {
+    judged(&receipts(events), &policy(), hour(events.iter().map(|(_, later)| later).sum::<u32>() + later))
+}
+
+fn severity(assessment: &ServiceAssessment) -> Option<Severity> {
+    assessment.findings.iter().map(|finding| finding.code.severity()).max()
+}
+
+fn codes(assessment: &ServiceAssessment) -> Vec<&'static str> {
+    assessment.findings.iter().map(|finding| finding.code.as_str()).collect()
+}
+
+/// Every respect in which `later` is better than `earlier`.
+fn improvements(earlier: &ServiceAssessment, later: &ServiceAssessment) -> Vec<&'static str> {
+    let exposure = |assessment: &ServiceAssessment| assessment.exposure_ms.unwrap_or(u64::MAX);
+    [
+        ("standing", later.standing < earlier.standing),
+        ("level", later.level > earlier.level),
+        ("exposure", exposure(later) < exposure(earlier)),
+        ("severity", severity(later) < severity(earlier)),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_better)| is_better.then_some(name))
+    .collect()
+}
+
+fn events() -> impl Strategy<Value = Vec<(Event, u32)>> {
+    let level = prop_oneof![Just(Assurance::A3), Just(Assurance::A4), Just(Assurance::A5)];
+    let event = prop_oneof![
+        4 => Just(Event::GoodBackup),
+        1 => Just(Event::IncompleteBackup),
+        1 => Just(Event::FailedBackup),
+        1 => Just(Event::FutureDatedBackup),
+        4 => (0..8_usize, level).prop_map(|(of, level)| Event::GoodDrill { of, level }),
+        2 => (0..8_usize).prop_map(|of| Event::FailedDrill { of }),
+        1 => (0..8_usize).prop_map(|of| Event::UndecidedDrill { of }),
+        1 => (0..8_usize).prop_map(|of| Event::HollowDrill { of }),
+        1 => (0..8_usize).prop_map(|of| Event::Intact { of }),
+        1 => (0..8_usize).prop_map(|of| Event::Damaged { of }),
+        1 => Just(Event::Due),
+        1 => Just(Event::Abandoned),
+    ];
+    let later = prop_oneof![Just(0_u32), 1..30_u32, Just(36), 100..900_u32];
+    prop::collection::vec((event, later), 1..9)
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    let bound =
+        prop_oneof![Just(Objective::NotApplicable), (1..200_i64).prop_map(|n| Objective::Within(hours(n)))];
+    (bound, 1..200_i64, 1..1_500_i64).prop_map(|(rpo, stale, valid)| Policy {
+        objective: RecoveryObjective { rpo, rto: Objective::Within(hours(2)) },
+        stale_after: hours(stale),
+        proof_valid: hours(valid),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_receipt_of_something_that_went_well_never_makes_anything_worse(before in events(), what in 0..3, of in 0..8_usize, policy in policies(), later in 0..50_u32) {
+        let event = match what {
+            0 => Event::GoodBackup,
+            1 => Event::GoodDrill { of, level: Assurance::A4 },
+            _ => Event::Intact { of },
+        };
+        let mut events = before;
+        events.push((event, later));
+        let receipts = receipts(&events);
+        let now = receipts.last().unwrap().at;
+        let without = judged(&receipts[..receipts.len() - 1], &policy, now);
+        let with = judged(&receipts, &policy, now);
+        prop_assert_eq!(improvements(&with, &without), Vec::<&str>::new(), "{:?}\n{:?}", without, with);
+    }
+
+    #[test]
+    fn time_passing_without_receipts_never_makes_anything_better(events in events(), policy in policies(), first in 0..2_000_u32, then in 0..2_000_u32) {
+        let receipts = receipts(&events);
+        let last = receipts.last().unwrap().at;
+        let early = judged(&receipts, &policy, last + hours(first.into()));
+        let late = judged(&receipts, &policy, last + hours((first + then).into()));
+        prop_assert_eq!(improvements(&early, &late), Vec::<&str>::new(), "{:?}\n{:?}", early, late);
+    }
+
+    #[test]
+    fn losing_a_receipt_of_something_that_went_well_never_looks_like_an_improvement(events in events(), policy in policies(), which in any::<prop::sample::Index>(), later in 0..2_000_u32) {
+        let passing: Vec<usize> = (0..events.len()).filter(|n| events[*n].0.is_passing()).collect();
+        prop_assume!(!passing.is_empty());
+        let index = passing[which.index(passing.len())];
+        let receipts = receipts(&events);
+        let now = receipts.last().unwrap().at + hours(later.into());
+        let whole = judged(&receipts, &policy, now);
+        let torn = judged(receipts.iter().enumerate().filter(|(n, _)| *n != index).map(|(_, one)| one), &policy, now);
+        prop_assert_eq!(improvements(&whole, &torn), Vec::<&str>::new(), "{:?}\n{:?}", whole, torn);
+    }
+
+    #[test]
+    fn a_history_is_the_same_however_often_a_receipt_is_folded_in(events in events()) {
+        let receipts = receipts(&events);
+        let once = Facts::of(&receipts);
+        for history in once.histories.values() {
+            let mut again = history.clone();
+            for receipt in &receipts {
+                again.apply(receipt);
+            }
+            prop_assert_eq!(&again, history);
+        }
+    }
+}
+
+/// The laws say nothing where their premises never hold: all standings must turn up among the generated histories.
+#[test]
+fn the_generator_reaches_every_standing() {
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut counts = std::collections::BTreeMap::new();
+    for _ in 0..2_000 {
+        let events = events().new_tree(&mut runner).unwrap().current();
+        *counts.entry(after(&events, 0).standing).or_insert(0) += 1;
+    }
+    for standing in [Standing::Ready, Standing::Attention, Standing::Unproven, Standing::Broken] {
+        assert!(counts.get(&standing).is_some_and(|count| *count >= 40), "{counts:?}");
+    }
+}
+
+const GOOD: Event = Event::GoodDrill { of: 0, level: Assurance::A4 };
+
+#[test]
+fn a_fresh_copy_with_a_recent_proof_is_ready() {
+    let assessment = after(&[(Event::GoodBackup, 1), (GOOD, 1)], 3);
+    assert_eq!(assessment.findings, []);
+    assert_eq!((assessment.standing, assessment.level), (Standing::Ready, Assurance::A4));
+    assert_eq!((assessment.rpo, assessment.rto), (Met::Met, Met::Met));
+    assert_eq!(assessment.exposure_ms, Some(5 * 3_600_000));
+    assert_eq!(assessment.rto_ms, Some(360_000));
+    assert_eq!(assessment.last_drill.unwrap().verdict, Verdict::Pass(Assurance::A4));
+}
+
+#[test]
+fn a_service_without_receipts_is_not_silent() {
+    let assessment = judged([], &policy(), hour(0));
+    assert_eq!((assessment.standing, assessment.level), (Standing::Unproven, Assurance::A0));
+    assert_eq!(codes(&assessment), ["TM-03", "TM-05"]);
+    assert_eq!((assessment.rpo, assessment.rto, assessment.exposure_ms), (Met::Unknown, Met::Unknown, None));
+    let nothing = assess(&ServiceName::new("shop").unwrap(), [], &policy(), &[], hour(0));
+    assert_eq!((codes(&nothing), nothing.standing), (vec!["EV-01"], Standing::Broken));
+}
+
+#[test]
+fn proofs_decay_and_copies_go_stale() {
+    let events = [(Event::GoodBackup, 1), (GOOD, 1)];
+    assert_eq!(codes(&after(&events, 30)), ["TM-09"], "31 hours exposed, 24 promised");
+    assert_eq!(codes(&after(&events, 40)), ["TM-03", "TM-09"]);
+    let old = after(&events, 24 * 31);
+    assert_eq!((codes(&old), old.level), (vec!["TM-03", "TM-09", "TM-05"], Assurance::A0));
+}
+
+#[test]
+fn a_failed_copy_stays_red_until_it_or_a_newer_one_passes() {
+    let mut events =
+        vec![(Event::GoodBackup, 1), (GOOD, 1), (Event::GoodBackup, 1), (Event::FailedDrill { of: 1 }, 1)];
+    let red = after(&events, 0);
+    assert_eq!((red.standing, red.level, red.exposure_ms), (Standing::Broken, Assurance::A1, None));
+    assert_eq!(codes(&red), ["TM-05", "CT-01"]);
+    events.push((GOOD, 1));
+    assert_eq!(after(&events, 0).standing, Standing::Broken, "an older copy that passes answers nothing");
+    events.push((Event::GoodBackup, 1));
+    assert_eq!(after(&events, 0).standing, Standing::Broken, "nor does a newer one that nobody tried");
+    events.push((Event::GoodDrill { of: 2, level: Assurance::A4 }, 1));
+    assert_eq!(after(&events, 0).standing, Standing::Ready);
+}
+
+#[test]
+fn a_pass_that_its_own_facts_deny_proves_nothing() {
+    let assessment = after(&[(Event::GoodBackup, 1), (Event::HollowDrill { of: 0 }, 1)], 0);
+    assert_eq!((assessment.standing, assessment.level), (Standing::Broken, Assurance::A1));
+    assert!(codes(&assessment).contains(&"EV-01"));
+    assert_eq!(assessment.last_drill.unwrap().verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn runs_that_fail_stop_or_vanish_are_named() {
+    let base = [(Event::GoodBackup, 1), (GOOD, 1)];
+    let with = |event, later| after(&[base[0], base[1], (event, 0)], later);
+    assert_eq!(codes(&with(Event::FailedBackup, 0)), ["EV-10", "IO-UNREACHABLE"]);
+    assert_eq!(codes(&with(Event::IncompleteBackup, 0)), ["CT-19"]);
+    assert_eq!(codes(&with(Event::UndecidedDrill { of: 0 }, 0)), ["EV-10", "ENV-DISK"]);
+    assert_eq!(codes(&with(Event::Abandoned, 0)), ["EV-10"]);
+    assert_eq!(codes(&with(Event::Due, 10)), Vec::<&str>::new(), "it may still be running");
+    assert!(codes(&with(Event::Due, 25)).contains(&"EV-10"));
+}
+
+#[test]
+fn a_point_from_the_future_is_no_younger_than_its_receipt() {
+    let assessment = after(&[(Event::FutureDatedBackup, 1), (GOOD, 1)], 3);
+    assert_eq!(codes(&assessment), ["TM-02"]);
+    assert!(assessment.exposure_ms.unwrap() > 3 * 3_600_000);
+}
+
+#[test]
+fn damage_found_while_reading_back_is_a_failure() {
+    let assessment = after(&[(Event::GoodBackup, 1), (GOOD, 1), (Event::Damaged { of: 0 }, 1)], 0);
+    assert_eq!((assessment.standing, assessment.level), (Standing::Broken, Assurance::A1));
+    let intact = after(&[(Event::GoodBackup, 1), (Event::Intact { of: 0 }, 1)], 0);
+    assert_eq!((intact.standing, intact.level), (Standing::Unproven, Assurance::A2));
+}
+
+#[test]
+fn a_slow_recovery_is_measured_and_missed() {
+    let mut receipts = receipts(&[(Event::GoodBackup, 1), (GOOD, 1)]);
+    let slow = Policy {
+        objective: RecoveryObjective {
+            rto: Objective::Within(SignedDuration::from_mins(5)),
+            ..policy().objective
+        },
+        ..policy()
+    };
+    let assessment = judged(&receipts, &slow, hour(3));
+    assert_eq!((codes(&assessment), assessment.rto), (vec!["TM-08"], Met::Missed));
+    assert_eq!(assessment.standing, Standing::Attention);
+    assert_eq!(assessment.findings[0].detail, "the recovery took 6m00s; promised are 5m00s");
+    receipts.pop();
+    assert_eq!(judged(&receipts, &slow, hour(3)).rto, Met::Unknown);
+}
+
+#[test]
+fn a_service_is_no_better_than_its_worst_source() {
+    let receipts = receipts(&[(Event::GoodBackup, 1), (GOOD, 1)]);
+    let facts = Facts::of(&receipts);
+    let service = ServiceName::new("shop").unwrap();
+    let histories: Vec<SourceHistory> = facts.service(&service).cloned().collect();
+    let (db, files) = (SourceName::new("db").unwrap(), SourceName::new("files").unwrap());
+    let assessment = assess(&service, [&db, &files], &policy(), &histories, hour(3));
+    assert_eq!((assessment.standing, assessment.level), (Standing::Unproven, Assurance::A0));
+    assert_eq!((assessment.point, assessment.exposure_ms, assessment.rto_ms), (None, None, None));
+    assert!(assessment.last_drill.is_none());
+    assert_eq!(assessment.sources[0].standing, Standing::Ready);
+}
+
+#[test]
+fn a_copy_id_that_is_too_short_to_print_is_not_a_panic() {
+    let mut receipts = receipts(&[(Event::GoodBackup, 1), (Event::Damaged { of: 0 }, 1)]);
+    for receipt in &mut receipts {
+        match &mut receipt.act {
+            Act::Backup(backup) => backup.copy = Some(CopyId("é".to_owned())),
+            Act::Verify(verify) => verify.copies[0].copy = CopyId("é".to_owned()),
+            _ => {}
+        }
+    }
+    assert_eq!(judged(&receipts, &policy(), hour(3)).standing, Standing::Broken);
+}
+
+#[test]
+fn a_proof_from_before_a_failure_does_not_count_again_after_it() {
+    let usable = Event::GoodDrill { of: 0, level: Assurance::A5 };
+    let mut events = vec![(Event::GoodBackup, 1), (usable, 1)];
+    assert_eq!(after(&events, 0).level, Assurance::A5);
+    events.extend([(Event::FailedDrill { of: 0 }, 1), (GOOD, 1)]);
+    assert_eq!(after(&events, 0).level, Assurance::A4);
+}

@@ -1,0 +1,352 @@
+//! From finished boxes to durable packs and index files.
+//!
+//! | thread           | does                                              | may wait for          |
+//! |------------------|---------------------------------------------------|-----------------------|
+//! | worker or caller | seals a blob, appends it to an open pack          | a place in the queue  |
+//! | uploader (2)     | stores packs, then lists them; stores index files | the store             |
+//!
+//! A pack is listed in the index only after it is durable. After a failure the uploaders keep emptying the queue, so
+//! that nobody waits for ever, and nothing is committed.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::blob::Codec;
+use crate::control::{Control, POLL};
+use crate::error::{Object, RepositoryError, Result};
+use crate::id::{BlobKind, Id};
+use crate::index::{self, Index, IndexedPack};
+use crate::pack::{self, PackedBlob};
+use crate::repository::Inner;
+use crate::store::FileKind;
+
+/// restic's limits for one index file.
+const INDEX_BLOBS: usize = 50_000;
+const INDEX_AGE: Duration = Duration::from_secs(600);
+/// Header entries that keep a header's box below 16 MiB.
+const PACK_BLOBS: usize = 400_000;
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panicked with the lock held has also failed the session, which is looked at before any commit.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a session has stored.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) data_blobs: AtomicU64,
+    pub(crate) tree_blobs: AtomicU64,
+    pub(crate) data_added: AtomicU64,
+    pub(crate) data_added_packed: AtomicU64,
+    pub(crate) duplicate_blobs: AtomicU64,
+    pub(crate) packs: AtomicU64,
+}
+
+#[derive(Default)]
+struct OpenPack {
+    bytes: Vec<u8>,
+    blobs: Vec<PackedBlob>,
+}
+
+struct FullPack {
+    bytes: Vec<u8>,
+    blobs: Vec<PackedBlob>,
+}
+
+struct Listing {
+    packs: Vec<IndexedPack>,
+    blobs: usize,
+    since: Instant,
+}
+
+pub(crate) struct Packer {
+    pub(crate) repository: Arc<Inner>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) counters: Counters,
+    pub(crate) control: Control,
+    verify: bool,
+    pack_size: usize,
+    // Ids given to a pack of this session, durable or not. A commit waits until all are.
+    seen: Vec<Mutex<HashSet<(BlobKind, Id)>>>,
+    // Two for data, so that the order of lengths says little to an observer; one for trees.
+    open: [Mutex<OpenPack>; 3],
+    queue: Mutex<Option<Sender<FullPack>>>,
+    uploaders: Mutex<Vec<JoinHandle<()>>>,
+    spare: Mutex<Vec<Vec<u8>>>,
+    listing: Mutex<Listing>,
+    failure: Mutex<Option<Arc<RepositoryError>>>,
+    used_packs: Vec<AtomicU64>,
+    own_packs: Mutex<Vec<Id>>,
+}
+
+impl Packer {
+    pub(crate) fn start(
+        repository: Arc<Inner>,
+        index: Arc<Index>,
+        control: Control,
+        verify: bool,
+        pack_size: usize,
+    ) -> Result<Arc<Self>> {
+        // One waiting pack: enough to keep the uploaders busy, and 16 MiB.
+        let (sender, receiver) = crossbeam_channel::bounded::<FullPack>(1);
+        let used_packs = (0..index.pack_count().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let packer = Arc::new(Self {
+            repository,
+            index,
+            counters: Counters::default(),
+            control,
+            verify,
+            pack_size: pack_size.clamp(64 << 10, 128 << 20),
+            seen: (0..64).map(|_| Mutex::default()).collect(),
+            open: Default::default(),
+            queue: Mutex::new(Some(sender)),
+            uploaders: Mutex::default(),
+            spare: Mutex::default(),
+            listing: Mutex::new(Listing { packs: Vec::new(), blobs: 0, since: Instant::now() }),
+            failure: Mutex::new(None),
+            used_packs,
+            own_packs: Mutex::default(),
+        });
+        for n in 0..2 {
+            let uploader = Arc::clone(&packer);
+            let receiver: Receiver<FullPack> = receiver.clone();
+            let handle = std::thread::Builder::new()
+                .name(format!("repository-upload-{n}"))
+                .spawn(move || uploader.upload(&receiver))
+                .map_err(|e| RepositoryError::io("start", "an uploader thread", e))?;
+            locked(&packer.uploaders).push(handle);
+        }
+        Ok(packer)
+    }
+
+    /// The first failure decides the fate of the session; later ones are its consequences.
+    pub(crate) fn fail(&self, error: RepositoryError) -> Arc<RepositoryError> {
+        let mut failure = locked(&self.failure);
+        Arc::clone(failure.get_or_insert_with(|| Arc::new(error)))
+    }
+
+    /// Returns the session's failure, or the caller's wish to stop.
+    pub(crate) fn ensure(&self) -> Result<()> {
+        if let Some(cause) = &*locked(&self.failure) {
+            return Err(RepositoryError::Failed { cause: Arc::clone(cause) });
+        }
+        self.control.check().inspect_err(|stop| {
+            if let Some(stop) = stop.stop() {
+                self.fail(RepositoryError::Stopped(stop));
+            }
+        })
+    }
+
+    /// Remembers the failure of anything that makes the session worthless.
+    pub(crate) fn guard<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match error {
+            RepositoryError::Failed { .. } => error,
+            error => RepositoryError::Failed { cause: self.fail(error) },
+        })
+    }
+
+    /// The length of a blob's plaintext when an earlier session stored it; marks the packs that hold it as relied upon.
+    pub(crate) fn stored_length(&self, kind: BlobKind, id: &Id) -> Option<u32> {
+        let place = self.index.find(kind, id)?;
+        let number = place.pack_number as usize;
+        self.used_packs[number / 64].fetch_or(1 << (number % 64), Ordering::Relaxed);
+        Some(place.blob.plain_length())
+    }
+
+    /// Stores a blob unless it is there; returns its id.
+    pub(crate) fn store(&self, codec: &mut Codec, kind: BlobKind, plain: &[u8]) -> Result<Id> {
+        let id = Id::of(plain);
+        self.ensure()?;
+        if self.stored_length(kind, &id).is_some()
+            || !locked(&self.seen[usize::from(id.0[31] & 63)]).insert((kind, id))
+        {
+            self.counters.duplicate_blobs.fetch_add(1, Ordering::Relaxed);
+            return Ok(id);
+        }
+        let stored = self.append(codec, kind, id, plain);
+        self.guard(stored)?;
+        Ok(id)
+    }
+
+    fn append(&self, codec: &mut Codec, kind: BlobKind, id: Id, plain: &[u8]) -> Result<()> {
+        let which = match kind {
+            BlobKind::Tree => 2,
+            BlobKind::Data => usize::from(codec.coin()?),
+        };
+        let sealed = codec.seal(kind, plain, self.verify)?;
+        let length = u32::try_from(sealed.boxed.len())
+            .map_err(|_| RepositoryError::refused("a blob of 4 GiB or more cannot be stored"))?;
+        let (blobs, added) = match kind {
+            BlobKind::Data => (&self.counters.data_blobs, plain.len()),
+            BlobKind::Tree => (&self.counters.tree_blobs, plain.len()),
+        };
+        blobs.fetch_add(1, Ordering::Relaxed);
+        self.counters.data_added.fetch_add(added as u64, Ordering::Relaxed);
+        self.counters.data_added_packed.fetch_add(u64::from(length), Ordering::Relaxed);
+        let full = {
+            let mut open = locked(&self.open[which]);
+            if open.bytes.capacity() == 0 {
+                open.bytes = locked(&self.spare).pop().unwrap_or_default();
+            }
+            let offset = u32::try_from(open.bytes.len())
+                .map_err(|_| RepositoryError::refused("a pack of 4 GiB or more cannot be stored"))?;
+            open.bytes.extend_from_slice(sealed.boxed);
+            open.blobs.push(PackedBlob {
+                kind,
+                id,
+                offset,
+                length,
+                uncompressed_length: sealed.uncompressed_length,
+            });
+            (open.bytes.len() >= self.pack_size || open.blobs.len() >= PACK_BLOBS)
+                .then(|| std::mem::take(&mut *open))
+        };
+        match full {
+            Some(pack) => self.finish_pack(pack),
+            None => Ok(()),
+        }
+    }
+
+    fn finish_pack(&self, open: OpenPack) -> Result<()> {
+        let OpenPack { mut bytes, blobs } = open;
+        pack::finish(&self.repository.key, &mut bytes, &blobs).map_err(RepositoryError::random)?;
+        if self.verify {
+            let read = pack::read(&self.repository.key, &bytes)
+                .map_err(|e| RepositoryError::damaged(Object::Pack, "being written", e))?;
+            if read != blobs {
+                return Err(RepositoryError::damaged(
+                    Object::Pack,
+                    "being written",
+                    "its header reads back differently",
+                ));
+            }
+        }
+        let Some(queue) = locked(&self.queue).clone() else {
+            return Err(RepositoryError::refused("the session is closed"));
+        };
+        let mut full = FullPack { bytes, blobs };
+        loop {
+            match queue.send_timeout(full, POLL) {
+                Ok(()) => return Ok(()),
+                Err(crossbeam_channel::SendTimeoutError::Timeout(back)) => {
+                    full = back;
+                    self.ensure()?;
+                }
+                Err(crossbeam_channel::SendTimeoutError::Disconnected(_)) => {
+                    return Err(RepositoryError::refused("the uploaders are gone"));
+                }
+            }
+        }
+    }
+
+    fn upload(&self, queue: &Receiver<FullPack>) {
+        while let Ok(pack) = queue.recv() {
+            if locked(&self.failure).is_some() {
+                continue;
+            }
+            if let Err(error) = self.upload_one(pack) {
+                self.fail(error);
+            }
+        }
+    }
+
+    fn upload_one(&self, pack: FullPack) -> Result<()> {
+        let id = Id::of(&pack.bytes);
+        let bytes = Bytes::from(pack.bytes);
+        self.repository.store.write(FileKind::Pack, &id, bytes.clone(), &self.control)?;
+        if let Ok(mut again) = bytes.try_into_mut() {
+            // The buffer's pages are kept: faulting them in again costs as much as hashing them.
+            again.clear();
+            let mut spare = locked(&self.spare);
+            if spare.len() < 3 {
+                spare.push(again.into());
+            }
+        }
+        self.counters.packs.fetch_add(1, Ordering::Relaxed);
+        locked(&self.own_packs).push(id);
+        let full = {
+            let mut listing = locked(&self.listing);
+            listing.blobs += pack.blobs.len();
+            listing.packs.push(IndexedPack { id, blobs: pack.blobs });
+            let due = listing.blobs >= INDEX_BLOBS || listing.since.elapsed() > INDEX_AGE;
+            due.then(|| listing.take())
+        };
+        match full {
+            Some(packs) => self.write_index(&packs),
+            None => Ok(()),
+        }
+    }
+
+    fn write_index(&self, packs: &[IndexedPack]) -> Result<()> {
+        if !packs.is_empty() {
+            self.repository.write_unpacked(FileKind::Index, &index::encode(packs), &self.control)?;
+        }
+        Ok(())
+    }
+
+    /// Packs durable, then the rest of the index durable. Nothing may be stored afterwards.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.ensure()?;
+        for open in &self.open {
+            let pack = std::mem::take(&mut *locked(open));
+            if !pack.blobs.is_empty() {
+                let finished = self.finish_pack(pack);
+                self.guard(finished)?;
+            }
+        }
+        self.stop();
+        self.ensure()?;
+        let packs = locked(&self.listing).take();
+        let written = self.write_index(&packs);
+        self.guard(written)
+    }
+
+    /// Ends the uploaders after what is queued.
+    pub(crate) fn stop(&self) {
+        locked(&self.queue).take();
+        for handle in std::mem::take(&mut *locked(&self.uploaders)) {
+            if handle.join().is_err() {
+                self.fail(RepositoryError::refused("an uploader died"));
+            }
+        }
+    }
+
+    /// Every pack that the snapshot will rely on, own or older, must still exist: a client that ignores locks may have
+    /// deleted some while we worked.
+    pub(crate) fn ensure_packs_exist(&self) -> Result<()> {
+        let listed: HashSet<Id> = self
+            .repository
+            .store
+            .list(FileKind::Pack, &self.control)?
+            .into_iter()
+            .map(|listed| listed.id)
+            .collect();
+        for (word, bits) in self.used_packs.iter().enumerate() {
+            let bits = bits.load(Ordering::Relaxed);
+            for bit in (0..64).filter(|bit| bits >> bit & 1 == 1) {
+                let pack = self.index.pack(word * 64 + bit);
+                if !listed.contains(&pack) {
+                    return Err(RepositoryError::missing(Object::Pack, pack));
+                }
+            }
+        }
+        match locked(&self.own_packs).iter().find(|pack| !listed.contains(pack)) {
+            Some(pack) => Err(RepositoryError::missing(Object::Pack, pack)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Listing {
+    fn take(&mut self) -> Vec<IndexedPack> {
+        self.blobs = 0;
+        self.since = Instant::now();
+        std::mem::take(&mut self.packs)
+    }
+}

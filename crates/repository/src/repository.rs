@@ -1,0 +1,469 @@
+//! A repository: opening, keys, snapshots, the index, and reading one blob.
+//!
+//! All calls block and may be made from any thread that may block. Everything that is read is treated as hostile until
+//! its MAC and its hash have been compared.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::blob::{Codec, open_unpacked, seal_unpacked};
+use crate::chunker::Tables;
+use crate::config::Config;
+use crate::control::Control;
+use crate::crypto::Key;
+use crate::error::{Object, RepositoryError, Result};
+use crate::id::{BlobKind, Id, KeyId, SnapshotId};
+use crate::index::{self, Index, Place};
+use crate::key::{self, KdfParams, KeyFile};
+use crate::lock::{Lock, LockContext, LockKind, PendingLock, hostname, username};
+use crate::polynomial::Polynomial;
+use crate::snapshot::Snapshot;
+use crate::store::{FileKind, Listed, Store};
+use crate::time::Time;
+use crate::tree::{self, Node};
+
+/// At most this many key files are tried, as in restic.
+const KEYS_MAX: usize = 20;
+
+/// How a new repository is made.
+#[derive(Clone, Debug, Default)]
+pub struct InitOptions {
+    /// How hard the password hash of the first key is.
+    pub kdf: KdfParams,
+    /// Where Rabin cuts; `None` makes a random one. Give that of another repository to deduplicate across both.
+    pub polynomial: Option<Polynomial>,
+    /// Recorded in the key file; `None` takes this host's.
+    pub hostname: Option<String>,
+    /// Recorded in the key file; `None` takes this process's user.
+    pub username: Option<String>,
+}
+
+/// How a repository is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// The key file to try first.
+    pub key_hint: Option<KeyId>,
+}
+
+/// What is known of a key without its password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySummary {
+    /// The key file.
+    pub id: KeyId,
+    /// When it was made, if recorded.
+    pub created: Option<Time>,
+    /// By whom, if recorded.
+    pub username: String,
+    /// Where, if recorded.
+    pub hostname: String,
+    /// Did this key open the repository?
+    pub is_current: bool,
+}
+
+/// An open repository. Cheap to clone.
+#[derive(Clone)]
+pub struct Repository {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository")
+            .field("id", &self.inner.config.id)
+            .field("store", &self.inner.store)
+            .finish()
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) key: Key,
+    pub(crate) key_id: KeyId,
+    pub(crate) config: Config,
+    pub(crate) tables: Tables,
+    index: Mutex<Option<(BTreeSet<Id>, Arc<Index>)>>,
+}
+
+impl Repository {
+    /// Makes a repository of version 2; refuses where there is a config, a key or a snapshot already.
+    pub fn init(store: &Store, password: &[u8], options: &InitOptions, control: &Control) -> Result<Self> {
+        let config_id = Id::default();
+        store.prepare()?;
+        let exists = store.read(FileKind::Config, &config_id, control)?.is_some()
+            || !store.list(FileKind::Key, control)?.is_empty()
+            || !store.list(FileKind::Snapshot, control)?.is_empty();
+        if exists {
+            return Err(RepositoryError::refused(format!("there is a repository at `{store}` already")));
+        }
+        let polynomial = match options.polynomial {
+            Some(polynomial) if !polynomial.is_irreducible() => {
+                return Err(RepositoryError::refused("the chunker polynomial is not irreducible"));
+            }
+            Some(polynomial) => polynomial,
+            None => Polynomial::random().map_err(RepositoryError::random)?,
+        };
+        let mut id = Id::default();
+        getrandom::fill(&mut id.0).map_err(RepositoryError::random)?;
+        let config = Config { version: 2, id, polynomial: Some(polynomial) };
+        let master = Key::random().map_err(RepositoryError::random)?;
+        let key_file = key::encode(
+            &master,
+            password,
+            options.kdf,
+            Time::now(),
+            &options.username.clone().unwrap_or_else(username),
+            &options.hostname.clone().unwrap_or_else(hostname),
+        )?;
+        let key_id = KeyId::of(&key_file);
+        let boxed = master.seal(&config.encode()).map_err(RepositoryError::random)?;
+        store.write(FileKind::Key, &key_id, key_file.into(), control)?;
+        store.write(FileKind::Config, &config_id, boxed.into(), control)?;
+        Ok(Self::assemble(store.clone(), master, key_id, config))
+    }
+
+    fn assemble(store: Store, key: Key, key_id: KeyId, config: Config) -> Self {
+        let tables = Tables::new(config.polynomial);
+        Self { inner: Arc::new(Inner { store, key, key_id, config, tables, index: Mutex::new(None) }) }
+    }
+
+    /// Opens a repository with the first key that the password fits.
+    pub fn open(store: &Store, password: &[u8], options: &OpenOptions, control: &Control) -> Result<Self> {
+        let Some(boxed) = store.read(FileKind::Config, &Id::default(), control)? else {
+            return Err(RepositoryError::NotFound { location: store.to_string() });
+        };
+        let mut keys = store.list(FileKind::Key, control)?;
+        keys.sort_by_key(|listed| (Some(listed.id) != options.key_hint, listed.id));
+        let mut tried = 0;
+        for listed in keys.into_iter().take(KEYS_MAX) {
+            control.check()?;
+            let Some(file) = read_key(store, &listed, control)? else { continue };
+            tried += 1;
+            let Some(key) = file.open(&listed.id, password)? else { continue };
+            let plain =
+                key.open(&boxed).map_err(|e| RepositoryError::damaged(Object::Config, "config", e))?;
+            let config = Config::decode(&plain)?;
+            return Ok(Self::assemble(store.clone(), key, listed.id, config));
+        }
+        Err(RepositoryError::WrongKey { tried })
+    }
+
+    /// The repository's random id, in hex in its config.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.inner.config.id
+    }
+
+    /// Its format version.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.inner.config.version
+    }
+
+    /// Its chunker polynomial, for making another repository that deduplicates with it.
+    #[must_use]
+    pub fn polynomial(&self) -> Option<Polynomial> {
+        self.inner.config.polynomial
+    }
+
+    /// The store it lies in.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The key that opened it.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        self.inner.key_id
+    }
+
+    /// All key files; one that cannot be read is an error.
+    pub fn keys(&self, control: &Control) -> Result<Vec<KeySummary>> {
+        let mut keys = Vec::new();
+        for listed in self.inner.store.list(FileKind::Key, control)? {
+            let Some(file) = read_key(&self.inner.store, &listed, control)? else { continue };
+            keys.push(KeySummary {
+                id: listed.id,
+                created: file.created,
+                username: file.username,
+                hostname: file.hostname,
+                is_current: listed.id == self.inner.key_id,
+            });
+        }
+        keys.sort_by_key(|key| (key.created.map(|time| time.unix_nanos()), key.id));
+        Ok(keys)
+    }
+
+    /// Adds a key file for another password; the file is read back and opened before this returns.
+    pub fn add_key(&self, password: &[u8], kdf: KdfParams, control: &Control) -> Result<KeyId> {
+        let lock = self.lock(LockKind::Shared, control)?;
+        let bytes = key::encode(&self.inner.key, password, kdf, Time::now(), &username(), &hostname())?;
+        let id = KeyId::of(&bytes);
+        self.inner.store.write(FileKind::Key, &id, Bytes::from(bytes), control)?;
+        let listed = Listed { id, size: 0 };
+        let file = read_key(&self.inner.store, &listed, control)?
+            .ok_or_else(|| RepositoryError::missing(Object::Key, id))?;
+        if file.open(&id, password)?.is_none() {
+            return Err(RepositoryError::damaged(
+                Object::Key,
+                id,
+                "it does not open with the password just given",
+            ));
+        }
+        lock.release()?;
+        Ok(id)
+    }
+
+    /// Removes a key file; refuses the one in use and the last one. Whoever has seen the master key still has it.
+    pub fn remove_key(&self, id: &KeyId, control: &Control) -> Result<()> {
+        let lock = self.lock(LockKind::Exclusive, control)?;
+        let keys = self.inner.store.list(FileKind::Key, control)?;
+        if !keys.iter().any(|listed| listed.id == *id) {
+            return Err(RepositoryError::missing(Object::Key, id));
+        }
+        if *id == self.inner.key_id {
+            return Err(RepositoryError::refused(
+                "this key opened the repository; open it with another to remove it",
+            ));
+        }
+        if keys.len() < 2 {
+            return Err(RepositoryError::refused("this is the last key"));
+        }
+        self.inner.store.delete(FileKind::Key, id, control)?;
+        lock.release()
+    }
+
+    /// Replaces the password of the key that opened the repository: the new key first, then the old one goes.
+    ///
+    /// Returns the repository as opened by the new key.
+    pub fn change_key(&self, password: &[u8], kdf: KdfParams, control: &Control) -> Result<Self> {
+        let id = self.add_key(password, kdf, control)?;
+        let fresh = Self::assemble(self.inner.store.clone(), self.inner.key.clone(), id, self.inner.config);
+        fresh.remove_key(&self.inner.key_id, control)?;
+        Ok(fresh)
+    }
+
+    pub(crate) fn lock_begin(&self, kind: LockKind, control: &Control) -> Result<PendingLock> {
+        self.lock_context().begin(kind, control)
+    }
+
+    pub(crate) fn lock_context(&self) -> LockContext {
+        LockContext {
+            store: self.inner.store.clone(),
+            key: self.inner.key.clone(),
+            version: self.inner.config.version,
+        }
+    }
+
+    /// Takes a lock that stock restic respects; reaps what a crash of this host left; names the holder on a conflict.
+    pub fn lock(&self, kind: LockKind, control: &Control) -> Result<Lock> {
+        self.lock_begin(kind, control)?.confirm(control)
+    }
+
+    /// Every snapshot, oldest first. A listing or a snapshot that cannot be read is an error, never a shorter list.
+    pub fn snapshots(&self, control: &Control) -> Result<Vec<(SnapshotId, Snapshot)>> {
+        let mut snapshots = Vec::new();
+        for listed in self.inner.store.list(FileKind::Snapshot, control)? {
+            snapshots.push((listed.id, self.snapshot(&listed.id, control)?));
+        }
+        snapshots.sort_by_key(|(id, snapshot)| (snapshot.time.unix_nanos(), *id));
+        Ok(snapshots)
+    }
+
+    /// One snapshot.
+    pub fn snapshot(&self, id: &SnapshotId, control: &Control) -> Result<Snapshot> {
+        let json = self.inner.read_unpacked(FileKind::Snapshot, id, control)?;
+        Snapshot::decode(id, &json)
+    }
+
+    /// The union of all index files, as they are now.
+    ///
+    /// Call it after reading the snapshots that matter: whatever they refer to was indexed before they were written.
+    pub fn index(&self, control: &Control) -> Result<Arc<Index>> {
+        self.inner.index(control)
+    }
+
+    /// Bytes fetched from the store since it was opened.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.inner.store.bytes_read()
+    }
+}
+
+fn read_key(store: &Store, listed: &Listed, control: &Control) -> Result<Option<KeyFile>> {
+    // A key file is about 450 bytes; anything of this size is not one.
+    const MAX: u64 = 1 << 20;
+    if listed.size > MAX {
+        return Err(RepositoryError::inconsistent(Object::Key, listed.id, "it is far too large"));
+    }
+    match store.read(FileKind::Key, &listed.id, control)? {
+        Some(bytes) => KeyFile::decode(&listed.id, &bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+impl Inner {
+    pub(crate) fn read_unpacked(&self, kind: FileKind, id: &Id, control: &Control) -> Result<Vec<u8>> {
+        let object = kind.object();
+        let boxed =
+            self.store.read(kind, id, control)?.ok_or_else(|| RepositoryError::missing(object, id))?;
+        if Id::of(&boxed) != *id {
+            return Err(RepositoryError::damaged(object, id, "its SHA-256 is not its name"));
+        }
+        open_unpacked(&self.key, self.config.version, &boxed)
+            .map_err(|why| RepositoryError::damaged(object, id, why))
+    }
+
+    pub(crate) fn write_unpacked(&self, kind: FileKind, json: &[u8], control: &Control) -> Result<Id> {
+        let boxed = seal_unpacked(&self.key, self.config.version, json)?;
+        // What does not open now will not open later.
+        let again = open_unpacked(&self.key, self.config.version, &boxed)
+            .map_err(|why| RepositoryError::damaged(kind.object(), "being written", why))?;
+        if again != json {
+            return Err(RepositoryError::damaged(
+                kind.object(),
+                "being written",
+                "it reads back differently",
+            ));
+        }
+        let id = Id::of(&boxed);
+        self.store.write(kind, &id, Bytes::from(boxed), control)?;
+        Ok(id)
+    }
+
+    pub(crate) fn index(&self, control: &Control) -> Result<Arc<Index>> {
+        let listed: BTreeSet<Id> =
+            self.store.list(FileKind::Index, control)?.into_iter().map(|listed| listed.id).collect();
+        if let Some((names, index)) = &*self.index.lock().unwrap_or_else(PoisonError::into_inner)
+            && *names == listed
+        {
+            return Ok(Arc::clone(index));
+        }
+        let names: Vec<Id> = listed.iter().copied().collect();
+        let files = in_parallel(&names, 4, |id| {
+            let json = self.read_unpacked(FileKind::Index, id, control)?;
+            let packs = index::decode(id, &json)?;
+            if self.config.version < 2
+                && packs.iter().flat_map(|pack| &pack.blobs).any(|blob| blob.uncompressed_length.is_some())
+            {
+                return Err(RepositoryError::inconsistent(
+                    Object::Index,
+                    id,
+                    "a compressed blob in a repository of version 1",
+                ));
+            }
+            Ok(packs)
+        })?;
+        let index = Arc::new(Index::build(files));
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Some((listed, Arc::clone(&index)));
+        Ok(index)
+    }
+
+    pub(crate) fn codec(&self, level: i32) -> Result<Codec> {
+        Codec::new(self.key.clone(), level)
+    }
+
+    /// Fetches a blob, from any copy that is sound, and gives its verified plaintext to `use_it`.
+    pub(crate) fn with_blob<T>(
+        &self,
+        index: &Index,
+        kind: BlobKind,
+        id: &Id,
+        codec: &mut Codec,
+        control: &Control,
+        use_it: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
+        let mut first_failure = None;
+        let mut use_it = Some(use_it);
+        for place in index.places(kind, id) {
+            match self.fetch(&place, control) {
+                Ok(mut boxed) => match codec.open(&place.blob, &mut boxed) {
+                    Ok(opened) => {
+                        let use_it = use_it.take().expect("a blob is used once, then the loop ends");
+                        return Ok(use_it(opened.plain));
+                    }
+                    Err(e) => {
+                        let why = format!("{e} (in pack {})", place.pack);
+                        first_failure.get_or_insert(RepositoryError::damaged(kind.object(), id, why));
+                    }
+                },
+                Err(e) if e.stop().is_some() => return Err(e),
+                Err(e) => {
+                    first_failure.get_or_insert(e);
+                }
+            }
+        }
+        Err(first_failure.unwrap_or_else(|| RepositoryError::missing(kind.object(), id)))
+    }
+
+    fn fetch(&self, place: &Place, control: &Control) -> Result<Vec<u8>> {
+        let start = u64::from(place.blob.offset);
+        let range = start..start + u64::from(place.blob.length);
+        let boxed = self
+            .store
+            .read_range(FileKind::Pack, &place.pack, range, control)?
+            .ok_or_else(|| RepositoryError::missing(Object::Pack, place.pack))?;
+        if boxed.len() != place.blob.length as usize {
+            return Err(RepositoryError::damaged(
+                Object::Pack,
+                place.pack,
+                "it is shorter than its index says",
+            ));
+        }
+        Ok(boxed)
+    }
+
+    pub(crate) fn read_tree(
+        &self,
+        index: &Index,
+        id: &Id,
+        codec: &mut Codec,
+        control: &Control,
+    ) -> Result<Vec<Node>> {
+        self.with_blob(index, BlobKind::Tree, id, codec, control, |plain| tree::decode(id, plain))?
+    }
+}
+
+/// Runs `work` over `items` on up to `threads` threads; results keep the order of the items; the first error wins.
+pub(crate) fn in_parallel<I: Sync, T: Send>(
+    items: &[I],
+    threads: usize,
+    work: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    if items.len() < 2 || threads < 2 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<Option<Result<T>>>> = Mutex::new(items.iter().map(|_| None).collect());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { return };
+                    let result = work(item);
+                    if result.is_err() {
+                        next.store(items.len(), Ordering::Relaxed);
+                    }
+                    done.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(result);
+                }
+            });
+        }
+    });
+    let mut results = Vec::with_capacity(items.len());
+    let mut skipped = false;
+    for slot in done.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match slot {
+            Some(result) => results.push(result?),
+            None => skipped = true,
+        }
+    }
+    if skipped {
+        return Err(RepositoryError::refused("a part of the work was not done"));
+    }
+    Ok(results)
+}

@@ -1,0 +1,165 @@
+//! What the verbs that act share: the configuration, the ledger, the runner, sandboxes, opened repositories.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use seaworthy_drivers::sandbox::process::ProcessSandboxes;
+use seaworthy_engine::{Executor, Notary, NotaryError, RunError, Runner};
+use seaworthy_interface::{Cx, SandboxProvider as _};
+use seaworthy_model::assess::{Policy, ServiceAssessment, assess};
+use seaworthy_model::id::{RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
+use seaworthy_model::point::RecoveryPoint;
+use seaworthy_model::receipt::{Abandoned, Act, RepositoryRef};
+use seaworthy_model::service::{RepositorySpec, Service};
+use seaworthy_repository::Repository;
+
+use crate::cli::args::Cli;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::memory::Memory;
+use crate::output::Face;
+use crate::setup::{self, Setup};
+use crate::wiring;
+
+/// Everything that an acting verb works with.
+pub(crate) struct App {
+    /// What is promised, and where we keep what we remember.
+    pub(crate) setup: Setup,
+    /// The ledger and what is derived from it.
+    pub(crate) memory: Memory,
+    /// Carries out runs.
+    pub(crate) runner: Runner,
+    /// Makes sandboxes.
+    pub(crate) sandboxes: ProcessSandboxes,
+    /// Held while anything runs, so that whoever comes next knows whose slots are open.
+    _running: File,
+}
+
+/// A failure of the notary or of what a run needs before it begins.
+pub(crate) fn run_failure(error: &RunError) -> Failure {
+    Failure::because(Exit::Unexpected, "record the run", error).hint("nothing was changed; is the state directory's disk full?")
+}
+
+impl App {
+    /// Opens the state directory and heals what a crash has left: open slots, sandboxes.
+    pub(crate) async fn open(cli: &Cli, face: &Face, cx: &Cx) -> Outcome<Self> {
+        let setup = setup::load(cli, face)?;
+        Self::with(setup, face, cx).await
+    }
+
+    /// The same, for a configuration that was read before.
+    pub(crate) async fn with(setup: Setup, face: &Face, cx: &Cx) -> Outcome<Self> {
+        setup.state.open()?;
+        let key = Arc::new(setup.state.signing_key()?);
+        let memory = Memory::open(&setup.state).await?;
+        let notary = Notary::new(memory.ledger(), key);
+        let (running, alone) = running(&setup)?;
+        let sandboxes = wiring::sandboxes(&setup.state);
+        if alone {
+            heal(&memory, &notary, &sandboxes, face, cx).await?;
+        }
+        // Whether alone or not, what follows runs beside others.
+        flock(&running, FlockOperation::LockShared).map_err(|error| Failure::because(Exit::Unexpected, "share the state directory", &error))?;
+        let executor = Executor { name: wiring::executor(), host: wiring::host(), program: wiring::program() };
+        Ok(Self { setup, memory, runner: Runner::new(notary, executor), sandboxes, _running: running })
+    }
+
+    /// The repositories of a service, in its order, or the one that was asked for.
+    pub(crate) fn repositories<'a>(&'a self, service: &'a Service, only: Option<&str>) -> Outcome<Vec<&'a RepositorySpec>> {
+        match only {
+            Some(name) => {
+                let spec = self.setup.repository(name)?;
+                if !service.repositories.contains(&spec.name) {
+                    return Err(Failure::new(Exit::Usage, format!("service `{}` does not use repository `{name}`", service.name)));
+                }
+                Ok(vec![spec])
+            }
+            None => service.repositories.iter().map(|name| self.setup.repository(name.as_str())).collect(),
+        }
+    }
+}
+
+/// What is claimed of each service at `now`, from the ledger alone.
+pub(crate) async fn assessments(memory: &Memory, services: &[&Service], now: Timestamp) -> Outcome<Vec<ServiceAssessment>> {
+    let histories = memory.histories(now).await?;
+    Ok(services
+        .iter()
+        .map(|service| assess(&service.name, service.sources.iter().map(|source| &source.name), &Policy::from(*service), &histories, now))
+        .collect())
+}
+
+/// The file whose lock says that somebody runs; whether we are alone.
+fn running(setup: &Setup) -> Outcome<(File, bool)> {
+    let path = setup.state.directory.join("running.lock");
+    let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, format!("lock `{}`", path.display()), &error);
+    let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok((file, true)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok((file, false)),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Ends the slots that a crash left open and removes its sandboxes. Nobody else runs while this does.
+async fn heal(memory: &Memory, notary: &Notary, sandboxes: &ProcessSandboxes, face: &Face, cx: &Cx) -> Outcome<()> {
+    let now = Timestamp::now();
+    for history in memory.histories(now).await? {
+        for slot in &history.open {
+            let abandoned = Abandoned {
+                run: slot.run.clone(),
+                due: Some(slot.sequence),
+                service: history.service.clone(),
+                source: history.source.clone(),
+                act: slot.act,
+                reason: "the process that ran it ended without a receipt".to_owned(),
+            };
+            notary
+                .commit(&Act::Abandoned(abandoned), now)
+                .await
+                .map_err(|error: NotaryError| Failure::because(Exit::Unexpected, "record an abandoned run", &error))?;
+            face.say(format!("note: {} of {}/{} was cut off; recorded as abandoned", slot.run, history.service, history.source))?;
+        }
+    }
+    let live: [RunId; 0] = [];
+    let removed = sandboxes.reap(cx, &live).await?;
+    if removed > 0 {
+        face.say(format!("note: removed {removed} sandbox{} that a crash had left", if removed == 1 { "" } else { "es" }))?;
+    }
+    Ok(())
+}
+
+/// Repositories opened by this run, so that each password is asked for once.
+#[derive(Debug, Default)]
+pub(crate) struct Opened(BTreeMap<RepositoryName, Repository>);
+
+impl Opened {
+    /// The repository, opened now or before.
+    pub(crate) async fn get(&mut self, cx: &Cx, spec: &RepositorySpec) -> Outcome<Repository> {
+        if let Some(repository) = self.0.get(&spec.name) {
+            return Ok(repository.clone());
+        }
+        let repository = wiring::open_repository(cx, spec).await?;
+        self.0.insert(spec.name.clone(), repository.clone());
+        Ok(repository)
+    }
+}
+
+/// How a receipt names a repository.
+pub(crate) fn reference(spec: &RepositorySpec, repository: &Repository) -> RepositoryRef {
+    RepositoryRef {
+        id: RepositoryId(repository.id().hex()),
+        name: spec.name.clone(),
+        medium: Some(spec.medium.clone()),
+        site: Some(spec.site.clone()),
+    }
+}
+
+/// Points of one source in one repository.
+pub(crate) async fn points(memory: &Memory, service: &ServiceName, source: &SourceName, repository: Option<&RepositoryId>) -> Outcome<Vec<RecoveryPoint>> {
+    let mut points = memory.points(service, source).await?;
+    points.retain(|point| repository.is_none_or(|id| &point.repository.id == id));
+    Ok(points)
+}

@@ -1,0 +1,428 @@
+//! The command line: one tree, from which help, completions and man pages are made.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Backups that come with proof.
+///
+/// Backs up services, restores them in isolation, proves that what came back equals what was backed up, measures RTO and
+/// RPO, and signs a receipt for it.
+#[derive(Debug, Parser)]
+#[command(name = "seaworthy", version, disable_help_subcommand = true, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "First steps: `seaworthy demo`, then `seaworthy init`. Exit codes: `seaworthy help exit-codes`.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb understands.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Configuration file [default: ./seaworthy.toml, then /etc/seaworthy/seaworthy.toml]
+    #[arg(short = 'C', long, global = true, value_name = "FILE", env = "SEAWORTHY_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory of the ledger, keys and locks [env: SEAWORTHY_STATE_DIR=] [default: $XDG_STATE_HOME/seaworthy, ~/.local/state/seaworthy; root: /var/lib/seaworthy]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Directory for scratch restores [env: SEAWORTHY_SCRATCH_DIR=] [default: /var/tmp/seaworthy-UID]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) scratch_dir: Option<PathBuf>,
+    /// Print JSON for machines on standard output; long verbs print one event a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say only what is wrong
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more (-v: what is done; -vv: for us)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// When to colour [default: auto]
+    #[arg(long, global = true, value_enum)]
+    pub(crate) color: Option<Colour>,
+    /// No progress
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+    /// Print what would be done and stop
+    #[arg(long, global = true)]
+    pub(crate) dry_run: bool,
+    /// Answer yes to every question
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+    /// Give up after this long, e.g. `90m`
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+    /// Answer as of this instant, e.g. `2026-11-21T12:00:00Z`
+    #[arg(long, global = true, value_name = "TIME")]
+    pub(crate) as_of: Option<String>,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Colour {
+    /// The word of the flag.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show the main job on a small estate: back up, restore in isolation, prove, sign; then catch a damaged backup
+    Demo(Demo),
+    /// Find what can be backed up here and write a commented seaworthy.toml
+    Init(Init),
+    /// Check, without changing anything, that backups and drills can work here
+    Doctor(Doctor),
+    /// Check, show or describe the configuration
+    Config(Config),
+    /// Back up services
+    Backup(Backup),
+    /// Restore a copy into isolation, prove that it is equal, measure RTO and RPO, sign a receipt
+    Drill(Drill),
+    /// One line per service: could it be recovered?
+    Status(Status),
+    /// Restore a copy to a new place
+    Restore(Restore),
+    /// List recovery points
+    Points(Points),
+    /// List, show or export receipts
+    Receipts(Receipts),
+    /// Verify receipts offline: signatures, order, completeness
+    Verify(Verify),
+    /// Check a repository's structure, or read back every byte
+    Check(Check),
+    /// List, add or remove the keys of a repository
+    Keys(Keys),
+    /// Rebuild the catalogue from repositories and exported receipts
+    Catalogue(Catalogue),
+    /// Print shell completions
+    Completions(Completions),
+    /// Write man pages
+    Man(Man),
+    /// Print help, or a topic: exit-codes, findings, levels
+    Help(Help),
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Directory to make the estate in [default: a new temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Keep the estate, the repository and the receipts
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Leave PostgreSQL out even where it is installed
+    #[arg(long)]
+    pub(crate) no_postgres: bool,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Where the first repository is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) repository: Option<PathBuf>,
+    /// Password of the repository, by reference [default: a new random one in the state directory]
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) password: Option<String>,
+    /// A SQLite database to back up; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sqlite: Vec<PathBuf>,
+    /// A directory to back up; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub(crate) files: Vec<PathBuf>,
+    /// A PostgreSQL database to back up, `[USER@]HOST[:PORT]/DATABASE`, HOST may be a socket directory
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) postgres: Vec<String>,
+    /// Look for SQLite databases below this directory; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub(crate) look_in: Vec<PathBuf>,
+    /// Ask nothing
+    #[arg(long)]
+    pub(crate) non_interactive: bool,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Check the configuration and report every problem at once
+    Check,
+    /// Print every value in force
+    Show {
+        /// Say where each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Print the JSON schema of the configuration
+    Schema,
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// Services; all of them where omitted
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Only into this repository
+    #[arg(long, value_name = "NAME")]
+    pub(crate) repository: Option<String>,
+}
+
+/// How a recovery point is chosen.
+#[derive(Debug, Args)]
+pub(crate) struct Choice {
+    /// `latest`, `latest-proven`, `random`, `before:TIME`, or the first digits of a copy's id
+    #[arg(long, value_name = "POINT", default_value = "latest")]
+    pub(crate) point: String,
+    /// Window that `random` draws from
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    pub(crate) window: String,
+    /// Seed of the draw; a new one where omitted. It goes into the receipt
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// Take the copy from this repository [default: the service's first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: Option<String>,
+}
+
+/// Arguments of `drill`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Drill {
+    #[command(subcommand)]
+    pub(crate) action: Option<DrillAction>,
+    #[command(flatten)]
+    pub(crate) run: DrillRun,
+}
+
+/// Arguments of `drill [run]`.
+#[derive(Debug, Args)]
+pub(crate) struct DrillRun {
+    /// Services; all of them where omitted
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    /// Write reports (`.html`, `.md`, `.json`) of each drill into this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    /// Who runs it, for the report
+    #[arg(long, value_name = "NAME", env = "SEAWORTHY_EXECUTOR")]
+    pub(crate) executor: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DrillAction {
+    /// Run drills (the same as `drill` alone)
+    Run(DrillRun),
+    /// List drills
+    List {
+        /// Only of this service
+        service: Option<String>,
+    },
+    /// Show one drill in full
+    Show {
+        /// Its run id, or the first letters of it
+        run: String,
+        /// As `terminal`, `markdown`, `html` or `json`
+        #[arg(long, value_enum, default_value_t = ReportFormat::Terminal)]
+        format: ReportFormat,
+    },
+}
+
+/// Shapes of a drill report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For this terminal.
+    Terminal,
+    /// Markdown "Restore Test" report.
+    Markdown,
+    /// One self-contained page.
+    Html,
+    /// The receipt's statement.
+    Json,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Services; all of them where omitted
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// Service
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: String,
+    /// Source of the service, where it has several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    /// A new or empty directory, or `postgres:DATABASE` for a new database on the source's own server,
+    /// or `postgres://[USER@]HOST[:PORT]/DATABASE`
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) to: String,
+    /// Only this table, `schema.table`; may be given several times
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) table: Vec<String>,
+    /// Only this file or directory of the copy; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Vec<PathBuf>,
+}
+
+/// Arguments of `points`.
+#[derive(Debug, Args)]
+pub(crate) struct Points {
+    /// Services; all of them where omitted
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+}
+
+/// Arguments of `receipts`.
+#[derive(Debug, Args)]
+pub(crate) struct Receipts {
+    #[command(subcommand)]
+    pub(crate) action: Option<ReceiptsAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReceiptsAction {
+    /// List receipts, newest last
+    List,
+    /// Show a receipt by its sequence number or digest
+    Show {
+        /// Sequence number, or the first digits of the digest
+        receipt: String,
+    },
+    /// Write the whole ledger, one envelope a line, and the public key beside it
+    Export {
+        /// File to write; its directory must exist
+        file: PathBuf,
+    },
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// A receipt, or an exported ledger; the ledger of the state directory where omitted
+    pub(crate) file: Option<PathBuf>,
+    /// Public key (PEM); beside the file, or in the state directory, where omitted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Digest that the newest receipt must have, so that a cut tail is seen
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) head: Option<String>,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Repositories; all of them where omitted
+    #[arg(value_name = "REPOSITORY")]
+    pub(crate) repositories: Vec<String>,
+    /// Read back and authenticate every byte
+    #[arg(long)]
+    pub(crate) read_data: bool,
+    /// Read back a random share, e.g. `10%`
+    #[arg(long, value_name = "SHARE", conflicts_with = "read_data")]
+    pub(crate) read_data_share: Option<String>,
+    /// Take no lock, e.g. on read-only media
+    #[arg(long)]
+    pub(crate) no_lock: bool,
+}
+
+/// Arguments of `keys`.
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    /// Repository [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) repository: Option<String>,
+    #[command(subcommand)]
+    pub(crate) action: KeysAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysAction {
+    /// List keys
+    List,
+    /// Add a key
+    Add {
+        /// Password of the new key, by reference
+        #[arg(long, value_name = "REFERENCE")]
+        password: String,
+    },
+    /// Remove a key; never the last one, nor the one in use
+    Remove {
+        /// Its id, or the first digits of it
+        id: String,
+    },
+}
+
+/// Arguments of `catalogue`.
+#[derive(Debug, Args)]
+pub(crate) struct Catalogue {
+    #[command(subcommand)]
+    pub(crate) action: CatalogueAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CatalogueAction {
+    /// Recreate the catalogue from exported receipts and from the copies in the repositories
+    Rebuild {
+        /// An exported ledger
+        #[arg(long, value_name = "FILE")]
+        receipts: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// Shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Directory to write pages into; the main page to standard output where omitted
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// Arguments of `help`.
+#[derive(Debug, Args)]
+pub(crate) struct Help {
+    /// A verb, or `exit-codes`, `findings`, `levels`
+    pub(crate) topic: Vec<String>,
+}

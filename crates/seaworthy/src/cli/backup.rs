@@ -1,0 +1,137 @@
+//! `backup`: every source of the services asked for, into each of their repositories.
+
+use seaworthy_interface::ErrorKind;
+use seaworthy_model::receipt::{Backup, Outcome as Ending};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Opened, reference, run_failure};
+use crate::cli::args::{self, Cli};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, printable};
+use crate::output::{Face, Tone, bytes, duration};
+use crate::render::drill::instant;
+use crate::wiring;
+
+/// Backs up; the exit code is the worst of all runs.
+pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Backup, cancel: CancellationToken) -> Outcome {
+    let cx = super::silent(&cancel);
+    if cli.global.dry_run {
+        return plan(cli, face, arguments);
+    }
+    let app = App::open(cli, face, &cx).await?;
+    let mut opened = Opened::default();
+    let mut worst = Exit::Ok;
+    let services = app.setup.services(&arguments.services)?;
+    for service in &services {
+        for spec in app.repositories(service, arguments.repository.as_deref())? {
+            for source in &service.sources {
+                let subject = format!("{}/{}", service.name, source.name);
+                let result = one(&app, face, &mut opened, service, source, spec, &cancel).await;
+                let exit = match result {
+                    Ok(exit) => exit,
+                    Err(failure) if services.len() == 1 && service.sources.len() == 1 => return Err(failure),
+                    Err(failure) => {
+                        face.say(format!("{} {subject}\n{}", face.paint(Tone::Bad, "✗ FAILED"), failure.render()))?;
+                        failure.exit
+                    }
+                };
+                worst = worse(worst, exit);
+                if cancel.is_cancelled() {
+                    return Err(Failure::new(Exit::Interrupted, "interrupted: no copy of the source in hand was made visible"));
+                }
+            }
+        }
+    }
+    if worst == Exit::Ok && !face.json {
+        face.say(format!("next: seaworthy drill{}", arguments.services.first().map_or_else(String::new, |name| format!(" {}", printable(name)))))?;
+    }
+    Ok(worst)
+}
+
+/// The worse of two endings: an unexpected error before an incomplete copy, anything before none.
+fn worse(one: Exit, other: Exit) -> Exit {
+    match (one, other) {
+        (Exit::Ok, other) | (Exit::Incomplete, other) if other != Exit::Ok => other,
+        (one, _) => one,
+    }
+}
+
+fn plan(cli: &Cli, face: &Face, arguments: &args::Backup) -> Outcome {
+    let setup = crate::setup::load(cli, face)?;
+    for service in setup.services(&arguments.services)? {
+        for repository in &service.repositories {
+            for source in &service.sources {
+                face.data(format!("would back up {}/{} ({}) into {repository}", service.name, source.name, source.spec.kind()))?;
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn one(
+    app: &App,
+    face: &Face,
+    opened: &mut Opened,
+    service: &seaworthy_model::service::Service,
+    source: &seaworthy_model::service::ServiceSource,
+    spec: &seaworthy_model::service::RepositorySpec,
+    cancel: &CancellationToken,
+) -> Outcome {
+    let name = format!("{}/{}", service.name, source.name);
+    let watch = face.watch(&name);
+    let cx = super::context(cancel, watch.sink());
+    let repository = opened.get(&cx, spec).await?;
+    let subject = wiring::subject(&app.setup.state, service, source)?;
+    let sealed = app.runner.backup(&cx, &subject, &repository, reference(spec, &repository)).await.map_err(|error| run_failure(&error))?;
+    drop(watch);
+    if face.json {
+        face.json(&serde_json::json!({
+            "schema": "seaworthy.backup/1", "event": "summary", "receipt": sealed.receipt.sequence,
+            "digest": sealed.receipt.digest, "backup": sealed.body,
+        }))?;
+    } else {
+        report(face, &name, &sealed.body, &sealed.receipt.digest.0)?;
+    }
+    match sealed.error {
+        None if sealed.body.outcome == Ending::Complete => Ok(Exit::Ok),
+        None => Ok(Exit::Incomplete),
+        Some(error) => {
+            let is_locked = error.kind == ErrorKind::Conflict;
+            let mut failure = Failure::from(error);
+            if is_locked && failure.exit == Exit::Unexpected {
+                failure.exit = Exit::Locked;
+            }
+            failure.chain.insert(0, format!("back up {name}: no copy was made"));
+            Err(failure)
+        }
+    }
+}
+
+/// What happened, for people.
+pub(crate) fn report(face: &Face, name: &str, backup: &Backup, digest: &str) -> Outcome<()> {
+    let took = std::time::Duration::try_from(backup.finished.duration_since(backup.started)).unwrap_or_default();
+    match (&backup.copy, backup.outcome) {
+        (Some(copy), outcome) => {
+            let (mark, word, tone) = if outcome == Ending::Complete { ("✓", "backed up", Tone::Good) } else { ("!", "backed up, INCOMPLETE:", Tone::Warn) };
+            face.data(format!(
+                "{} {word} {name} as of {} in {}: {} read, {} new, {} stored; copy {} in {}",
+                face.paint(tone, mark),
+                backup.point.map_or_else(|| "an unknown instant".to_owned(), instant),
+                duration(took),
+                bytes(backup.sizes.read_bytes),
+                bytes(backup.sizes.added_bytes),
+                bytes(backup.sizes.stored_bytes),
+                copy.0.get(..12).unwrap_or(&copy.0),
+                backup.repository.name,
+            ))?;
+        }
+        (None, _) => face.data(format!("{} no copy of {name} was made", face.paint(Tone::Bad, "✗")))?,
+    }
+    for finding in backup.findings.iter().take(20) {
+        face.data(format!("    {}", face.paint(Tone::Warn, &printable(&finding.to_string()))))?;
+    }
+    if backup.findings.len() > 20 {
+        face.data(format!("    and {} more findings in the receipt", backup.findings.len() - 20))?;
+    }
+    face.say(format!("    receipt {digest}"))
+}

@@ -1,0 +1,89 @@
+//! `check`: a repository's structure, or every byte of it.
+
+use jiff::Timestamp;
+use seaworthy_repository::{CheckLock, CheckOptions, CheckRead, FaultKind, Finding};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Opened;
+use crate::cli::args::{Check, Cli};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, printable};
+use crate::output::{Face, Tone, bytes, duration};
+use crate::{setup, wiring};
+
+/// Most places that are named for one fault.
+const REACH_MAX: usize = 5;
+
+/// One fault in one line, with the code that drills use for it.
+fn words(finding: &Finding) -> String {
+    let (code, word) = match finding.kind {
+        FaultKind::Missing => ("RP-02", "missing"),
+        FaultKind::Damaged => ("RP-01", "damaged"),
+        FaultKind::Inconsistent => ("RP-03", "inconsistent"),
+    };
+    format!("{code} {} {} is {word}: {}", finding.what, finding.id.hex(), finding.why)
+}
+
+/// Checks repositories; findings exit with 4.
+pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: CancellationToken) -> Outcome {
+    let setup = setup::load(cli, face)?;
+    let specs = if arguments.repositories.is_empty() {
+        setup.inventory().repositories.values().collect()
+    } else {
+        arguments.repositories.iter().map(|name| setup.repository(name)).collect::<Outcome<Vec<_>>>()?
+    };
+    let read = match &arguments.read_data_share {
+        Some(share) => CheckRead::Subset { share: percent(share)?, seed: super::drill::random()? },
+        None if arguments.read_data => CheckRead::All,
+        None => CheckRead::None,
+    };
+    let mut opened = Opened::default();
+    let mut worst = Exit::Ok;
+    for spec in specs {
+        let watch = face.watch(spec.name.as_str());
+        let cx = super::context(&cancel, watch.sink());
+        let repository = opened.get(&cx, spec).await?;
+        let options = CheckOptions { read, lock: if arguments.no_lock { CheckLock::None } else { CheckLock::Shared }, workers: 0 };
+        let control = seaworthy_engine::store::control(&cx);
+        let what = format!("check repository `{}`", spec.name);
+        let began = Timestamp::now();
+        let report = wiring::blocking(move || repository.check(&options, &control).map_err(|error| wiring::repository_failure(&what, error))).await?;
+        drop(watch);
+        let took = std::time::Duration::try_from(Timestamp::now().duration_since(began)).unwrap_or_default();
+        let is_sound = report.is_sound();
+        if !is_sound {
+            worst = Exit::Findings;
+        }
+        if face.json {
+            let findings: Vec<_> = report.findings.iter().map(words).collect();
+            face.json(&serde_json::json!({
+                "schema": "seaworthy.check/1", "repository": spec.name, "snapshots": report.snapshots.len(), "packs": report.packs,
+                "read_bytes": report.bytes_read, "findings": findings, "sound": is_sound,
+            }))?;
+            continue;
+        }
+        for finding in &report.findings {
+            face.data(format!("{} {}", face.paint(Tone::Bad, "✗"), printable(&words(finding))))?;
+            for reach in finding.reach.iter().take(REACH_MAX) {
+                let path = reach.path.escape_ascii().to_string();
+                face.data(format!("      reaches {} in copy {}", path, &reach.snapshot.hex()[..12]))?;
+            }
+            let hidden = finding.reach_count.saturating_sub(REACH_MAX as u64);
+            if hidden > 0 {
+                face.data(format!("      and {hidden} more"))?;
+            }
+        }
+        let (mark, word) = if is_sound { (face.paint(Tone::Good, "✓"), "no errors") } else { (face.paint(Tone::Bad, "✗"), "ERRORS") };
+        face.data(format!("{mark} repository {}: {word}; {} copies, {} packs, {} read in {}", spec.name, report.snapshots.len(), report.packs, bytes(report.bytes_read), duration(took)))?;
+        if read == CheckRead::None && is_sound {
+            face.say("  structure only: data blobs were not read back; --read-data reads every byte")?;
+        }
+    }
+    Ok(worst)
+}
+
+/// `10%` as 0.1.
+fn percent(text: &str) -> Outcome<f64> {
+    let number: Option<u8> = text.strip_suffix('%').and_then(|number| number.parse().ok()).filter(|number| (1..=100).contains(number));
+    number.map(|number| f64::from(number) / 100.0).ok_or_else(|| Failure::new(Exit::Usage, format!("`{}` is not a share", printable(text))).hint("write e.g. 10%"))
+}

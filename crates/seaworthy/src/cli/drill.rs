@@ -1,0 +1,302 @@
+//! `drill`: restore into isolation, prove, measure, seal. `drill list` and `drill show` read what was sealed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use seaworthy_engine::store::{SnapshotReader, WITNESS_PATH};
+use seaworthy_engine::{DrillJob, Sealed};
+use seaworthy_interface::{CopyPath, CopyReader, Cx, DriverError, ErrorKind};
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::id::{Digest, RepositoryId};
+use seaworthy_model::objective::{Met, Objective};
+use seaworthy_model::point::{PointRule, RecoveryPoint, SelectError, select};
+use seaworthy_model::receipt::{Act, Drill, Receipt, Seed, Selection};
+use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
+use seaworthy_model::signature::sha256;
+use seaworthy_model::verdict::Verdict;
+use seaworthy_model::witness::Witness;
+use seaworthy_repository::{LockKind, Repository};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{self, App, Opened, reference, run_failure};
+use crate::cli::args::{Choice, Cli, DrillRun, ReportFormat};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, printable};
+use crate::memory::Memory;
+use crate::output::{Face, Tone};
+use crate::render::drill as render;
+use crate::{setup, state, wiring};
+
+/// A witness of a tree of a million files takes about this much.
+const WITNESS_BYTES_MAX: u64 = 1 << 30;
+
+/// A point, how it was chosen, and the repository it lies in.
+pub(crate) struct Chosen {
+    pub(crate) point: RecoveryPoint,
+    pub(crate) selection: Selection,
+    pub(crate) repository: Repository,
+    pub(crate) spec: RepositorySpec,
+}
+
+/// Chooses a point of a source by the rule that a person gave.
+pub(crate) async fn choose(app: &App, cx: &Cx, opened: &mut Opened, service: &Service, source: &ServiceSource, choice: &Choice) -> Outcome<Chosen> {
+    let specs = app.repositories(service, choice.from.as_deref())?;
+    let spec = *specs.first().ok_or_else(|| Failure::new(Exit::Usage, format!("service `{}` has no repository", service.name)))?;
+    let repository = opened.get(cx, spec).await?;
+    let id = RepositoryId(repository.id().hex());
+    let points = app::points(&app.memory, &service.name, &source.name, Some(&id)).await?;
+    let window = SignedDuration::try_from(super::span(&choice.window)?).map_err(|_| Failure::new(Exit::Usage, "--window is too long"))?;
+    let seed = match choice.seed {
+        Some(seed) => seed,
+        None => random()?,
+    };
+    let rule = PointRule::parse(&choice.point, window, Seed(seed)).map_err(|error| Failure::because(Exit::Usage, "understand --point", &error))?;
+    let chosen = select(&points, &rule, Timestamp::now()).map_err(|error| {
+        let exit = match error {
+            SelectError::NoPoint | SelectError::NoneAllowed { .. } => Exit::NotFound,
+            SelectError::Ambiguous { .. } => Exit::Usage,
+        };
+        Failure::because(exit, format!("choose a recovery point of {}/{} in repository `{}`", service.name, source.name, spec.name), &error)
+            .hint(format!("seaworthy points {}", service.name))
+    })?;
+    Ok(Chosen { point: chosen.point.clone(), selection: chosen.selection, repository, spec: spec.clone() })
+}
+
+pub(crate) fn random() -> Outcome<u64> {
+    getrandom::u64().map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))
+}
+
+/// Reads the witness of a copy and compares its digest with the one in the backup's receipt.
+pub(crate) async fn witness(reader: &Arc<dyn CopyReader>, point: &RecoveryPoint) -> (Option<(Witness, Digest)>, Vec<Finding>) {
+    let from = Arc::clone(reader);
+    let read = tokio::task::spawn_blocking(move || {
+        let path = CopyPath::new(WITNESS_PATH).ok_or_else(|| DriverError::new(ErrorKind::Other, "name the witness"))?;
+        from.read(&path, WITNESS_BYTES_MAX)
+    })
+    .await;
+    let bytes = match read {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => return (None, vec![seaworthy_engine::act::finding_of(&error, "witness")]),
+        Err(error) => return (None, vec![Finding::new(FindingCode::EnvOther, "witness", error.to_string())]),
+    };
+    let digest = sha256(&bytes);
+    match &point.witness {
+        Some(expected) if *expected == digest => {}
+        Some(expected) => {
+            return (None, vec![Finding::new(FindingCode::WitnessNotOurs, "witness", format!("the copy's witness is {digest}, the backup's receipt says {expected}"))]);
+        }
+        None => return (None, vec![Finding::new(FindingCode::NoWitness, "witness", "the backup's receipt names no witness")]),
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(witness) => (Some((witness, digest)), Vec::new()),
+        Err(error) => (None, vec![Finding::new(FindingCode::NoWitness, "witness", format!("this version cannot read the witness: {error}"))]),
+    }
+}
+
+/// Drills; the exit code is the worst of all runs.
+pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: CancellationToken) -> Outcome {
+    let cx = super::silent(&cancel);
+    if cli.global.dry_run {
+        return plan(cli, face, arguments).await;
+    }
+    let app = App::open(cli, face, &cx).await?;
+    let mut opened = Opened::default();
+    let mut worst = Exit::Ok;
+    for service in app.setup.services(&arguments.services)? {
+        for source in &service.sources {
+            if cancel.is_cancelled() {
+                return Err(Failure::new(Exit::Interrupted, "interrupted between two drills; the finished ones are sealed"));
+            }
+            let sealed = match one(&app, face, &mut opened, service, source, arguments, &cancel).await {
+                Ok(sealed) => sealed,
+                Err(failure) => {
+                    face.say(format!("{} {}/{}\n{}", face.paint(Tone::Warn, "? NOT DRILLED"), service.name, source.name, failure.render()))?;
+                    worst = worse(worst, failure.exit);
+                    continue;
+                }
+            };
+            if let Some(directory) = &arguments.report {
+                write_reports(face, directory, &sealed)?;
+            }
+            if face.json {
+                face.json(&serde_json::json!({
+                    "schema": "seaworthy.drill/1", "event": "summary", "receipt": sealed.receipt.sequence,
+                    "digest": sealed.receipt.digest, "drill": sealed.body,
+                }))?;
+            } else {
+                face.data(render::terminal(face, &sealed.receipt, &sealed.body).trim_end())?;
+            }
+            worst = worse(worst, ending(&sealed.body));
+        }
+    }
+    Ok(worst)
+}
+
+/// The exit code of one drill.
+pub(crate) fn ending(drill: &Drill) -> Exit {
+    match drill.verdict {
+        Verdict::Fail => Exit::DrillFailed,
+        Verdict::Inconclusive => Exit::Unknown,
+        Verdict::Pass(_) if drill.rto.met == Met::Missed || drill.rpo.exposure.met == Met::Missed => Exit::ObjectiveMissed,
+        Verdict::Pass(_) => Exit::Ok,
+    }
+}
+
+/// FAIL before any error, an error before INCONCLUSIVE, that before a missed objective, that before success.
+pub(crate) fn worse(one: Exit, other: Exit) -> Exit {
+    let rank = |exit: Exit| match exit {
+        Exit::DrillFailed => 4,
+        Exit::Ok => 0,
+        Exit::ObjectiveMissed => 1,
+        Exit::Unknown => 2,
+        Exit::Unexpected
+        | Exit::Usage
+        | Exit::Incomplete
+        | Exit::Findings
+        | Exit::NotFound
+        | Exit::Locked
+        | Exit::WrongKey
+        | Exit::Refused
+        | Exit::Interrupted => 3,
+    };
+    if rank(other) > rank(one) { other } else { one }
+}
+
+async fn plan(cli: &Cli, face: &Face, arguments: &DrillRun) -> Outcome {
+    let setup = setup::load(cli, face)?;
+    let memory = Memory::open_to_read(&setup.state).await?;
+    for service in setup.services(&arguments.services)? {
+        for source in &service.sources {
+            let points = memory.points(&service.name, &source.name).await?;
+            face.data(format!(
+                "would drill {}/{}: point `{}` of {} known, {} checks of your own, deadline {}",
+                service.name,
+                source.name,
+                printable(&arguments.choice.point),
+                points.len(),
+                source.checks.len(),
+                crate::output::duration(deadline(service))
+            ))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// When a drill is given up: a multiple of the RTO, so that a miss is measured.
+fn deadline(service: &Service) -> Duration {
+    let by_policy = Duration::try_from(service.drill.deadline).unwrap_or(Duration::from_secs(3600));
+    match service.objective.rto {
+        Objective::Within(rto) => {
+            let rto = Duration::try_from(rto).unwrap_or(by_policy);
+            rto.checked_mul(service.drill.deadline_percent).map_or(by_policy, |scaled| scaled / 100)
+        }
+        Objective::NotApplicable => by_policy,
+    }
+}
+
+pub(crate) async fn one(
+    app: &App,
+    face: &Face,
+    opened: &mut Opened,
+    service: &Service,
+    source: &ServiceSource,
+    arguments: &DrillRun,
+    cancel: &CancellationToken,
+) -> Outcome<Sealed<Drill>> {
+    let watch = face.watch(&format!("{}/{}", service.name, source.name));
+    let cx = super::context(cancel, watch.sink());
+    let chosen = choose(app, &cx, opened, service, source, &arguments.choice).await?;
+    let subject = wiring::subject(&app.setup.state, service, source)?;
+    // Held while the drill reads, so that a prune waits.
+    let locked = chosen.repository.clone();
+    let control = seaworthy_engine::store::control(&cx);
+    let what = format!("lock repository `{}` for reading", chosen.spec.name);
+    let lock = wiring::blocking(move || locked.lock(LockKind::Shared, &control).map_err(|error| wiring::repository_failure(&what, error))).await?;
+    let reader: Arc<dyn CopyReader> = Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
+    let (witness, witness_findings) = witness(&reader, &chosen.point).await;
+    let job = DrillJob {
+        copy: chosen.point.copy.clone(),
+        backup: Some(chosen.point.sequence),
+        point: chosen.point.point,
+        selection: chosen.selection,
+        witness,
+        witness_findings,
+        checks: source.checks.clone(),
+        objective: service.objective,
+        deadline: deadline(service),
+        needed_bytes: chosen.point.restore_bytes,
+        source_identity: app.memory.source_identity(chosen.point.sequence).await?,
+        reader,
+        control_seed: random()?,
+        next_due: None,
+    };
+    let place = reference(&chosen.spec, &chosen.repository);
+    let sealed = app.runner.drill(&cx, &subject, &app.sandboxes, place, job).await.map_err(|error| run_failure(&error))?;
+    let what = format!("unlock repository `{}`", chosen.spec.name);
+    wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error))).await?;
+    Ok(sealed)
+}
+
+fn write_reports(face: &Face, directory: &Path, sealed: &Sealed<Drill>) -> Outcome<()> {
+    std::fs::create_dir_all(directory).map_err(|error| Failure::because(Exit::Unexpected, format!("make `{}`", directory.display()), &error))?;
+    let stem = format!("restore-test-{}-{}-{}", render::day(sealed.body.started), sealed.body.service, sealed.body.source);
+    let json = serde_json::to_string_pretty(&serde_json::json!({ "receipt": sealed.receipt.digest, "drill": sealed.body }))
+        .map_err(|error| Failure::because(Exit::Unexpected, "spell the report", &error))?;
+    let documents = [("html", render::html(&sealed.receipt, &sealed.body)), ("md", render::markdown(&sealed.receipt, &sealed.body)), ("json", json)];
+    for (extension, text) in documents {
+        let path = directory.join(format!("{stem}.{extension}"));
+        state::write_durably(&path, text.as_bytes(), 0o644)?;
+        face.say(format!("wrote {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// `drill list`.
+pub(crate) async fn list(cli: &Cli, face: &Face, service: Option<&str>) -> Outcome {
+    let state = setup::bare_state(cli, face)?;
+    let memory = Memory::open_to_read(&state).await?;
+    let mut rows = Vec::new();
+    for receipt in memory.receipts().await? {
+        let Act::Drill(drill) = &receipt.act else { continue };
+        if service.is_some_and(|wanted| wanted != drill.service.as_str()) {
+            continue;
+        }
+        if face.json {
+            rows.push(serde_json::json!({ "receipt": receipt.sequence, "run": drill.run, "service": drill.service, "source": drill.source, "started": drill.started, "verdict": drill.verdict, "rto": drill.rto }));
+        } else {
+            face.data(format!("{:>6}  {}  {:<40}  {}", receipt.sequence, render::instant(drill.started), drill.run.to_string(), render::sentence(drill)))?;
+        }
+    }
+    if face.json {
+        face.json(&serde_json::json!({ "schema": "seaworthy.drills/1", "data": rows }))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// `drill show`.
+pub(crate) async fn show(cli: &Cli, face: &Face, run: &str, format: ReportFormat) -> Outcome {
+    let state = setup::bare_state(cli, face)?;
+    let memory = Memory::open_to_read(&state).await?;
+    let found: Vec<Receipt> = memory
+        .receipts()
+        .await?
+        .into_iter()
+        .filter(|receipt| matches!(&receipt.act, Act::Drill(drill) if drill.run.0.starts_with(run)))
+        .collect();
+    let [receipt] = found.as_slice() else {
+        return Err(Failure::new(Exit::NotFound, format!("{} drills begin with `{}`", found.len(), printable(run))).hint("seaworthy drill list"));
+    };
+    let Act::Drill(drill) = &receipt.act else {
+        return Err(Failure::new(Exit::Unexpected, "a drill's receipt is none"));
+    };
+    let format = if face.json { ReportFormat::Json } else { format };
+    match format {
+        ReportFormat::Terminal => face.data(render::terminal(face, receipt, drill).trim_end())?,
+        ReportFormat::Markdown => face.data(render::markdown(receipt, drill).trim_end())?,
+        ReportFormat::Html => face.data(render::html(receipt, drill).trim_end())?,
+        ReportFormat::Json => face.json(&serde_json::json!({ "schema": "seaworthy.drill/1", "receipt": receipt.sequence, "digest": receipt.digest, "drill": drill }))?,
+    }
+    Ok(Exit::Ok)
+}

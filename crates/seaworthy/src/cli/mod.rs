@@ -1,0 +1,187 @@
+//! One file per verb. A verb reads its arguments, calls what does the work, and prints what came of it.
+
+pub(crate) mod args;
+mod backup;
+mod catalogue;
+mod check;
+mod config;
+mod doctor;
+mod drill;
+mod help;
+mod init;
+mod keys;
+mod receipts;
+mod restore;
+mod status;
+mod verify;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use seaworthy_interface::Cx;
+use seaworthy_interface::cx::ProgressSink;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::backup::report as backup_report;
+pub(crate) use self::drill::one as drill_one;
+use crate::cli::args::{Cli, ConfigAction, DrillAction, Verb};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::Face;
+
+/// Carries out a verb.
+pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
+    match &cli.verb {
+        Verb::Demo(arguments) => waiting(cli, |cancel| crate::demo::run(cli, face, arguments, cancel)),
+        Verb::Init(arguments) => waiting(cli, |cancel| init::run(cli, face, arguments, cancel)),
+        Verb::Doctor(_) => waiting(cli, |cancel| doctor::run(cli, face, cancel)),
+        Verb::Config(arguments) => match arguments.action {
+            ConfigAction::Check => config::check(cli, face),
+            ConfigAction::Show { origin } => config::show(cli, face, origin),
+            ConfigAction::Schema => config::schema(face),
+        },
+        Verb::Backup(arguments) => waiting(cli, |cancel| backup::run(cli, face, arguments, cancel)),
+        Verb::Drill(arguments) => match &arguments.action {
+            None => waiting(cli, |cancel| drill::run(cli, face, &arguments.run, cancel)),
+            Some(DrillAction::Run(run)) => waiting(cli, |cancel| drill::run(cli, face, run, cancel)),
+            Some(DrillAction::List { service }) => waiting(cli, |_| drill::list(cli, face, service.as_deref())),
+            Some(DrillAction::Show { run, format }) => waiting(cli, |_| drill::show(cli, face, run, *format)),
+        },
+        Verb::Status(arguments) => waiting(cli, |_| status::run(cli, face, arguments)),
+        Verb::Restore(arguments) => waiting(cli, |cancel| restore::run(cli, face, arguments, cancel)),
+        Verb::Points(arguments) => waiting(cli, |_| status::points(cli, face, arguments)),
+        Verb::Receipts(arguments) => waiting(cli, |_| receipts::run(cli, face, arguments)),
+        Verb::Verify(arguments) => verify::run(cli, face, arguments),
+        Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
+        Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),
+        Verb::Catalogue(arguments) => waiting(cli, |cancel| catalogue::run(cli, face, arguments, cancel)),
+        Verb::Completions(arguments) => help::completions(face, arguments),
+        Verb::Man(arguments) => help::man(face, arguments),
+        Verb::Help(arguments) => help::run(face, arguments),
+    }
+}
+
+/// How long a run that was asked to stop may take to clean up before the process ends regardless.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs an asynchronous verb. The first Ctrl-C (or SIGTERM) asks it to stop; the second, or ten seconds, ends it.
+fn waiting<F>(cli: &Cli, verb: impl FnOnce(CancellationToken) -> F) -> Outcome
+where
+    F: Future<Output = Outcome>,
+{
+    let timeout = cli.global.timeout.as_deref().map(span).transpose()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::because(Exit::Unexpected, "start the runtime", &error))?;
+    let cancel = CancellationToken::new();
+    let result = runtime.block_on(async {
+        let work = verb(cancel.clone());
+        tokio::pin!(work);
+        let stop = async {
+            let late = async {
+                match timeout {
+                    Some(timeout) => tokio::time::sleep(timeout).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                word = signalled() => word,
+                () = late => Ok("--timeout"),
+            }
+        };
+        let word = tokio::select! {
+            result = &mut work => return result,
+            word = stop => word?,
+        };
+        tell(&format!("{word}: stopping; again to stop at once"));
+        cancel.cancel();
+        tokio::select! {
+            result = &mut work => result,
+            _ = signalled() => Err(interrupted("stopped at once")),
+            () = tokio::time::sleep(GRACE) => Err(interrupted("did not stop within 10 s")),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    result
+}
+
+fn interrupted(how: &str) -> Failure {
+    Failure::new(Exit::Interrupted, format!("interrupted: {how}"))
+        .hint("no copy is half visible; the next run removes what is left: locks, sandboxes, unfinished packs")
+}
+
+async fn signalled() -> Outcome<&'static str> {
+    let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, "listen for signals", &error);
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result.map(|()| "interrupted").map_err(failed),
+        _ = terminate.recv() => Ok("terminated"),
+    }
+}
+
+fn tell(line: &str) {
+    use std::io::Write as _;
+    if writeln!(std::io::stderr().lock(), "{line}").is_err() {
+        // Nobody reads standard error any more; the run stops all the same.
+    }
+}
+
+/// A context of the run.
+pub(crate) fn context(cancel: &CancellationToken, sink: ProgressSink) -> Cx {
+    Cx::new(cancel.clone(), sink)
+}
+
+/// A context that tells nobody how far it is.
+pub(crate) fn silent(cancel: &CancellationToken) -> Cx {
+    Cx::new(cancel.clone(), Arc::new(|_| {}))
+}
+
+/// Reads `90m`, `24h`, `30d` as a span of time.
+pub(crate) fn span(text: &str) -> Outcome<Duration> {
+    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (count, unit) = text.split_at(split);
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => 0_u64,
+    };
+    let count: Option<u64> = count.parse().ok().filter(|_| seconds > 0);
+    count.and_then(|count| count.checked_mul(seconds)).map(Duration::from_secs).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("`{}` is not a span of time", crate::failure::printable(text))).hint("write e.g. 45s, 90m, 24h, 30d")
+    })
+}
+
+/// Reads an instant in RFC 3339.
+pub(crate) fn instant(text: &str) -> Outcome<jiff::Timestamp> {
+    text.parse().map_err(|_| {
+        Failure::new(Exit::Usage, format!("`{}` is not an instant", crate::failure::printable(text))).hint("write e.g. 2026-11-21T12:00:00Z")
+    })
+}
+
+/// Now, or the instant that `--as-of` asks for.
+pub(crate) fn as_of(cli: &Cli) -> Outcome<jiff::Timestamp> {
+    cli.global.as_of.as_deref().map_or_else(|| Ok(jiff::Timestamp::now()), instant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_a_unit() {
+        assert_eq!(span("90m").unwrap(), Duration::from_secs(5400));
+        for wrong in ["90", "", "m", "-1h", "1y", "99999999999999999999d"] {
+            assert!(span(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

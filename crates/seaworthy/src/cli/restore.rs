@@ -1,0 +1,201 @@
+//! `restore`: a copy to a new place, for people. Never to a live source, never over anything.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use seaworthy_engine::RestoreJob;
+use seaworthy_engine::store::SnapshotReader;
+use seaworthy_interface::{CopyPath, CopyReader, NewTarget};
+use seaworthy_model::service::ServiceSource;
+use seaworthy_model::source::SourceSpec;
+use seaworthy_repository::LockKind;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Opened, reference, run_failure};
+use crate::cli::args::{Cli, Restore};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, printable};
+use crate::output::{Face, Tone, bytes, duration};
+use crate::render::drill::instant;
+use crate::state::absolute;
+use crate::wiring;
+
+/// Restores, or says what would be restored.
+pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: CancellationToken) -> Outcome {
+    let watch = face.watch(&arguments.service);
+    let cx = super::context(&cancel, watch.sink());
+    let app = App::open(cli, face, &cx).await?;
+    let service = app.setup.service(&arguments.service)?;
+    let source = pick(service, arguments.source.as_deref())?;
+    let target = target(source, arguments)?;
+    let mut opened = Opened::default();
+    let chosen = super::drill::choose(&app, &cx, &mut opened, service, source, &arguments.choice).await?;
+    let words = describe(&target);
+    if cli.global.dry_run {
+        drop(watch);
+        face.data(format!(
+            "would restore {}/{} as of {} ({}) from repository {} to {words}; nothing there may exist yet",
+            service.name,
+            source.name,
+            instant(chosen.point.point),
+            bytes(chosen.point.restore_bytes),
+            chosen.spec.name
+        ))?;
+        return Ok(Exit::Ok);
+    }
+    let subject = wiring::subject(&app.setup.state, service, source)?;
+    let locked = chosen.repository.clone();
+    let control = seaworthy_engine::store::control(&cx);
+    let what = format!("lock repository `{}` for reading", chosen.spec.name);
+    let lock = wiring::blocking(move || locked.lock(LockKind::Shared, &control).map_err(|error| wiring::repository_failure(&what, error))).await?;
+    let reader: Arc<dyn CopyReader> = Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
+    let (witness, doubts) = super::drill::witness(&reader, &chosen.point).await;
+    let Some((witness, _)) = witness else {
+        let doubt = doubts.first().map_or_else(|| "the copy has no witness".to_owned(), ToString::to_string);
+        return Err(Failure::new(Exit::Unknown, format!("this version does not know how to restore the copy: {}", printable(&doubt)))
+            .hint("stock restic can: restic restore SNAPSHOT, then read .seaworthy/RESTORE.txt"));
+    };
+    let paths = arguments.file.iter().map(|path| copy_path(path)).collect::<Outcome<Vec<_>>>()?;
+    let job = RestoreJob {
+        copy: chosen.point.copy.clone(),
+        backup: Some(chosen.point.sequence),
+        point: chosen.point.point,
+        selection: chosen.selection,
+        witness,
+        reader,
+        target,
+        target_words: words.clone(),
+        paths,
+    };
+    let place = reference(&chosen.spec, &chosen.repository);
+    let sealed = app.runner.restore(&cx, &subject, place, job).await.map_err(|error| run_failure(&error))?;
+    drop(watch);
+    let what = format!("unlock repository `{}`", chosen.spec.name);
+    wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error))).await?;
+    if face.json {
+        face.json(&serde_json::json!({ "schema": "seaworthy.restore/1", "event": "summary", "receipt": sealed.receipt.sequence, "digest": sealed.receipt.digest, "restore": sealed.body }))?;
+    }
+    if let Some(error) = sealed.error {
+        let mut failure = Failure::from(error);
+        failure.chain.insert(0, format!("restore {}/{} to {words}", service.name, source.name));
+        return Err(failure);
+    }
+    if !face.json {
+        let took = std::time::Duration::try_from(Timestamp::now().duration_since(sealed.body.started)).unwrap_or_default();
+        face.data(format!(
+            "{} restored {}/{} as of {} to {words} in {}: {} files, {}",
+            face.paint(Tone::Good, "✓"),
+            service.name,
+            source.name,
+            instant(sealed.body.point),
+            duration(took),
+            sealed.body.written_files,
+            bytes(sealed.body.written_bytes)
+        ))?;
+        for finding in &sealed.body.findings {
+            face.data(format!("    {}", face.paint(Tone::Warn, &printable(&finding.to_string()))))?;
+        }
+        if !sealed.summary.is_empty() {
+            face.say(printable(&sealed.summary))?;
+        }
+        face.say("this restore was not checked against its witness; `seaworthy drill` does that in isolation")?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn pick<'a>(service: &'a seaworthy_model::service::Service, name: Option<&str>) -> Outcome<&'a ServiceSource> {
+    let known: Vec<&str> = service.sources.iter().map(|source| source.name.as_str()).collect();
+    match (name, service.sources.as_slice()) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(Failure::new(Exit::Usage, format!("service `{}` has several sources", service.name)).hint(format!("name one with --source: {}", known.join(", ")))),
+        (Some(name), sources) => sources
+            .iter()
+            .find(|source| source.name.as_str() == name)
+            .ok_or_else(|| Failure::new(Exit::Usage, format!("service `{}` has no source `{}`", service.name, printable(name))).hint(format!("known: {}", known.join(", ")))),
+    }
+}
+
+fn copy_path(path: &Path) -> Outcome<CopyPath> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bytes = path.as_os_str().as_bytes();
+    let relative = bytes.strip_prefix(b"/").unwrap_or(bytes);
+    CopyPath::new(relative).ok_or_else(|| Failure::new(Exit::Usage, format!("`{}` is not a path inside a copy", printable(&path.to_string_lossy()))))
+}
+
+/// Reads `--to`. What looks like a database is one only for a source that is one.
+fn target(source: &ServiceSource, arguments: &Restore) -> Outcome<NewTarget> {
+    let to = arguments.to.as_str();
+    let is_postgres = matches!(source.spec, SourceSpec::Postgres(_));
+    if let Some(address) = to.strip_prefix("postgres:") {
+        if !is_postgres {
+            return Err(Failure::new(Exit::Usage, format!("source `{}` is not a PostgreSQL database", source.name)).hint("give a new directory with --to"));
+        }
+        if !arguments.file.is_empty() {
+            return Err(Failure::new(Exit::Usage, "--file restores into a directory, not into a database"));
+        }
+        return database(address, arguments.table.clone());
+    }
+    if !arguments.table.is_empty() {
+        return Err(Failure::new(Exit::Usage, "--table restores into a new database").hint("--to postgres:NAME"));
+    }
+    Ok(NewTarget::Directory(absolute(&PathBuf::from(to))?))
+}
+
+/// `NAME`, or `//[USER@]HOST[:PORT]/NAME`.
+fn database(address: &str, tables: Vec<String>) -> Outcome<NewTarget> {
+    let wrong = || Failure::new(Exit::Usage, format!("`postgres:{}` is not an address of a database", printable(address))).hint("write postgres:NAME or postgres://[USER@]HOST[:PORT]/NAME");
+    let (server, name) = match address.strip_prefix("//") {
+        None => (None, address),
+        Some(rest) => {
+            let (server, name) = rest.rsplit_once('/').ok_or_else(wrong)?;
+            (Some(server), name)
+        }
+    };
+    if name.is_empty() || name.starts_with('-') || name.contains(['=', '/', '\0']) {
+        return Err(wrong());
+    }
+    let (user, place) = match server.map(|server| server.split_once('@').map_or((None, server), |(user, place)| (Some(user), place))) {
+        None => (None, None),
+        Some((user, place)) => (user, Some(place)),
+    };
+    let (host, port) = match place {
+        None => (None, None),
+        Some(place) => match place.rsplit_once(':') {
+            Some((host, port)) => (Some(host), Some(port.parse().map_err(|_| wrong())?)),
+            None => (Some(place), None),
+        },
+    };
+    Ok(NewTarget::Database {
+        host: host.filter(|host| !host.is_empty()).map(str::to_owned),
+        port,
+        user: user.map(str::to_owned),
+        database: name.to_owned(),
+        tables,
+    })
+}
+
+fn describe(target: &NewTarget) -> String {
+    match target {
+        NewTarget::Directory(path) => format!("`{}`", printable(&path.to_string_lossy())),
+        NewTarget::Database { host, database, tables, .. } => {
+            let place = host.as_deref().unwrap_or("the source's own server");
+            let what = if tables.is_empty() { String::new() } else { format!(" ({} tables)", tables.len()) };
+            format!("the new database `{}` on {}{what}", printable(database), printable(place))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_a_name_never_a_connection_string() {
+        assert!(database("restored", Vec::new()).is_ok());
+        assert!(database("//me@db:5433/restored", Vec::new()).is_ok());
+        for hostile in ["", "-x", "host=evil dbname=x", "//h:p/x", "//h/", "a/b"] {
+            assert!(database(hostile, Vec::new()).is_err(), "{hostile:?}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `status` and `points`: what may be claimed, from the ledger alone. Nothing is probed; nothing is written.
+
+use std::time::Duration;
+
+use comfy_table::{Cell, Table, presets};
+use jiff::Timestamp;
+use seaworthy_model::assess::{ServiceAssessment, Standing};
+use seaworthy_model::finding::Severity;
+use seaworthy_model::objective::{Met, Objective};
+use seaworthy_model::point::PointStanding;
+
+use crate::cli::args::{self, Cli};
+use crate::exit::Exit;
+use crate::failure::{Outcome, printable};
+use crate::memory::Memory;
+use crate::output::{Face, Tone, bytes, duration};
+use crate::render::drill::{instant, verdict};
+use crate::{app, setup};
+
+fn target(objective: Objective) -> String {
+    match objective {
+        Objective::Within(bound) => duration(Duration::try_from(bound).unwrap_or_default()),
+        Objective::NotApplicable => "n/a".to_owned(),
+    }
+}
+
+fn word(met: Met) -> &'static str {
+    match met {
+        Met::Met => "ok",
+        Met::Missed => "LATE",
+        Met::Unknown => "UNKNOWN",
+        Met::NotApplicable => "n/a",
+    }
+}
+
+fn span(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "–".to_owned(), |ms| duration(Duration::from_millis(ms)))
+}
+
+/// One line per service; the exit code says whether all of them could be recovered.
+pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Status) -> Outcome {
+    let now = super::as_of(cli)?;
+    let setup = setup::load(cli, face)?;
+    let memory = Memory::open_to_read(&setup.state).await?;
+    let services = setup.services(&arguments.services)?;
+    let assessed = app::assessments(&memory, &services, now).await?;
+    let worst = assessed.iter().map(|service| service.standing).max().unwrap_or(Standing::Unproven);
+    if face.json {
+        face.json(&serde_json::json!({ "schema": "seaworthy.status/1", "as_of": now, "status": worst, "data": assessed }))?;
+    } else {
+        table(face, &assessed, now)?;
+    }
+    Ok(match worst {
+        Standing::Ready => Exit::Ok,
+        Standing::Attention | Standing::Broken => Exit::Findings,
+        Standing::Unproven => Exit::Unknown,
+    })
+}
+
+fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["SERVICE", "READY", "RECOVERY POINT", "RPO NOW/TARGET", "LAST DRILL", "RTO MEASURED/TARGET", "FINDINGS"]);
+    for service in assessed {
+        let mark = match service.standing {
+            Standing::Ready => "●",
+            Standing::Attention => "▲",
+            Standing::Unproven => "○",
+            Standing::Broken => "✗",
+        };
+        let ready = format!("{mark} {} {:?}", service.standing.word(), service.level);
+        let drill = service.last_drill.as_ref().map_or_else(|| "never".to_owned(), |drill| format!("{} ago  {}", span(drill.age_ms), verdict(drill.verdict)));
+        let codes: Vec<String> = service.findings.iter().filter(|finding| finding.code.severity() > Severity::Note).map(|finding| finding.code.to_string()).collect();
+        let mut codes = codes;
+        codes.sort();
+        codes.dedup();
+        table.add_row([
+            Cell::new(service.service.as_str()),
+            Cell::new(ready),
+            Cell::new(service.point.map_or_else(|| "none".to_owned(), instant)),
+            Cell::new(format!("{} / {}  {}", span(service.exposure_ms), target(service.rpo_target), word(service.rpo))),
+            Cell::new(drill),
+            Cell::new(format!("{} / {}  {}", span(service.rto_ms), target(service.rto_target), word(service.rto))),
+            Cell::new(if codes.is_empty() { "–".to_owned() } else { codes.join(" ") }),
+        ]);
+    }
+    face.data(table.trim_fmt())?;
+    let count = |standing: Standing| assessed.iter().filter(|service| service.standing == standing).count();
+    face.data(format!(
+        "{} services: {} ready, {} need attention, {} not yet proven, {} broken.   (as of {})",
+        assessed.len(),
+        count(Standing::Ready),
+        count(Standing::Attention),
+        count(Standing::Unproven),
+        count(Standing::Broken),
+        instant(now)
+    ))?;
+    for service in assessed.iter().filter(|service| service.standing != Standing::Ready).take(5) {
+        if let Some(finding) = service.findings.iter().max_by_key(|finding| finding.code.severity()) {
+            face.data(format!("  {}  → {}", face.paint(Tone::Warn, &printable(&finding.to_string())), finding.code.remedy()))?;
+        }
+    }
+    Ok(())
+}
+
+/// `points`: every recovery point known, newest last.
+pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> Outcome {
+    let setup = setup::load(cli, face)?;
+    let memory = Memory::open_to_read(&setup.state).await?;
+    let now = super::as_of(cli)?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["SERVICE/SOURCE", "POINT", "AGE", "COPY", "REPOSITORY", "RESTORES TO", "STORED", "STATE", "PROVEN"]);
+    let mut rows = Vec::new();
+    for service in setup.services(&arguments.services)? {
+        for source in &service.sources {
+            for point in app::points(&memory, &service.name, &source.name, None).await? {
+                let proven = match &point.standing {
+                    PointStanding::Unproven => "not yet".to_owned(),
+                    PointStanding::Proven { level, at, .. } => format!("{level} {}", instant(*at)),
+                    PointStanding::Failed { codes, .. } => format!("FAILED {}", codes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+                };
+                let age = Duration::try_from(now.duration_since(point.point)).map_or_else(|_| "in the future".to_owned(), duration);
+                table.add_row([
+                    format!("{}/{}", service.name, source.name),
+                    instant(point.point),
+                    age,
+                    point.copy.0.get(..12).unwrap_or(&point.copy.0).to_owned(),
+                    point.repository.name.to_string(),
+                    bytes(point.restore_bytes),
+                    bytes(point.stored_bytes),
+                    format!("{:?}", point.outcome).to_lowercase(),
+                    proven,
+                ]);
+                rows.push(serde_json::json!(point));
+            }
+        }
+    }
+    if face.json {
+        face.json(&serde_json::json!({ "schema": "seaworthy.points/1", "as_of": now, "data": rows }))?;
+    } else if rows.is_empty() {
+        face.data("no recovery points yet: seaworthy backup")?;
+    } else {
+        face.data(table.trim_fmt())?;
+    }
+    Ok(Exit::Ok)
+}

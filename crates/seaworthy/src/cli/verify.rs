@@ -1,0 +1,108 @@
+//! `verify`: receipts, offline, from the public key alone.
+
+use std::path::{Path, PathBuf};
+
+use seaworthy_model::ledger::{Known, verify_export};
+use seaworthy_model::id::Digest;
+use seaworthy_model::receipt::{Act, verify_one};
+use seaworthy_model::signature::{Envelope, TrustedKeys};
+
+use crate::cli::args::{Cli, Verify};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, printable};
+use crate::output::{Face, Tone};
+use crate::render::drill::{instant, sentence};
+use crate::state::read_public_key;
+use crate::{memory, setup};
+
+/// Verifies a receipt, an exported ledger, or the ledger of the state directory.
+pub(crate) fn run(cli: &Cli, face: &Face, arguments: &Verify) -> Outcome {
+    let (lines, key_path, what) = match &arguments.file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|error| Failure::because(Exit::NotFound, format!("read `{}`", file.display()), &error))?;
+            (text, arguments.key.clone().map_or_else(|| beside(file), Ok)?, file.display().to_string())
+        }
+        None => {
+            let state = setup::bare_state(cli, face)?;
+            let text = memory::export_text(&state)?;
+            (text, arguments.key.clone().unwrap_or_else(|| state.public_key_path()), "the ledger".to_owned())
+        }
+    };
+    let key = read_public_key(&key_path)?;
+    let keys = TrustedKeys::of([key]);
+    if let Ok(envelope) = Envelope::from_json(lines.trim().as_bytes()) {
+        return single(face, &envelope, &keys, &what);
+    }
+    let report = verify_export(&lines, &keys, &Known::default());
+    let mut findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    let head = report.head.as_ref().map(|head| head.digest.clone());
+    if let Some(wanted) = &arguments.head {
+        let wanted = Digest(if wanted.starts_with("sha256:") { wanted.clone() } else { format!("sha256:{wanted}") });
+        if head.as_ref() != Some(&wanted) {
+            let found = head.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            findings.push(format!("EV-06 ledger: its newest receipt is {found}, not {wanted}: it was cut, or it has grown"));
+        }
+    }
+    if report.verified == 0 && findings.is_empty() {
+        findings.push("EV-06 ledger: there is no receipt in it".to_owned());
+    }
+    if face.json {
+        face.json(&serde_json::json!({
+            "schema": "seaworthy.verify/1", "subject": what, "verified": report.verified, "seen": report.seen,
+            "head": report.head, "open": report.open.len(), "findings": findings,
+        }))?;
+    } else {
+        for finding in &findings {
+            face.data(format!("{} {}", face.paint(Tone::Bad, "✗"), printable(finding)))?;
+        }
+        let mark = if findings.is_empty() { face.paint(Tone::Good, "✓") } else { face.paint(Tone::Bad, "✗") };
+        face.data(format!("{mark} {what}: {} of {} receipts verified with {}", report.verified, report.seen, key_path.display()))?;
+        if let Some(head) = &report.head {
+            face.data(format!("  head {} {}", head.sequence, head.digest))?;
+        }
+        for (sequence, due) in &report.open {
+            face.data(format!("  open: receipt {sequence} promises a {} of {}/{} that has not ended", due.act, due.service, due.source))?;
+        }
+    }
+    Ok(if findings.is_empty() { Exit::Ok } else { Exit::Findings })
+}
+
+fn single(face: &Face, envelope: &Envelope, keys: &TrustedKeys, what: &str) -> Outcome {
+    let receipt = match verify_one(envelope, keys) {
+        Ok(receipt) => receipt,
+        Err(error) => {
+            return Err(Failure::because(Exit::Findings, format!("{what}: this receipt does not verify [EV-07]"), &error)
+                .hint("treat it as altered, or name the right public key with --key"));
+        }
+    };
+    let words = match &receipt.act {
+        Act::Drill(drill) => sentence(drill),
+        act => act.word().to_owned(),
+    };
+    if face.json {
+        face.json(&serde_json::json!({ "schema": "seaworthy.verify/1", "subject": what, "verified": 1, "seen": 1, "sequence": receipt.sequence, "digest": receipt.digest, "act": receipt.act, "findings": [] }))?;
+    } else {
+        face.data(format!("{} {what}: receipt {} of {} verifies", face.paint(Tone::Good, "✓"), receipt.sequence, instant(receipt.at)))?;
+        face.data(format!("  {}", printable(&words)))?;
+        face.data(format!("  {}", receipt.digest))?;
+        if let Act::Drill(drill) = &receipt.act {
+            for finding in drill.contradictions() {
+                face.data(format!("  {} {}", face.paint(Tone::Bad, "✗"), printable(&finding.to_string())))?;
+            }
+            if !drill.contradictions().is_empty() {
+                return Ok(Exit::Findings);
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// The public key that lies beside an export.
+fn beside(file: &Path) -> Outcome<PathBuf> {
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let key = directory.join("signing.pub");
+    if key.is_file() {
+        return Ok(key);
+    }
+    Err(Failure::new(Exit::Usage, format!("there is no public key at `{}`", key.display())).hint("name it with --key FILE"))
+}

@@ -1,0 +1,121 @@
+//! What a person reads when a verb cannot be carried out: the chain of causes, once, and what to do.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use seaworthy_interface::{DriverError, ErrorKind, Stop};
+
+use crate::exit::Exit;
+
+/// A verb that could not be carried out.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// How the program ends.
+    pub(crate) exit: Exit,
+    /// The chain, outermost first.
+    pub(crate) chain: Vec<String>,
+    /// What a person can do about it.
+    pub(crate) hint: Option<String>,
+}
+
+/// Result of a verb.
+pub(crate) type Outcome<T = Exit> = Result<T, Failure>;
+
+impl Failure {
+    /// A failure in plain words.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, chain: vec![message.into()], hint: None }
+    }
+
+    /// A failure to do `what`, because of `error`.
+    pub(crate) fn because(exit: Exit, what: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
+        let mut chain = vec![what.into()];
+        push_chain(&mut chain, error);
+        Self { exit, chain, hint: None }
+    }
+
+    /// With what a person can do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// As text for a terminal.
+    pub(crate) fn render(&self) -> String {
+        let mut text = String::from("error: ");
+        let mut chain = self.chain.iter();
+        text.push_str(chain.next().map_or("unknown", String::as_str));
+        for cause in chain {
+            write!(text, "\n  because: {cause}").expect("writing to a String cannot fail");
+        }
+        if let Some(hint) = &self.hint {
+            write!(text, "\nhint: {hint}").expect("writing to a String cannot fail");
+        }
+        text
+    }
+}
+
+fn push_chain(chain: &mut Vec<String>, error: &(dyn Error + 'static)) {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let text = printable(&error.to_string());
+        if chain.last() != Some(&text) {
+            chain.push(text);
+        }
+        cause = error.source();
+    }
+}
+
+/// Replaces control characters, so that a name or a server's message cannot forge a line or steer a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| if character == '\n' { '\u{2424}' } else { character })
+        .flat_map(|character| {
+            let escaped = character.is_control().then(|| character.escape_unicode().to_string());
+            escaped.unwrap_or_else(|| character.to_string()).chars().collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+impl From<DriverError> for Failure {
+    fn from(error: DriverError) -> Self {
+        let exit = match error.kind {
+            ErrorKind::Stopped(Stop::Cancelled) => Exit::Interrupted,
+            ErrorKind::Stopped(Stop::DeadlineExceeded) => Exit::Unknown,
+            ErrorKind::NotFound => Exit::NotFound,
+            ErrorKind::Refused => Exit::Refused,
+            ErrorKind::Unreachable
+            | ErrorKind::Unauthenticated
+            | ErrorKind::PermissionDenied
+            | ErrorKind::Conflict
+            | ErrorKind::Corrupt
+            | ErrorKind::Unsupported
+            | ErrorKind::Exhausted
+            | ErrorKind::Other => Exit::Unexpected,
+        };
+        let hint = error.hint.clone().or_else(|| error.code.map(|code| code.remedy().to_owned()));
+        let mut chain = Vec::new();
+        let code = error.code;
+        push_chain(&mut chain, &error);
+        if let (Some(code), Some(first)) = (code, chain.first_mut()) {
+            *first = format!("{first} [{code}]");
+        }
+        Self { exit, chain, hint }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_cannot_forge_a_line() {
+        assert_eq!(printable("a\nb\u{1b}[2Jc"), "a\u{2424}b\\u{1b}[2Jc");
+    }
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let error = DriverError::io("open `/x`", std::io::Error::other("no luck"));
+        assert_eq!(Failure::from(error).render(), "error: open `/x`\n  because: no luck");
+    }
+}

@@ -1,0 +1,159 @@
+//! Our memory as the verbs see it: the ledger in the state directory and what is derived from it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use seaworthy_catalog::{Catalog, CatalogError, OpenMode, PointQuery, ReceiptName, ReceiptQuery, SqliteCatalog, export, facts_as_of};
+use seaworthy_engine::{Ledger, NotaryError};
+use seaworthy_model::assess::SourceHistory;
+use seaworthy_model::id::{ServiceName, SourceName};
+use seaworthy_model::point::RecoveryPoint;
+use seaworthy_model::receipt::{Act, Head, Receipt};
+use seaworthy_model::signature::Envelope;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::state::State;
+use crate::wiring::blocking;
+
+/// Receipts read at once.
+const BATCH: u32 = 1_000;
+
+/// The catalogue.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory {
+    catalogue: Arc<SqliteCatalog>,
+}
+
+fn failure(what: &str, error: &CatalogError) -> Failure {
+    let exit = match error {
+        CatalogError::Missing(_) => Exit::NotFound,
+        CatalogError::Locked | CatalogError::Held { .. } => Exit::Locked,
+        CatalogError::Exposed { .. } => Exit::Refused,
+        CatalogError::Unsound { .. } | CatalogError::Diverged(_) => Exit::Findings,
+        CatalogError::Io { .. }
+        | CatalogError::Foreign(_)
+        | CatalogError::Newer { .. }
+        | CatalogError::Conflict { .. }
+        | CatalogError::Unfit { .. }
+        | CatalogError::Receipt(_)
+        | CatalogError::Fenced { .. }
+        | CatalogError::Damaged(_)
+        | CatalogError::Closed
+        | CatalogError::Sqlite(_) => Exit::Unexpected,
+    };
+    let failure = Failure::because(exit, what, error);
+    match error {
+        CatalogError::Missing(_) => failure.hint("nothing has been backed up with this state directory yet: seaworthy backup"),
+        CatalogError::Damaged(_) => failure.hint("seaworthy catalogue rebuild"),
+        _ => failure,
+    }
+}
+
+impl Memory {
+    /// Opens the catalogue, and makes it where there is none.
+    pub(crate) async fn open(state: &State) -> Outcome<Self> {
+        Self::at(state.catalogue().as_path(), OpenMode::OrCreate).await
+    }
+
+    /// Opens the catalogue of earlier runs.
+    pub(crate) async fn open_to_read(state: &State) -> Outcome<Self> {
+        Self::at(state.catalogue().as_path(), OpenMode::Existing).await
+    }
+
+    async fn at(path: &Path, mode: OpenMode) -> Outcome<Self> {
+        let path = path.to_owned();
+        let catalogue = blocking(move || SqliteCatalog::open(&path, mode).map_err(|error| failure("open the catalogue", &error))).await?;
+        Ok(Self { catalogue: Arc::new(catalogue) })
+    }
+
+    /// The catalogue itself.
+    pub(crate) fn catalogue(&self) -> &SqliteCatalog {
+        &self.catalogue
+    }
+
+    /// The ledger, for the notary.
+    pub(crate) fn ledger(&self) -> Arc<dyn Ledger> {
+        Arc::new(Pages(Arc::clone(&self.catalogue)))
+    }
+
+    /// Histories of all sources as of `now`: the newest ones where `now` is not in the past.
+    pub(crate) async fn histories(&self, now: Timestamp) -> Outcome<Vec<SourceHistory>> {
+        let what = "read the catalogue";
+        let (_, histories) = self.catalogue.histories(None).await.map_err(|error| failure(what, &error))?;
+        let is_current = histories.iter().filter_map(|history| history.at).all(|at| at <= now);
+        if is_current {
+            return Ok(histories);
+        }
+        let facts = facts_as_of(self.catalogue.as_ref(), now).await.map_err(|error| failure(what, &error))?;
+        Ok(facts.histories.into_values().collect())
+    }
+
+    /// Recovery points of one source, oldest first.
+    pub(crate) async fn points(&self, service: &ServiceName, source: &SourceName) -> Outcome<Vec<RecoveryPoint>> {
+        let query = PointQuery { service: Some(service.clone()), source: Some(source.clone()), repository: None };
+        self.catalogue.points(&query).await.map_err(|error| failure("read the recovery points", &error))
+    }
+
+    /// Every receipt, in order.
+    pub(crate) async fn receipts(&self) -> Outcome<Vec<Receipt>> {
+        let mut receipts = Vec::new();
+        let mut after = 0;
+        loop {
+            let batch = self.catalogue.receipts(&ReceiptQuery::after(after, BATCH)).await.map_err(|error| failure("read the ledger", &error))?;
+            let Some(last) = batch.last() else { return Ok(receipts) };
+            after = last.sequence;
+            for stored in &batch {
+                receipts.push(stored.receipt().map_err(|error| failure("read a receipt", &error))?);
+            }
+        }
+    }
+
+    /// Identity of the source that a backup captured, from the backup's receipt.
+    pub(crate) async fn source_identity(&self, backup: u64) -> Outcome<Option<String>> {
+        let query = ReceiptQuery { name: Some(ReceiptName::Sequence(backup)), ..ReceiptQuery::after(0, 1) };
+        let found = self.catalogue.receipts(&query).await.map_err(|error| failure("read the ledger", &error))?;
+        let Some(stored) = found.first() else { return Ok(None) };
+        match stored.receipt().map_err(|error| failure("read a receipt", &error))?.act {
+            Act::Backup(backup) => Ok(backup.source_identity),
+            Act::Due(_) | Act::Drill(_) | Act::Restore(_) | Act::Verify(_) | Act::Abandoned(_) | Act::KeyChange(_) => Ok(None),
+        }
+    }
+}
+
+/// The whole ledger, one envelope a line, for verbs that do not wait for anything.
+pub(crate) fn export_text(state: &State) -> Outcome<String> {
+    let path = state.catalogue();
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(|error| Failure::because(Exit::Unexpected, "start the runtime", &error))?;
+        let catalogue = SqliteCatalog::open(&path, OpenMode::Existing).map_err(|error| failure("open the catalogue", &error))?;
+        let mut bytes = Vec::new();
+        runtime.block_on(export(&catalogue, &mut bytes)).map_err(|error| failure("export the ledger", &error))?;
+        String::from_utf8(bytes).map_err(|error| Failure::because(Exit::Unexpected, "export the ledger", &error))
+    };
+    // A thread of its own: the caller may be inside a runtime already.
+    std::thread::spawn(work).join().map_err(|_| Failure::new(Exit::Unexpected, "the export's thread panicked"))?
+}
+
+/// The catalogue as the notary sees it.
+#[derive(Debug)]
+struct Pages(Arc<SqliteCatalog>);
+
+#[async_trait]
+impl Ledger for Pages {
+    async fn head(&self) -> Result<Option<Head>, NotaryError> {
+        self.0.head().await.map_err(|error| NotaryError::Ledger(Box::new(error)))
+    }
+
+    async fn append(&self, expected: Option<&Head>, envelope: &Envelope) -> Result<bool, NotaryError> {
+        match self.0.append(expected, vec![envelope.to_json()], None).await {
+            Ok(_) => Ok(true),
+            Err(CatalogError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(NotaryError::Ledger(Box::new(error))),
+        }
+    }
+}

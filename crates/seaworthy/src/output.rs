@@ -1,0 +1,287 @@
+//! Data to standard output, talk to standard error; progress with rate and remaining time where somebody watches, a line
+//! a minute elsewhere.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use seaworthy_interface::Progress;
+use seaworthy_interface::cx::ProgressSink;
+
+use crate::cli::args::{Colour, Global};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+
+/// How this run talks.
+#[derive(Debug, Clone)]
+pub(crate) struct Face {
+    /// JSON on standard output.
+    pub(crate) json: bool,
+    quiet: bool,
+    /// Colour on standard output.
+    pub(crate) colour: bool,
+    bar: bool,
+    lines: bool,
+}
+
+/// A colour with a meaning. Never the only carrier of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Tone {
+    /// It holds.
+    Good,
+    /// Look at it tomorrow.
+    Warn,
+    /// It does not hold.
+    Bad,
+    /// Beside the point.
+    Dim,
+    /// The point.
+    Bold,
+}
+
+impl Face {
+    /// Reads the flags and whether anybody watches.
+    pub(crate) fn new(global: &Global) -> Self {
+        let watched = std::io::stderr().is_terminal();
+        let wanted = global.color.unwrap_or_else(|| match std::env::var("SEAWORTHY_COLOR").as_deref() {
+            Ok("always") => Colour::Always,
+            Ok("never") => Colour::Never,
+            _ => Colour::Auto,
+        });
+        let colour = match wanted {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => {
+                let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                forced || (std::io::stdout().is_terminal() && !refused)
+            }
+        };
+        let progress = !global.no_progress && !global.quiet;
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            colour: colour && !global.json,
+            bar: progress && watched && !global.json,
+            lines: progress && !watched,
+        }
+    }
+
+    /// Prints a line of data.
+    pub(crate) fn data(&self, line: impl AsRef<str>) -> Outcome<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", line.as_ref()).or_else(ignore_closed_pipe)
+    }
+
+    /// Prints a JSON document as one line of data.
+    pub(crate) fn json(&self, value: &serde_json::Value) -> Outcome<()> {
+        self.data(value.to_string())
+    }
+
+    /// Says something to a person.
+    pub(crate) fn say(&self, line: impl AsRef<str>) -> Outcome<()> {
+        if self.quiet {
+            return Ok(());
+        }
+        let mut out = std::io::stderr().lock();
+        writeln!(out, "{}", line.as_ref()).or_else(ignore_closed_pipe)
+    }
+
+    /// Text in a tone, where colour is on.
+    pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
+        if !self.colour {
+            return text.to_owned();
+        }
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Warn => "33",
+            Tone::Bad => "31;1",
+            Tone::Dim => "2",
+            Tone::Bold => "1",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// A receiver of progress about `subject`, and what clears it when the work is over.
+    pub(crate) fn watch(&self, subject: &str) -> Watch {
+        let bar = if self.bar {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        } else {
+            ProgressBar::hidden()
+        };
+        bar.set_prefix(subject.to_owned());
+        bar.set_style(style("{spinner} {prefix}  {msg}"));
+        let state = Arc::new(Mutex::new(State {
+            subject: subject.to_owned(),
+            phase: String::new(),
+            began: Instant::now(),
+            told: Instant::now(),
+            json: self.json && !self.quiet,
+            lines: self.lines && !self.json,
+        }));
+        Watch { bar, state }
+    }
+}
+
+fn ignore_closed_pipe(error: std::io::Error) -> Outcome<()> {
+    // `seaworthy points | head` closes our output; that is the reader's decision, not a failure.
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(Failure::because(Exit::Unexpected, "write to standard output", &error))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// One line a minute where nobody watches.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct State {
+    subject: String,
+    phase: String,
+    began: Instant,
+    told: Instant,
+    json: bool,
+    lines: bool,
+}
+
+/// Progress of one piece of work.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    bar: ProgressBar,
+    state: Arc<Mutex<State>>,
+}
+
+impl Watch {
+    /// The receiver to hand to the work.
+    pub(crate) fn sink(&self) -> ProgressSink {
+        let bar = self.bar.clone();
+        let state = Arc::clone(&self.state);
+        Arc::new(move |progress| {
+            if let Ok(mut state) = state.lock() {
+                show(&bar, &mut state, &progress);
+            }
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
+    let words = match progress {
+        Progress::Phase(name) => {
+            state.phase.clone_from(name);
+            state.began = Instant::now();
+            bar.set_style(style("{spinner} {prefix}  {msg}"));
+            bar.set_message(name.clone());
+            if state.json {
+                event(serde_json::json!({ "event": "phase", "subject": state.subject, "phase": name }));
+            }
+            return;
+        }
+        Progress::Bytes { done, total } => rate(&state.phase, *done, *total, state.began.elapsed(), bytes),
+        Progress::Items { done, total } => rate(&state.phase, *done, *total, state.began.elapsed(), |count| count.to_string()),
+    };
+    bar.set_message(words.clone());
+    if state.told.elapsed() >= TELL_EVERY {
+        state.told = Instant::now();
+        if state.json {
+            event(serde_json::json!({ "event": "progress", "subject": state.subject, "phase": state.phase, "message": words }));
+        } else if state.lines {
+            tell(&format!("{}: {words}", state.subject));
+        }
+    }
+}
+
+/// Prints an event line; progress is worth no failure, so a closed output is ignored here.
+fn event(value: serde_json::Value) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{value}").is_err() {
+        // Whoever read the events has gone; the run goes on.
+    }
+}
+
+fn tell(line: &str) {
+    let mut out = std::io::stderr().lock();
+    if writeln!(out, "{line}").is_err() {
+        // Whoever read the terminal has gone; the run goes on.
+    }
+}
+
+/// `restore 1.2 GiB of 4.0 GiB, 210 MiB/s, 14s left`: the rate is the average since the phase began.
+fn rate(phase: &str, done: u64, total: Option<u64>, elapsed: Duration, unit: impl Fn(u64) -> String) -> String {
+    let seconds = elapsed.as_secs_f64().max(0.001);
+    let per_second = done as f64 / seconds;
+    let mut words = format!("{phase} {}", unit(done));
+    if let Some(total) = total {
+        words.push_str(&format!(" of {}", unit(total)));
+    }
+    words.push_str(&format!(", {}/s", unit(per_second as u64)));
+    if let Some(total) = total.filter(|total| *total > done && per_second > 0.0) {
+        let left = (total - done) as f64 / per_second;
+        words.push_str(&format!(", {} left", duration(Duration::from_secs_f64(left.min(1e9)))));
+    }
+    words
+}
+
+/// `1.5 GiB`: binary units, three significant digits.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{count} B"),
+        _ if value < 10.0 => format!("{value:.2} {}", UNITS[unit]),
+        _ if value < 100.0 => format!("{value:.1} {}", UNITS[unit]),
+        _ => format!("{value:.0} {}", UNITS[unit]),
+    }
+}
+
+/// `6m12s`, `850ms`, `2d 3h`: two units at most, nothing rounded up.
+pub(crate) fn duration(took: Duration) -> String {
+    let seconds = took.as_secs();
+    match seconds {
+        0 if took.as_millis() < 1 => format!("{}µs", took.as_micros()),
+        0 => format!("{}ms", took.as_millis()),
+        1..10 => format!("{}.{}s", seconds, took.subsec_millis() / 100),
+        10..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_carry_their_units() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1536), "1.50 KiB");
+        assert_eq!(bytes(10 * 1024 * 1024 * 1024), "10.0 GiB");
+        assert_eq!(duration(Duration::from_millis(850)), "850ms");
+        assert_eq!(duration(Duration::from_secs(372)), "6m12s");
+        assert_eq!(duration(Duration::from_secs(2 * 86_400 + 3 * 3600)), "2d 3h");
+    }
+
+    #[test]
+    fn progress_says_how_long_it_still_takes() {
+        let words = rate("restore", 1 << 30, Some(2 << 30), Duration::from_secs(10), bytes);
+        assert_eq!(words, "restore 1.00 GiB of 2.00 GiB, 102 MiB/s, 10s left");
+    }
+}

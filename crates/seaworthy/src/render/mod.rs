@@ -1,0 +1,3 @@
+//! What people read, drawn from receipts.
+
+pub(crate) mod drill;

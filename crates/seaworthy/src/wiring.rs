@@ -1,0 +1,146 @@
+//! The one place that knows drivers by name: from what the configuration says to what the engine can call.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use seaworthy_drivers::sandbox::process::{ProcessSandboxes, Settings};
+use seaworthy_drivers::source::files::FilesSource;
+use seaworthy_drivers::source::postgres::PostgresSource;
+use seaworthy_drivers::source::sqlite::SqliteSource;
+use seaworthy_engine::Subject;
+use seaworthy_engine::store::driver_error;
+use seaworthy_interface::{Cx, Source};
+use seaworthy_model::id::ServiceName;
+use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
+use seaworthy_model::source::SourceSpec;
+use seaworthy_repository::{Control, InitOptions, KdfParams, OpenOptions, Repository, RepositoryError, Store, open_store};
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::secrets::{Secret, resolve};
+use crate::state::State;
+
+/// Plays the sandbox's first processes when we were started as one; `None` for every other start.
+pub(crate) fn sandbox_init() -> Option<ExitCode> {
+    seaworthy_syscall::sandbox::enter()
+}
+
+/// Makes sandboxes below the scratch directory.
+pub(crate) fn sandboxes(state: &State) -> ProcessSandboxes {
+    ProcessSandboxes::new(Settings::new(&state.scratch))
+}
+
+/// A source, ready to be acted upon. Reads its secret.
+pub(crate) fn subject(state: &State, service: &Service, source: &ServiceSource) -> Outcome<Subject> {
+    Ok(Subject {
+        service: service.name.clone(),
+        source: source.name.clone(),
+        kind: source.spec.kind().to_owned(),
+        driver: driver(state, &source.spec)?,
+        paths: paths(&service.name, source),
+    })
+}
+
+/// Paths recorded in snapshots: with the host they are what restic groups by and looks for a parent by.
+fn paths(service: &ServiceName, source: &ServiceSource) -> Vec<String> {
+    match &source.spec {
+        SourceSpec::Files(files) => files.paths.clone(),
+        SourceSpec::Postgres(_) | SourceSpec::Sqlite(_) => vec![format!("/{service}/{}", source.name)],
+    }
+}
+
+/// The driver of a source.
+pub(crate) fn driver(state: &State, spec: &SourceSpec) -> Outcome<Arc<dyn Source>> {
+    Ok(match spec {
+        SourceSpec::Postgres(postgres) => {
+            let password = match &postgres.password {
+                None => None,
+                Some(reference) => Some(resolve(reference)?.expose_text(reference)?.to_owned().into()),
+            };
+            Arc::new(PostgresSource::new(postgres.clone(), password, search_path())?)
+        }
+        SourceSpec::Sqlite(sqlite) => Arc::new(SqliteSource::new(sqlite.clone(), state.scratch.join("staging"))),
+        SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone())?),
+    })
+}
+
+/// The directories of `PATH`, for drivers that look for programs.
+fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).filter(|path| path.is_absolute()).collect()).unwrap_or_default()
+}
+
+/// The store that a repository lies in.
+fn store(spec: &RepositorySpec) -> Outcome<Store> {
+    if spec.location.contains("://") {
+        return Err(Failure::new(Exit::Usage, format!("repository `{}`: this version stores on file systems only", spec.name))
+            .hint("give an absolute path as its location"));
+    }
+    open_store(Path::new(&spec.location)).map_err(|error| repository_failure(&format!("open the store of repository `{}`", spec.name), error))
+}
+
+/// Opens a repository. Blocks; call it from a thread that may.
+pub(crate) fn open(spec: &RepositorySpec, control: &Control) -> Outcome<Repository> {
+    let secret = resolve(&spec.password)?;
+    Repository::open(&store(spec)?, secret.expose(), &OpenOptions::default(), control)
+        .map_err(|error| repository_failure(&format!("open repository `{}` at {}", spec.name, spec.location), error))
+}
+
+/// Makes a repository. Blocks.
+pub(crate) fn init(spec: &RepositorySpec, secret: &Secret, control: &Control) -> Outcome<Repository> {
+    Repository::init(&store(spec)?, secret.expose(), &InitOptions::default(), control)
+        .map_err(|error| repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error))
+}
+
+/// Makes a repository whose password is hashed with `kdf`. Blocks.
+pub(crate) fn init_with(spec: &RepositorySpec, secret: &Secret, kdf: KdfParams) -> Outcome<Repository> {
+    let options = InitOptions { kdf, ..InitOptions::default() };
+    Repository::init(&store(spec)?, secret.expose(), &options, &Control::new())
+        .map_err(|error| repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error))
+}
+
+/// A failure of a repository with the exit code that it stands for.
+pub(crate) fn repository_failure(what: &str, error: RepositoryError) -> Failure {
+    let exit = match &error {
+        RepositoryError::NotFound { .. } => Some(Exit::NotFound),
+        RepositoryError::Locked { .. } => Some(Exit::Locked),
+        RepositoryError::WrongKey { .. } => Some(Exit::WrongKey),
+        RepositoryError::Refused { .. } => Some(Exit::Refused),
+        _ => None,
+    };
+    let failure = Failure::from(driver_error(what, error));
+    Failure { exit: exit.unwrap_or(failure.exit), ..failure }
+}
+
+/// Runs blocking work of the face on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::because(Exit::Unexpected, "carry out blocking work", &error))?
+}
+
+/// Opens a repository without blocking the runtime.
+pub(crate) async fn open_repository(cx: &Cx, spec: &RepositorySpec) -> Outcome<Repository> {
+    let spec = spec.clone();
+    let control = seaworthy_engine::store::control(cx);
+    blocking(move || open(&spec, &control)).await
+}
+
+/// Name of this host, as recorded in copies.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Who runs this: `user@host`.
+pub(crate) fn executor() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| format!("uid {}", rustix::process::geteuid().as_raw()));
+    format!("{user}@{}", host())
+}
+
+/// This program and its version.
+pub(crate) fn program() -> String {
+    format!("seaworthy {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// An absolute path below which a repository of the first run is made.
+pub(crate) fn default_repository(state: &State) -> PathBuf {
+    state.directory.join("repository")
+}

@@ -1,0 +1,248 @@
+//! `cargo xtask bench`: our engine against restic, rustic and borg on the same data, alternating, in one run.
+//!
+//! Every operation of every tool is a process of its own, with wall time, CPU time and peak memory taken by the kernel.
+//! A restore counts only when what came back is compared, byte for byte, with what went in. A tool that fails is in the
+//! table as failed; nothing is dropped. Caches stay warm: the question is the tool's work, not the disk's.
+
+mod data;
+mod report;
+mod tools;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+use std::{fs, io};
+
+use data::{ChangedPages, Data, Set};
+use tools::Tool;
+
+use crate::measure::Cost;
+use crate::process::{self, Echo};
+use crate::{TaskResult, workspace};
+
+/// The options of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files.
+    #[arg(long, value_delimiter = ',', default_value = "a,b,d")]
+    data: Vec<Set>,
+    /// The size of the data, 1 is about 2 GB (a, b) and 100,000 files (d).
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// How often everything is done; medians are reported.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Our program, when it is not the repository's example, which is built otherwise.
+    #[arg(long)]
+    ours: Option<PathBuf>,
+    /// A newer restic, when it is not the one that `cargo xtask test` fetched.
+    #[arg(long, env = "SEAWORTHY_TEST_RESTIC")]
+    newer_restic: Option<PathBuf>,
+    /// Leave these tools out, by name.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
+    /// Where data, repositories and restores go: about 8 GB at scale 1.
+    #[arg(long, default_value = "/var/tmp/seaworthy-bench")]
+    work: PathBuf,
+    /// Where the report goes.
+    #[arg(long, default_value = "docs/benchmarks.md")]
+    out: PathBuf,
+}
+
+/// One operation, in the order in which a round does them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Operation {
+    /// Into a new repository.
+    Initial,
+    /// Again, nothing changed.
+    Unchanged,
+    /// Again, after 1 % of the 8 KiB pages changed. Only for the database.
+    OnePercent,
+    /// The newest snapshot into a new directory.
+    Restore,
+    /// Everything is read and authenticated.
+    Check,
+}
+
+impl Operation {
+    const ALL: [Self; 5] = [Self::Initial, Self::Unchanged, Self::OnePercent, Self::Restore, Self::Check];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Initial => "initial backup",
+            Self::Unchanged => "unchanged re-backup",
+            Self::OnePercent => "backup, 1 % of pages changed",
+            Self::Restore => "restore",
+            Self::Check => "check --read-data",
+        }
+    }
+}
+
+/// What was measured of one tool doing one operation once.
+#[derive(Debug, Clone)]
+struct Sample {
+    cost: Cost,
+    /// Bytes of the repository afterwards.
+    repository_bytes: u64,
+    /// Why it does not count, if so.
+    failure: Option<String>,
+}
+
+/// Everything measured.
+#[derive(Debug, Default)]
+struct Measured {
+    /// By data set, operation and tool, in order of rounds.
+    samples: BTreeMap<(Set, Operation, String), Vec<Sample>>,
+    /// What the changed pages of the database compress to.
+    changed_pages: Option<ChangedPages>,
+}
+
+/// 30 min: several times what the slowest tool needs on the largest set.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// Measures and writes the report. The exit code is 0 only when nothing failed.
+pub(crate) fn run(options: &Options) -> TaskResult {
+    if !(options.scale > 0.0 && options.scale <= 100.0) || options.rounds == 0 {
+        return Err("--scale is above 0 and at most 100, --rounds at least 1".into());
+    }
+    let root = workspace::root();
+    fs::create_dir_all(&options.work)?;
+    let mut found = tools::find(&root, options)?;
+    found.retain(|tool| !options.without.contains(&tool.name));
+    for tool in &found {
+        println!("   {:<12} {}", tool.name, tool.version);
+    }
+    let mut measured = Measured::default();
+    let mut described = Vec::new();
+    for set in &options.data {
+        let data = data::provide(*set, options.scale, &options.work)?;
+        println!("== {}: {}", data.set.letter(), data.describe());
+        described.push(data.describe());
+        for round in 0..options.rounds {
+            measure_round(options, &data, &found, round, &mut measured)?;
+        }
+    }
+    let text = report::report(options, &found, &described, &measured);
+    println!("\n{text}");
+    workspace::write(&root.join(&options.out), &text)?;
+    println!("written to {}", options.out.display());
+    let has_failed = measured.samples.values().flatten().any(|sample| sample.failure.is_some());
+    Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Does every operation with every tool; the tool that begins changes from operation to operation and round to round.
+fn measure_round(
+    options: &Options,
+    data: &Data,
+    tools: &[Tool],
+    round: u32,
+    measured: &mut Measured,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let bench = options.work.join("run");
+    empty(&bench)?;
+    for tool in tools {
+        let place = bench.join(&tool.name);
+        fs::create_dir_all(place.join("home"))?;
+        for command in tool.prepare(&place) {
+            let mut command = command;
+            let ran = process::run(&mut command, LIMIT, Echo::Quiet)?;
+            if !ran.is_success() {
+                return Err(format!("{} init: {}", tool.name, process::last_lines(&ran.output, 3)).into());
+            }
+        }
+    }
+    for (step, operation) in Operation::ALL.into_iter().enumerate() {
+        if operation == Operation::OnePercent {
+            if data.set != Set::Database {
+                continue;
+            }
+            measured.changed_pages = Some(data.change_one_percent()?);
+        }
+        for turn in 0..tools.len() {
+            let tool = &tools[(turn + round as usize + step) % tools.len()];
+            let sample = measure_one(data, tool, operation, &bench)?;
+            println!(
+                "   round {} {:<28} {:<12} {:>7.2}s wall {:>7.2}s cpu {:>6.0} MiB peak {:>6} MB stored{}",
+                round + 1,
+                operation.name(),
+                tool.name,
+                sample.cost.wall_s,
+                sample.cost.user_s + sample.cost.system_s,
+                sample.cost.peak_rss_mib,
+                sample.repository_bytes / 1_000_000,
+                sample.failure.as_ref().map_or(String::new(), |why| format!("  FAILED: {why}")),
+            );
+            measured.samples.entry((data.set, operation, tool.name.clone())).or_default().push(sample);
+        }
+    }
+    if data.set == Set::Database {
+        // The same change again undoes it.
+        data.change_one_percent()?;
+    }
+    empty(&bench)?;
+    Ok(())
+}
+
+fn measure_one(data: &Data, tool: &Tool, operation: Operation, bench: &Path) -> io::Result<Sample> {
+    let place = bench.join(&tool.name);
+    let target = place.join("restored");
+    if operation == Operation::Restore {
+        empty(&target)?;
+    }
+    let command = tool.command(operation, &data.path, &place, &target);
+    // What earlier runs left to be written must not be paid by this one.
+    rustix::fs::sync();
+    let into = place.join("cost.json");
+    let mut measured = Command::new(std::env::current_exe()?);
+    measured
+        .args(["measure", "--into"])
+        .arg(&into)
+        .arg("--")
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => measured.env(name, value),
+            None => measured.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        measured.current_dir(directory);
+    }
+    let ran = process::run(&mut measured, LIMIT, Echo::Quiet)?;
+    let mut failure = None;
+    let cost = match fs::read_to_string(&into).map(|text| serde_json::from_str::<Cost>(&text)) {
+        Ok(Ok(cost)) => {
+            if cost.code != Some(0) {
+                let code = cost.code.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
+                failure = Some(format!("{code}: {}", process::last_lines(&ran.output, 2)));
+            }
+            fs::remove_file(&into)?;
+            cost
+        }
+        Ok(Err(_)) | Err(_) => {
+            failure = Some(format!("not measured: {}", ran.describe()));
+            let wall_s = ran.elapsed.as_secs_f64();
+            Cost { wall_s, user_s: 0.0, system_s: 0.0, peak_rss_mib: 0.0, code: None }
+        }
+    };
+    if operation == Operation::Restore {
+        if failure.is_none() {
+            failure = data.differs_from(&target)?;
+        }
+        empty(&target)?;
+        fs::remove_dir_all(&target)?;
+    }
+    Ok(Sample { cost, repository_bytes: data::size_of(&place.join("repository"))?, failure })
+}
+
+/// Makes `directory` exist and hold nothing.
+fn empty(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    fs::create_dir_all(directory)
+}
