@@ -44,13 +44,14 @@ pub(super) struct Table {
 
 /// The tables in view that hold rows of their own: ordinary tables and partitions, never their parents' share of them.
 ///
+/// A generated column that is not stored is left out: reading it would run its owner's code as the backup role.
 /// Of a table that belongs to an extension, only the rows that the extension declares as the user's are measured; if it
 /// declares none, the table is left out, as it is from a dump.
 pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Vec<Table>, DriverError> {
     let sql = format!(
         "SELECT format('%I.%I', n.nspname, c.relname), c.oid::text, pg_relation_size(c.oid)::text, \
          (SELECT string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attname::text COLLATE \"C\") FROM pg_attribute a \
-         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), e.condition \
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'), e.condition \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL (\
          SELECT x.extcondition[array_position(x.extconfig, c.oid)] AS condition FROM pg_extension x \
          WHERE c.oid = ANY (x.extconfig) LIMIT 1) e ON true \
@@ -85,11 +86,7 @@ pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Ve
 /// Counts and sums one table.
 async fn measure(cx: &Cx, session: &Session, table: &Table) -> Result<TableFacts, DriverError> {
     let row = session.row(cx, &format!("measure {}", table.name), &table.statement).await?;
-    Ok(TableFacts {
-        rows: parsed(&row, 0)?,
-        sums: [text(&row, 1)?, text(&row, 2)?],
-        bytes: table.bytes,
-    })
+    Ok(TableFacts { rows: parsed(&row, 0)?, sums: [text(&row, 1)?, text(&row, 2)?], bytes: table.bytes })
 }
 
 /// Measures tables on several sessions at once; each takes the largest that is left.
@@ -206,9 +203,8 @@ pub(super) async fn large_objects(cx: &Cx, session: &Session) -> Result<LargeObj
             facts.each.insert(oid, digests);
         }
     }
-    let hexadecimal = |hash: Sha256| {
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
+    let hexadecimal =
+        |hash: Sha256| hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     facts.content = hexadecimal(contents);
     facts.metadata = hexadecimal(metadata);
     Ok(facts)
