@@ -12,17 +12,18 @@ use jiff::{SignedDuration, Timestamp};
 use seaworthy_engine::{DrillDone, DrillRequest, drill};
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
-    Captured, CopyEntry, CopyPath, CopyReader, CopyWriter, Cx, Damage, Delivered, DriverError, ErrorKind, Exec, ExecOutcome,
-    NewTarget, Restored, Sandbox, SandboxFacts, SandboxProcess, SandboxProvider, Source, SourceFacts,
+    Captured, CopyEntry, CopyPath, CopyReader, CopyWriter, Cx, Damage, Delivered, DriverError, ErrorKind,
+    Exec, ExecOutcome, NewTarget, Restored, Sandbox, SandboxFacts, SandboxProcess, SandboxProvider, Source,
+    SourceFacts,
 };
 use seaworthy_model::check::{Question, UserCheck};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CheckName, RunId};
 use seaworthy_model::objective::{Objective, RecoveryObjective};
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict};
+use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::content::{Content, CutList};
 use seaworthy_model::witness::sqlite::{Integrity, Orphans, SqliteWitness, TableContent};
-use seaworthy_model::witness::Witness;
 
 /// How the doubles behave; everything is healthy by default.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +50,12 @@ fn witness(rows: u64) -> Witness {
         image: Content { size: 0, cuts: CutList::default(), digest: String::new() },
         properties: BTreeMap::new(),
         objects: Vec::new(),
-        tables: vec![TableContent { name: "booking".to_owned(), rows: Some(rows), sum: format!("{rows:032x}"), unreadable: None }],
+        tables: vec![TableContent {
+            name: "booking".to_owned(),
+            rows: Some(rows),
+            sum: format!("{rows:032x}"),
+            unreadable: None,
+        }],
         sequences: BTreeMap::new(),
         integrity: Integrity::Sound,
         orphans: Orphans::Counted { by_reference: BTreeMap::new() },
@@ -140,7 +146,11 @@ impl Sandbox for Scratch {
     }
     async fn close(&self, _: &Cx) -> Result<u64, DriverError> {
         self.closed.fetch_add(1, Ordering::SeqCst);
-        if self.lies.teardown_fails { Err(DriverError::new(ErrorKind::Other, "remove the sandbox")) } else { Ok(4096) }
+        if self.lies.teardown_fails {
+            Err(DriverError::new(ErrorKind::Other, "remove the sandbox"))
+        } else {
+            Ok(4096)
+        }
     }
 }
 
@@ -152,7 +162,13 @@ impl Source for Double {
     async fn capture(&self, _: &Cx, _: Arc<dyn CopyWriter>) -> Result<Captured, DriverError> {
         Err(DriverError::new(ErrorKind::Unsupported, "capture a double"))
     }
-    async fn restore(&self, _: &Cx, _: &Witness, _: Arc<dyn CopyReader>, _: Arc<dyn Sandbox>) -> Result<Box<dyn Restored>, DriverError> {
+    async fn restore(
+        &self,
+        _: &Cx,
+        _: &Witness,
+        _: Arc<dyn CopyReader>,
+        _: Arc<dyn Sandbox>,
+    ) -> Result<Box<dyn Restored>, DriverError> {
         if self.lies.restore_hangs {
             std::future::pending::<()>().await;
         }
@@ -165,13 +181,24 @@ impl Source for Double {
         }
         Ok(Box::new(Engine { lies: self.lies.clone(), damaged: AtomicBool::new(false) }))
     }
-    async fn deliver(&self, _: &Cx, _: &Witness, _: Arc<dyn CopyReader>, _: &NewTarget) -> Result<Delivered, DriverError> {
+    async fn deliver(
+        &self,
+        _: &Cx,
+        _: &Witness,
+        _: Arc<dyn CopyReader>,
+        _: &NewTarget,
+    ) -> Result<Delivered, DriverError> {
         Err(DriverError::new(ErrorKind::Unsupported, "deliver a double"))
     }
 }
 
 fn report(outcome: Option<CheckOutcome>) -> CheckReport {
-    CheckReport { name: "x".to_owned(), outcome: outcome.unwrap_or(CheckOutcome::Passed), detail: String::new(), findings: Vec::new() }
+    CheckReport {
+        name: "x".to_owned(),
+        outcome: outcome.unwrap_or(CheckOutcome::Passed),
+        detail: String::new(),
+        findings: Vec::new(),
+    }
 }
 
 #[async_trait]
@@ -229,7 +256,10 @@ fn request(checks: usize) -> DrillRequest {
                 timeout: SignedDuration::from_secs(5),
             })
             .collect(),
-        objective: RecoveryObjective { rpo: Objective::NotApplicable, rto: Objective::Within(SignedDuration::from_hours(1)) },
+        objective: RecoveryObjective {
+            rpo: Objective::NotApplicable,
+            rto: Objective::Within(SignedDuration::from_hours(1)),
+        },
         needed_bytes: 1,
         deadline: Duration::from_secs(5),
         control_seed: 1,
@@ -250,7 +280,12 @@ async fn drilled(lies: Lies) -> DrillDone {
 }
 
 fn codes(done: &DrillDone) -> Vec<FindingCode> {
-    done.checks.iter().flat_map(|check| &check.findings).chain(&done.findings).map(|finding| finding.code).collect()
+    done.checks
+        .iter()
+        .flat_map(|check| &check.findings)
+        .chain(&done.findings)
+        .map(|finding| finding.code)
+        .collect()
 }
 
 #[tokio::test]
@@ -327,7 +362,11 @@ async fn a_disk_that_is_full_blames_the_environment() {
 
 #[tokio::test]
 async fn damaged_bytes_blame_the_copy() {
-    for (kind, code) in [(ErrorKind::Corrupt, None), (ErrorKind::NotFound, None), (ErrorKind::Other, Some(FindingCode::RelationMissing))] {
+    for (kind, code) in [
+        (ErrorKind::Corrupt, None),
+        (ErrorKind::NotFound, None),
+        (ErrorKind::Other, Some(FindingCode::RelationMissing)),
+    ] {
         let done = drilled(Lies { restore: Some((kind, code)), ..Lies::default() }).await;
         assert_eq!(done.verdict, Verdict::Fail, "{kind:?}");
         assert!(done.rto.is_none(), "a recovery time was claimed for a restore that failed");
@@ -336,7 +375,11 @@ async fn damaged_bytes_blame_the_copy() {
 
 #[tokio::test]
 async fn an_environment_that_cannot_restore_blames_nobody() {
-    for (kind, code) in [(ErrorKind::Unsupported, Some(FindingCode::EnvBinary)), (ErrorKind::Exhausted, None), (ErrorKind::Other, None)] {
+    for (kind, code) in [
+        (ErrorKind::Unsupported, Some(FindingCode::EnvBinary)),
+        (ErrorKind::Exhausted, None),
+        (ErrorKind::Other, None),
+    ] {
         let done = drilled(Lies { restore: Some((kind, code)), ..Lies::default() }).await;
         assert_eq!(done.verdict, Verdict::Inconclusive, "{kind:?}");
     }
@@ -377,7 +420,8 @@ async fn the_users_questions_and_the_write_probe_count() {
 #[tokio::test]
 async fn out_of_time_is_inconclusive_and_the_sandbox_is_taken_down() {
     let hurried = DrillRequest { deadline: Duration::from_millis(50), ..request(1) };
-    let (done, closed) = drilled_as(Lies { restore_hangs: true, ..Lies::default() }, hurried, &Cx::unbounded()).await;
+    let (done, closed) =
+        drilled_as(Lies { restore_hangs: true, ..Lies::default() }, hurried, &Cx::unbounded()).await;
     assert_eq!(done.verdict, Verdict::Inconclusive);
     assert!(codes(&done).contains(&FindingCode::Interrupted));
     assert_eq!(closed, 1);
