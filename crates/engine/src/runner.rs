@@ -207,7 +207,8 @@ impl Runner {
             key: self.notary.key(),
             started,
         };
-        let result = backup(cx, subject.driver.as_ref(), repository, &request).await;
+        let (result, retries) =
+            patiently(cx, || backup(cx, subject.driver.as_ref(), repository, &request)).await;
         let mut body = Backup {
             run,
             due: Some(due),
@@ -246,6 +247,7 @@ impl Runner {
                 body.phases = phases(&done.phases);
                 body.phases
                     .push(Phase { name: "witness".to_owned(), took_ms: millis(done.captured.witness_took) });
+                body.phases.extend(retries);
                 None
             }
             Err(error) => {
@@ -330,6 +332,31 @@ impl Runner {
         let receipt = self.notary.commit(&Act::Drill(Box::new(body.clone())), Timestamp::now()).await?;
         Ok(Sealed { receipt, body, error: None, summary: String::new() })
     }
+}
+
+/// Waits before a second and a third try when the other side did not answer. The only retries in the product: whoever
+/// retries below this would hide the outage.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// Tries again after an error that may pass by itself; what was waited for goes into the receipt.
+async fn patiently<T, F>(cx: &Cx, mut attempt: impl FnMut() -> F) -> (Result<T, DriverError>, Vec<Phase>)
+where
+    F: Future<Output = Result<T, DriverError>>,
+{
+    let mut waited = Vec::new();
+    for pause in PAUSES {
+        match attempt().await {
+            Err(error) if error.kind.is_transient() => {
+                cx.phase(format!("waiting {} s for another try: {error}", pause.as_secs()));
+                if let Err(stop) = cx.run(tokio::time::sleep(pause)).await {
+                    return (Err(stop.into()), waited);
+                }
+                waited.push(Phase { name: "retry".to_owned(), took_ms: millis(pause) });
+            }
+            result => return (result, waited),
+        }
+    }
+    (attempt().await, waited)
 }
 
 /// Longest probe.
@@ -516,4 +543,32 @@ async fn parts(
         Ok(Delivered { written, summary: String::new(), findings: Vec::new() })
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn tried(failures: usize, kind: ErrorKind) -> (bool, usize, usize) {
+        let mut attempts = 0;
+        let (result, waited) = patiently(&Cx::unbounded(), || {
+            attempts += 1;
+            let fails = attempts <= failures;
+            async move { if fails { Err(DriverError::new(kind, "connect")) } else { Ok(()) } }
+        })
+        .await;
+        (result.is_ok(), attempts, waited.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_waited_for_twice_and_recorded() {
+        assert_eq!(tried(0, ErrorKind::Unreachable).await, (true, 1, 0));
+        assert_eq!(tried(2, ErrorKind::Unreachable).await, (true, 3, 2));
+        assert_eq!(tried(9, ErrorKind::Unreachable).await, (false, 3, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_password_is_not_tried_again() {
+        assert_eq!(tried(1, ErrorKind::Unauthenticated).await, (false, 1, 0));
+    }
 }

@@ -76,18 +76,12 @@ pub async fn backup(
         .and_then(|captured| captured)
     {
         Ok(captured) => captured,
-        Err(error) => {
-            session.abort().await?;
-            return Err(error);
-        }
+        Err(error) => return Err(given_up(session, error).await),
     };
     cx.phase("commit");
     let sealed = match watch.measure("commit", seal(cx, &session, &captured, request)).await {
         Ok(witness) => witness,
-        Err(error) => {
-            session.abort().await?;
-            return Err(error);
-        }
+        Err(error) => return Err(given_up(session, error).await),
     };
     let committing = session.commit(cx);
     let committed = watch.measure("store", committing).await?;
@@ -101,6 +95,19 @@ pub async fn backup(
         items: committed.items,
         phases: watch.phases,
     })
+}
+
+/// The error that ended a backup, after the session was given up. That it could not be given up is said beside it: packs
+/// and a lock may be left, and neither makes a copy visible.
+async fn given_up(session: Session, error: DriverError) -> DriverError {
+    match session.abort().await {
+        Ok(()) => error,
+        Err(left) => {
+            let hint =
+                format!("the repository may hold a lock and packs of this run: {}", super::chain(&left));
+            error.hint(hint)
+        }
+    }
 }
 
 /// Puts the witness, its signature, and how to restore without us, into the copy.
