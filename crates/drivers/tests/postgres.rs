@@ -292,6 +292,32 @@ async fn definitions_that_change_during_the_capture_raise_no_alarm() {
     assert!(changer.join().unwrap() > 10 && changed > 0, "nothing changed while it was captured");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_table_is_measured_in_parts_that_add_up() {
+    let server = Server::start(&[]).unwrap();
+    server.create("large", &[]).unwrap();
+    // One row for each page: the cheapest table of more than two parts.
+    let table = "CREATE TABLE wide (b text, a int); ALTER TABLE wide ALTER b SET STORAGE PLAIN; \
+                 INSERT INTO wide SELECT repeat(chr(97 + i % 26), 7000), i FROM generate_series(1, 50000) i; \
+                 DELETE FROM wide WHERE a % 1000 = 0;";
+    server.sql("large", table).unwrap();
+    let copied = capture(spec(&server, "large")).await;
+    let whole = "SELECT count(*), sum(hashtextextended(ROW(a, b)::text COLLATE \"C\", 0)) FROM wide";
+    let facts = &copied.witness().tables["public.wide"];
+    assert_eq!(server.sql("large", whole).unwrap().trim(), format!("{}|{}", facts.rows, facts.sums[0]));
+    let sandbox = OpenSandbox::new();
+    let restored = copied.restored_in(&sandbox).await.unwrap();
+    assert_eq!(findings(&*restored, &copied.captured.witness).await, []);
+    for row in [1, 16_401, 33_001, 49_999] {
+        let change = |b: &str| format!("UPDATE wide SET b = {b} WHERE a = {row}");
+        sql_at(sandbox.root(), "large", &change("overlay(b placing '!' from 1)")).unwrap();
+        let found = codes(&findings(&*restored, &copied.captured.witness).await);
+        assert_eq!(found, BTreeSet::from([FindingCode::RowContent]), "row {row}");
+        sql_at(sandbox.root(), "large", &change("repeat(chr(97 + a % 26), 7000)")).unwrap();
+    }
+    assert_eq!(findings(&*restored, &copied.captured.witness).await, []);
+}
+
 /// Statements that break a restored shop, and the code that each must raise.
 fn sabotages() -> Vec<(&'static str, FindingCode)> {
     use FindingCode as C;

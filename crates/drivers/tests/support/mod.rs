@@ -247,6 +247,7 @@ impl Sandbox for OpenSandbox {
             status: output.status.code().unwrap_or(137),
             stdout: output.stdout,
             stderr: output.stderr,
+            dropped_bytes: 0,
             took: begun.elapsed(),
         })
     }

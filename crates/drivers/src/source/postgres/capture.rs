@@ -345,7 +345,7 @@ impl PostgresSource {
         tables: &[Table],
     ) -> Result<Measured, DriverError> {
         let mut sessions = Vec::new();
-        for _ in 0..WORKERS.min(tables.len()) {
+        for _ in 0..WORKERS.min(tables.iter().map(Table::parts).sum()) {
             let session = Session::open(cx, &self.address(), Purpose::Source).await?;
             let begin = format!(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",

@@ -96,7 +96,7 @@ pub(super) async fn observe(
     let (again, kept): (Vec<_>, Vec<_>) =
         tables.into_iter().partition(|table| !reuse.contains_key(&table.name));
     let mut sessions = Vec::new();
-    for _ in 0..WORKERS.min(again.len()) {
+    for _ in 0..WORKERS.min(again.iter().map(measure::Table::parts).sum()) {
         sessions.push(Session::open(cx, address, purpose).await?);
     }
     let mut rows = measure::rows(cx, &sessions, &again).await?;
