@@ -60,7 +60,7 @@ fn follow_the_notes(product: &Product, restic: &Path, service: &str, database: &
     let opened = Command::new("chmod").args(["-R", "a+rX"]).arg(&into).status().unwrap();
     assert!(opened.success());
     let witness: Value = serde_json::from_slice(&fs::read(into.join(".seaworthy/witness.json")).unwrap()).unwrap();
-    let properties = &witness["postgres"]["database"];
+    let properties = &witness["witness"]["database"];
     let words = |name: &str| properties[name].as_str().unwrap_or_else(|| panic!("{name} in {properties}")).to_owned();
     let arguments = ["-T", "template0", "-E", &words("encoding"), "--lc-collate", &words("collate"), "--lc-ctype", &words("ctype")];
     let globals = fs::read_to_string(into.join("globals.sql")).unwrap();
