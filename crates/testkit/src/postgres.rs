@@ -188,6 +188,54 @@ impl Server {
         self.run("psql", &["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database], script)
     }
 
+    /// Begins a script that goes on by itself; it ends with the server, or when the process that is returned is killed.
+    pub fn begin(&self, database: &str, script: &str) -> Result<std::process::Child, ServerError> {
+        let failed = |source| ServerError::Run { program: "psql".to_owned(), source };
+        let host = self.host();
+        let mut command = Command::new(self.programs.join("psql"));
+        command
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-h", &host, "-c", script])
+            .env_clear()
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command.spawn().map_err(failed)
+    }
+
+    /// Everything in a database, one line a thing, said by the server and by `pg_dump -s`: rows counted and hashed in an
+    /// order of their own text, sequences, large objects, definitions. Two databases are equal when their lines are.
+    ///
+    /// Shares no query with the product: it is an oracle for it.
+    pub fn fingerprint(&self, database: &str) -> Result<String, ServerError> {
+        let mut lines = self.sql(database, FINGERPRINT)?;
+        let definitions = self.run("pg_dump", &["-s", "-d", database], "")?;
+        for line in definitions.lines() {
+            // A nonce of each run, and comments.
+            if !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict") && !line.starts_with("--") {
+                lines.push_str(line);
+                lines.push('\n');
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Roles, memberships, and settings of roles and databases, sorted.
+    pub fn globals(&self) -> Result<Vec<String>, ServerError> {
+        let text = self.run("pg_dumpall", &["--globals-only", "--no-role-passwords"], "")?;
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| !line.starts_with("--") && !line.starts_with('\\') && !line.is_empty())
+            .map(str::to_owned)
+            .collect();
+        lines.sort();
+        Ok(lines)
+    }
+
     /// Makes a database.
     pub fn create(&self, database: &str, arguments: &[&str]) -> Result<(), ServerError> {
         let mut all = arguments.to_vec();
@@ -205,6 +253,22 @@ impl Drop for Server {
         }
     }
 }
+
+/// The server's own account of a database's content.
+const FINGERPRINT: &str = r#"
+SET datestyle = 'ISO, YMD'; SET intervalstyle = postgres; SET timezone = 'UTC'; SET extra_float_digits = 3; SET bytea_output = hex; SET search_path = pg_catalog;
+SELECT format('SELECT %L, count(*), md5(string_agg(h, '''' ORDER BY h COLLATE "C")) FROM (SELECT md5(t::text) AS h FROM ONLY %s t) x', c.oid::regclass::text, c.oid::regclass)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind IN ('r', 'm') AND c.relispopulated AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  ORDER BY c.oid::regclass::text COLLATE "C"
+\gexec
+SELECT format('SELECT %L, last_value, is_called FROM %s', c.oid::regclass::text, c.oid::regclass)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' ORDER BY c.oid::regclass::text COLLATE "C"
+\gexec
+SELECT oid, length(lo_get(oid)), md5(lo_get(oid)), pg_get_userbyid(lomowner), lomacl FROM pg_largeobject_metadata ORDER BY oid;
+SELECT pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider, pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = current_database();
+"#;
 
 /// A small shop: customers, products, orders with lines, a view, a materialized view, triggers, roles.
 ///

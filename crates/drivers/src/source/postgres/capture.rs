@@ -411,11 +411,16 @@ impl PostgresSource {
             bootstrap_role: text(&row, 6)?,
         };
         let snapshot_facts = SnapshotFacts { at: point, lsn: text(&row, 3)?, on_standby: flag(&row, 2)? };
+        keeper.execute(cx, "mark the snapshot", "SAVEPOINT catalogue").await?;
         let database = measure::database(cx, &keeper).await?;
         let globals = Globals::read(cx, &keeper, database.clone()).await?;
         let tables = measure::tables(cx, &keeper, &view).await?;
         let sequences_before = measure::sequences(cx, &keeper, &view).await?;
         let mut findings = flaws(cx, &keeper, &view).await?;
+
+        // The deparser locks what it prints, until here. Held on, such a lock and a writer's wish for an exclusive one (a
+        // REFRESH, a REINDEX) would stop pg_dump behind the writer while we wait for pg_dump: nobody would ever go on.
+        keeper.execute(cx, "let go of the catalogue", "ROLLBACK TO SAVEPOINT catalogue").await?;
 
         cx.phase("dump");
         let relations: Vec<String> = excluded.into_iter().map(|(_, name)| name).collect();
