@@ -59,9 +59,9 @@ macro_rules! codes {
 }
 
 codes! {
-    ObjectDamaged = "RP-01", Critical, "a stored object fails authentication or its hash", "restore from another copy, then run `seaworthy verify --read-data` on this repository";
+    ObjectDamaged = "RP-01", Critical, "a stored object fails authentication or its hash", "restore from another copy, then run `seaworthy check --read-data` on this repository";
     ObjectMissing = "RP-02", Critical, "a stored object that the copy needs is not there", "restore from another copy; find out who deleted it before the next prune";
-    IndexInconsistent = "RP-03", Critical, "the repository's index disagrees with what it names", "run `seaworthy verify --read-data`, then restic's `repair index` if the packs are whole";
+    IndexInconsistent = "RP-03", Critical, "the repository's index disagrees with what it names", "run `seaworthy check --read-data`, then restic's `repair index` if the packs are whole";
     ArchiveTruncated = "RP-04", Critical, "an archive ends before its end", "back up again; the producer or the medium cut it short";
     WitnessNotOurs = "RP-05", Critical, "the witness is unsigned, or signed by a key that is not trusted", "find out who wrote this copy before restoring it";
     PointRolledBack = "RP-06", Critical, "the copy is older than the point it is said to be", "compare the repository with the ledger; somebody may have rolled it back";

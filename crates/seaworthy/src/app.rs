@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
+use seaworthy_catalog::CatalogError;
 use seaworthy_drivers::sandbox::process::ProcessSandboxes;
 use seaworthy_engine::{Executor, Notary, NotaryError, RunError, Runner};
 use seaworthy_interface::{Cx, SandboxProvider as _};
@@ -40,7 +41,19 @@ pub(crate) struct App {
 
 /// A failure of the notary or of what a run needs before it begins.
 pub(crate) fn run_failure(error: &RunError) -> Failure {
-    Failure::because(Exit::Unexpected, "record the run", error).hint("nothing was changed; is the state directory's disk full?")
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut exit = Exit::Unexpected;
+    while let Some(error) = cause {
+        if let Some(CatalogError::Locked | CatalogError::Held { .. }) = error.downcast_ref::<CatalogError>() {
+            exit = Exit::Locked;
+        }
+        cause = error.source();
+    }
+    let hint = match exit {
+        Exit::Locked => "another seaworthy holds the ledger: wait for it to end, then run this again",
+        _ => "without a receipt this run does not count; is the state directory full or read-only? Make room and run it again",
+    };
+    Failure::because(exit, "write the run into the ledger", error).hint(hint)
 }
 
 impl App {

@@ -5,7 +5,7 @@
 pub(crate) enum Exit {
     /// Done, and nothing to report.
     Ok = 0,
-    /// Something that we did not foresee.
+    /// It could not be carried out, for a reason without a code of its own.
     Unexpected = 1,
     /// The command line or the configuration is wrong.
     Usage = 2,
@@ -34,7 +34,7 @@ pub(crate) enum Exit {
 /// Every code with what it means, for `seaworthy help exit-codes` and the reference.
 pub(crate) const TABLE: &[(Exit, &str)] = &[
     (Exit::Ok, "done, and nothing to report"),
-    (Exit::Unexpected, "unexpected error"),
+    (Exit::Unexpected, "it could not be carried out; the message says why"),
     (Exit::Usage, "the command line or the configuration is wrong"),
     (Exit::Incomplete, "the copy is stored but INCOMPLETE: something could not be read or changed while it was read"),
     (Exit::Findings, "a reading verb (doctor, status, verify, config check) found something"),

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::ErrorKind as ErrorKindIo;
 
 use seaworthy_interface::{DriverError, ErrorKind, Stop};
 
@@ -24,14 +25,14 @@ pub(crate) type Outcome<T = Exit> = Result<T, Failure>;
 impl Failure {
     /// A failure in plain words.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, chain: vec![message.into()], hint: None }
+        Self { exit, chain: vec![printable(&message.into())], hint: None }
     }
 
     /// A failure to do `what`, because of `error`.
     pub(crate) fn because(exit: Exit, what: impl Into<String>, error: &(dyn Error + 'static)) -> Self {
-        let mut chain = vec![what.into()];
+        let mut chain = vec![printable(&what.into())];
         push_chain(&mut chain, error);
-        Self { exit, chain, hint: None }
+        Self { exit, chain, hint: io_hint(error).map(str::to_owned) }
     }
 
     /// With what a person can do about it.
@@ -53,6 +54,23 @@ impl Failure {
         }
         text
     }
+}
+
+/// What a person can do about the system's refusal that lies at the end of the chain, where there is one.
+fn io_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return match io.kind() {
+                ErrorKindIo::StorageFull | ErrorKindIo::QuotaExceeded => Some("free space there, or move it; what was stored before is untouched"),
+                ErrorKindIo::ReadOnlyFilesystem => Some("the file system is mounted read-only: mount it writable, or name another place"),
+                ErrorKindIo::PermissionDenied => Some("run as the user that owns it, or name another place"),
+                _ => None,
+            };
+        }
+        cause = error.source();
+    }
+    None
 }
 
 fn push_chain(chain: &mut Vec<String>, error: &(dyn Error + 'static)) {
@@ -93,7 +111,7 @@ impl From<DriverError> for Failure {
             | ErrorKind::Exhausted
             | ErrorKind::Other => Exit::Unexpected,
         };
-        let hint = error.hint.clone().or_else(|| error.code.map(|code| code.remedy().to_owned()));
+        let hint = error.hint.clone().or_else(|| error.code.map(|code| code.remedy().to_owned())).or_else(|| io_hint(&error).map(str::to_owned));
         let mut chain = Vec::new();
         let code = error.code;
         push_chain(&mut chain, &error);

@@ -47,7 +47,8 @@ fn failure(what: &str, error: &CatalogError) -> Failure {
     let failure = Failure::because(exit, what, error);
     match error {
         CatalogError::Missing(_) => failure.hint("nothing has been backed up with this state directory yet: seaworthy backup"),
-        CatalogError::Damaged(_) => failure.hint("seaworthy catalogue rebuild"),
+        CatalogError::Damaged(_) => failure.hint("move the file away, then: seaworthy catalogue rebuild --receipts EXPORTED-LEDGER"),
+        CatalogError::Locked | CatalogError::Held { .. } => failure.hint("another seaworthy holds it: wait for it to end, then run this again"),
         _ => failure,
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct Face {
     pub(crate) colour: bool,
     bar: bool,
     lines: bool,
+    phases: bool,
 }
 
 /// A colour with a meaning. Never the only carrier of it.
@@ -65,6 +66,7 @@ impl Face {
             colour: colour && !global.json,
             bar: progress && watched && !global.json,
             lines: progress && !watched,
+            phases: global.verbose > 0 && !global.quiet,
         }
     }
 
@@ -86,6 +88,18 @@ impl Face {
         }
         let mut out = std::io::stderr().lock();
         writeln!(out, "{}", line.as_ref()).or_else(ignore_closed_pipe)
+    }
+
+    /// Says that something went wrong: in `--quiet` too, and to machines as an event.
+    pub(crate) fn fail(&self, subject: &str, mark: &str, failure: &Failure) -> Outcome<()> {
+        if self.json {
+            self.json(&serde_json::json!({
+                "schema": "seaworthy.error/1", "event": "error", "subject": subject, "exit": failure.exit.number(),
+                "error": failure.chain, "hint": failure.hint,
+            }))?;
+        }
+        let mut out = std::io::stderr().lock();
+        writeln!(out, "{mark} {subject}\n{}", failure.render()).or_else(ignore_closed_pipe)
     }
 
     /// Text in a tone, where colour is on.
@@ -121,6 +135,7 @@ impl Face {
             told: Instant::now(),
             json: self.json && !self.quiet,
             lines: self.lines && !self.json,
+            phases: self.phases && !self.json,
         }));
         Watch { bar, state }
     }
@@ -149,6 +164,7 @@ struct State {
     told: Instant,
     json: bool,
     lines: bool,
+    phases: bool,
 }
 
 /// Progress of one piece of work.
@@ -186,6 +202,9 @@ fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
             bar.set_message(name.clone());
             if state.json {
                 event(serde_json::json!({ "event": "phase", "subject": state.subject, "phase": name }));
+            }
+            if state.phases {
+                bar.suspend(|| tell(&format!("{}: {name}", state.subject)));
             }
             return;
         }
@@ -265,9 +284,24 @@ pub(crate) fn duration(took: Duration) -> String {
     }
 }
 
+/// `1 service`, `2 services`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    match (number, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {noun}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(count(1, "service"), "1 service");
+        assert_eq!(count(0, "repository"), "0 repositories");
+    }
 
     #[test]
     fn numbers_carry_their_units() {

@@ -141,7 +141,8 @@ pub(crate) fn private_directory(path: &Path) -> Outcome<()> {
 /// same directory, content, rename, directory.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Outcome<()> {
     let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, format!("write `{}`", path.display()), &error);
-    let parent = path.parent().unwrap_or(Path::new("/"));
+    // A bare file name has the empty path as its parent, which cannot be opened.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut random = [0_u8; 8];
     getrandom::fill(&mut random).map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
     let temporary = parent.join(format!(".new-{:016x}", u64::from_le_bytes(random)));

@@ -36,7 +36,7 @@ pub(crate) struct Global {
     /// Say only what is wrong
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Say more (-v: what is done; -vv: for us)
+    /// Say what is being done, phase by phase
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// When to colour [default: auto]
@@ -48,7 +48,7 @@ pub(crate) struct Global {
     /// Print what would be done and stop
     #[arg(long, global = true)]
     pub(crate) dry_run: bool,
-    /// Answer yes to every question
+    /// Ask nothing: take the flags and the defaults
     #[arg(short, long, global = true)]
     pub(crate) yes: bool,
     /// Give up after this long, e.g. `90m`
@@ -154,9 +154,12 @@ pub(crate) struct Init {
     /// Look for SQLite databases below this directory; may be given several times
     #[arg(long, value_name = "DIR")]
     pub(crate) look_in: Vec<PathBuf>,
-    /// Ask nothing
+    /// Ask nothing: take the flags and the defaults (as --yes)
     #[arg(long)]
     pub(crate) non_interactive: bool,
+    /// Only make the repositories that the configuration names and that are not there yet
+    #[arg(long, conflicts_with_all = ["repository", "password", "sqlite", "files", "postgres", "look_in"])]
+    pub(crate) missing_repositories: bool,
 }
 
 /// Arguments of `doctor`.

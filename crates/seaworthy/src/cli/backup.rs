@@ -22,6 +22,10 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Backup, cancel
     let mut opened = Opened::default();
     let mut worst = Exit::Ok;
     let services = app.setup.services(&arguments.services)?;
+    let mut runs = 0;
+    for service in &services {
+        runs += app.repositories(service, arguments.repository.as_deref())?.len() * service.sources.len();
+    }
     for service in &services {
         for spec in app.repositories(service, arguments.repository.as_deref())? {
             for source in &service.sources {
@@ -29,9 +33,10 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Backup, cancel
                 let result = one(&app, face, &mut opened, service, source, spec, &cancel).await;
                 let exit = match result {
                     Ok(exit) => exit,
-                    Err(failure) if services.len() == 1 && service.sources.len() == 1 => return Err(failure),
+                    // Only where nothing else is to be tried: the second repository must not suffer from the first.
+                    Err(failure) if runs == 1 => return Err(failure),
                     Err(failure) => {
-                        face.say(format!("{} {subject}\n{}", face.paint(Tone::Bad, "✗ FAILED"), failure.render()))?;
+                        face.fail(&subject, &face.paint(Tone::Bad, "✗ FAILED"), &failure)?;
                         failure.exit
                     }
                 };
@@ -59,7 +64,7 @@ fn worse(one: Exit, other: Exit) -> Exit {
 fn plan(cli: &Cli, face: &Face, arguments: &args::Backup) -> Outcome {
     let setup = crate::setup::load(cli, face)?;
     for service in setup.services(&arguments.services)? {
-        for repository in &service.repositories {
+        for repository in service.repositories.iter().filter(|name| arguments.repository.as_deref().is_none_or(|only| only == name.as_str())) {
             for source in &service.sources {
                 face.data(format!("would back up {}/{} ({}) into {repository}", service.name, source.name, source.spec.kind()))?;
             }

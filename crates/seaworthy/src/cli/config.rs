@@ -5,7 +5,7 @@ use seaworthy_model::config;
 use crate::cli::args::Cli;
 use crate::exit::Exit;
 use crate::failure::Outcome;
-use crate::output::{Face, Tone};
+use crate::output::{Face, Tone, count};
 use crate::setup;
 
 /// Reports every problem at once. Warnings exit with 4, errors with 2.
@@ -24,12 +24,12 @@ pub(crate) fn check(cli: &Cli, face: &Face) -> Outcome {
             face.data(config::render(warnings, face.colour))?;
         }
         face.data(format!(
-            "{} {}: {} services, {} repositories, {} warnings",
-            face.paint(Tone::Good, "✓"),
+            "{} {}: {}, {}, {}",
+            face.paint(if warnings.is_empty() { Tone::Good } else { Tone::Warn }, if warnings.is_empty() { "✓" } else { "!" }),
             setup.path.display(),
-            inventory.services.len(),
-            inventory.repositories.len(),
-            warnings.len()
+            count(inventory.services.len(), "service"),
+            count(inventory.repositories.len(), "repository"),
+            count(warnings.len(), "warning")
         ))?;
     }
     Ok(if warnings.is_empty() { Exit::Ok } else { Exit::Findings })

@@ -14,7 +14,7 @@ use crate::cli::args::Cli;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
-use crate::output::{Face, Tone, bytes, duration};
+use crate::output::{Face, Tone, bytes, count, duration};
 use crate::secrets::file_exposure;
 use crate::setup::{self, Setup};
 use crate::wiring;
@@ -80,7 +80,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
     let began = Instant::now();
     let setup = setup::load(cli, face)?;
     let inventory = setup.inventory();
-    round.add(began, "configuration", Health::Ok, format!("{}: {} services, {} repositories", setup.path.display(), inventory.services.len(), inventory.repositories.len()), None)?;
+    round.add(began, "configuration", Health::Ok, format!("{}: {}, {}", setup.path.display(), count(inventory.services.len(), "service"), count(inventory.repositories.len(), "repository")), None)?;
     state(&mut round, &setup)?;
     let cx = super::silent(&cancel);
     sandbox(&mut round, &setup, &cx).await?;
@@ -89,10 +89,12 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
         let began = Instant::now();
         let name = format!("repository {}", spec.name);
         let bounded = cx.within(PROBE);
-        match wiring::open_repository(&bounded, spec).await {
+        let opened = bounded.run(wiring::open_repository(&bounded, spec)).await;
+        let opened = opened.unwrap_or_else(|stop| Err(Failure::new(Exit::Unknown, format!("{stop} after {} s", PROBE.as_secs()))));
+        match opened {
             Ok(repository) => round.add(began, &name, Health::Ok, format!("{} opens with its password; format version {}", spec.location, repository.version()), None)?,
             Err(failure) => {
-                let failure = if failure.exit == Exit::NotFound { failure.hint("seaworthy init makes it") } else { failure };
+                let failure = if failure.exit == Exit::NotFound { failure.hint("is its disk mounted? If it was never made: seaworthy init --missing-repositories") } else { failure };
                 round.failure(began, &name, failure)?;
             }
         }
@@ -105,8 +107,8 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
     if face.json {
         face.json(&serde_json::json!({ "schema": "seaworthy.doctor/1", "status": worst, "data": round.probes }))?;
     } else {
-        let count = |health: Health| round.probes.iter().filter(|probe| probe.health == health).count();
-        face.data(format!("{} probes: {} ok, {} warnings, {} failed", round.probes.len(), count(Health::Ok), count(Health::Warn), count(Health::Fail)))?;
+        let of = |health: Health| round.probes.iter().filter(|probe| probe.health == health).count();
+        face.data(format!("{}: {} ok, {}, {} failed", count(round.probes.len(), "probe"), of(Health::Ok), count(of(Health::Warn), "warning"), of(Health::Fail)))?;
         if worst < Health::Fail {
             face.say("next: seaworthy backup")?;
         }
@@ -186,7 +188,7 @@ async fn ledger(round: &mut Round<'_>, setup: &Setup) -> Outcome<()> {
         ),
         Some(newest) => {
             let age = Duration::try_from(now.duration_since(newest)).unwrap_or_default();
-            round.add(began, "ledger", Health::Ok, format!("{} sources known; last run {} ago", histories.len(), duration(age)), None)
+            round.add(began, "ledger", Health::Ok, format!("{} known; last run {} ago", count(histories.len(), "source"), duration(age)), None)
         }
         None => round.add(began, "ledger", Health::Warn, "empty: nothing has run yet".to_owned(), None),
     }

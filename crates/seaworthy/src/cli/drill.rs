@@ -112,7 +112,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
             let sealed = match one(&app, face, &mut opened, service, source, arguments, &cancel).await {
                 Ok(sealed) => sealed,
                 Err(failure) => {
-                    face.say(format!("{} {}/{}\n{}", face.paint(Tone::Warn, "? NOT DRILLED"), service.name, source.name, failure.render()))?;
+                    face.fail(&format!("{}/{}", service.name, source.name), &face.paint(Tone::Warn, "? NOT DRILLED"), &failure)?;
                     worst = worse(worst, failure.exit);
                     continue;
                 }
@@ -241,7 +241,7 @@ pub(crate) async fn one(
 
 fn write_reports(face: &Face, directory: &Path, sealed: &Sealed<Drill>) -> Outcome<()> {
     std::fs::create_dir_all(directory).map_err(|error| Failure::because(Exit::Unexpected, format!("make `{}`", directory.display()), &error))?;
-    let stem = format!("restore-test-{}-{}-{}", render::day(sealed.body.started), sealed.body.service, sealed.body.source);
+    let stem = format!("restore-test-{}-{}-{}-{}", render::day(sealed.body.started), sealed.body.service, sealed.body.source, sealed.receipt.sequence);
     let json = serde_json::to_string_pretty(&serde_json::json!({ "receipt": sealed.receipt.digest, "drill": sealed.body }))
         .map_err(|error| Failure::because(Exit::Unexpected, "spell the report", &error))?;
     let documents = [("html", render::html(&sealed.receipt, &sealed.body)), ("md", render::markdown(&sealed.receipt, &sealed.body)), ("json", json)];

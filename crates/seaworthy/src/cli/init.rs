@@ -4,13 +4,14 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use seaworthy_model::config::{self, Discovered, DiscoveredPostgres, SCHEMA_FILE, SourceText};
+use seaworthy_model::service::RepositorySpec;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::cli::args::{Cli, Init};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
-use crate::output::Face;
+use crate::output::{Face, count};
 use crate::secrets::resolve;
 use crate::state::{State, absolute, private_directory, write_durably};
 use crate::{discover, setup, wiring};
@@ -21,12 +22,15 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Init, cancel: Cancel
         Some(path) => absolute(path)?,
         None => absolute(Path::new("seaworthy.toml"))?,
     };
+    if arguments.missing_repositories {
+        return missing_repositories(cli, face, &cancel).await;
+    }
     if path.exists() {
         return Err(Failure::new(Exit::Refused, format!("`{}` is there already", path.display()))
-            .hint("edit it, or name another one with --config FILE"));
+            .hint("edit it, or name another one with --config FILE; for repositories that it names and that are not there yet: seaworthy init --missing-repositories"));
     }
     let state = setup::bare_state(cli, face)?;
-    let discovered = gather(face, arguments, &state)?;
+    let discovered = gather(cli, face, arguments, &state)?;
     let text = config::template(&discovered);
     let parsed = config::parse(&[SourceText::new(path.display().to_string(), text.clone())]).map_err(|problems| setup::refused(face, &problems))?;
     if cli.global.dry_run {
@@ -40,18 +44,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Init, cancel: Cancel
         write_durably(&password_file, new_password()?.as_bytes(), 0o600)?;
     }
     for spec in parsed.inventory.repositories.values() {
-        let cx = super::silent(&cancel);
-        let control = seaworthy_engine::store::control(&cx);
-        let secret = resolve(&spec.password)?;
-        let making = spec.clone();
-        let made = wiring::blocking(move || {
-            match wiring::open(&making, &control) {
-                Ok(_) => Ok(false),
-                Err(failure) if failure.exit == Exit::NotFound => wiring::init(&making, &secret, &control).map(|_| true),
-                Err(failure) => Err(failure),
-            }
-        })
-        .await?;
+        let made = make(spec, &cancel).await?;
         face.say(format!("{} repository {} at {}", if made { "made" } else { "found" }, spec.name, spec.location))?;
     }
     let schema = serde_json::to_string_pretty(&config::schema()).map_err(|error| Failure::because(Exit::Unexpected, "spell the schema", &error))?;
@@ -60,12 +53,40 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Init, cancel: Cancel
         write_durably(&beside, schema.as_bytes(), 0o644)?;
     }
     write_durably(&path, text.as_bytes(), 0o644)?;
-    face.say(format!("wrote {} with {} services", path.display(), parsed.inventory.services.len()))?;
+    face.say(format!("wrote {} with {}", path.display(), count(parsed.inventory.services.len(), "service")))?;
     face.say(format!("the repository's password is in {}: keep a copy of it where a fire here does not reach it", discovered.password_file))?;
     face.say("next:")?;
     face.say("  seaworthy doctor    what would keep a backup from working here")?;
     face.say("  seaworthy backup    the first copies")?;
     face.say("  seaworthy drill     the first proof")?;
+    Ok(Exit::Ok)
+}
+
+/// Makes a repository where there is none; whether it did.
+async fn make(spec: &RepositorySpec, cancel: &CancellationToken) -> Outcome<bool> {
+    let cx = super::silent(cancel);
+    let control = seaworthy_engine::store::control(&cx);
+    let secret = resolve(&spec.password)?;
+    let making = spec.clone();
+    wiring::blocking(move || match wiring::open(&making, &control) {
+        Ok(_) => Ok(false),
+        Err(failure) if failure.exit == Exit::NotFound => wiring::init(&making, &secret, &control).map(|_| true),
+        Err(failure) => Err(failure),
+    })
+    .await
+}
+
+/// Makes the repositories of an existing configuration; touches nothing else.
+async fn missing_repositories(cli: &Cli, face: &Face, cancel: &CancellationToken) -> Outcome {
+    let setup = setup::load(cli, face)?;
+    for spec in setup.inventory().repositories.values() {
+        if cli.global.dry_run {
+            face.data(format!("would make repository {} at {} if there is none", spec.name, spec.location))?;
+            continue;
+        }
+        let made = make(spec, cancel).await?;
+        face.say(format!("{} repository {} at {}", if made { "made" } else { "found" }, spec.name, spec.location))?;
+    }
     Ok(Exit::Ok)
 }
 
@@ -81,8 +102,8 @@ fn new_password() -> Outcome<Zeroizing<String>> {
     Ok(text)
 }
 
-fn gather(face: &Face, arguments: &Init, state: &State) -> Outcome<Discovered> {
-    let interactive = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && !arguments.non_interactive && !face.json;
+fn gather(cli: &Cli, face: &Face, arguments: &Init, state: &State) -> Outcome<Discovered> {
+    let interactive = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && !arguments.non_interactive && !cli.global.yes && !face.json;
     let mut postgres = Vec::new();
     for address in &arguments.postgres {
         postgres.push(parse_postgres(address)?);

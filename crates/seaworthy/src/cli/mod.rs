@@ -87,36 +87,71 @@ where
             };
             tokio::select! {
                 word = signalled() => word,
-                () = late => Ok("--timeout"),
+                () = late => Ok(Stopped::TimedOut),
             }
         };
-        let word = tokio::select! {
+        let stopped = tokio::select! {
             result = &mut work => return result,
-            word = stop => word?,
+            stopped = stop => stopped?,
         };
-        tell(&format!("{word}: stopping; again to stop at once"));
+        tell(&format!("{}: stopping; Ctrl-C to stop at once", stopped.word()));
         cancel.cancel();
         tokio::select! {
-            result = &mut work => result,
-            _ = signalled() => Err(interrupted("stopped at once")),
-            () = tokio::time::sleep(GRACE) => Err(interrupted("did not stop within 10 s")),
+            result = &mut work => stopped.ending(result),
+            _ = signalled() => Err(interrupted(Exit::Interrupted, "stopped at once")),
+            () = tokio::time::sleep(GRACE) => Err(interrupted(stopped.exit(), "it did not stop within 10 s")),
         }
     });
     runtime.shutdown_timeout(Duration::from_millis(500));
     result
 }
 
-fn interrupted(how: &str) -> Failure {
-    Failure::new(Exit::Interrupted, format!("interrupted: {how}"))
+/// Why a verb was asked to stop.
+#[derive(Debug, Clone, Copy)]
+enum Stopped {
+    Interrupted,
+    Terminated,
+    TimedOut,
+}
+
+impl Stopped {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+            Self::TimedOut => "--timeout is over",
+        }
+    }
+
+    /// Somebody's wish to stop is 130; a deadline leaves the question open.
+    fn exit(self) -> Exit {
+        match self {
+            Self::Interrupted | Self::Terminated => Exit::Interrupted,
+            Self::TimedOut => Exit::Unknown,
+        }
+    }
+
+    /// The ending of work that was asked to stop: what it had decided by then stands, anything else was the stop.
+    fn ending(self, result: Outcome) -> Outcome {
+        match result {
+            Ok(exit @ (Exit::Ok | Exit::DrillFailed | Exit::ObjectiveMissed | Exit::Findings | Exit::Incomplete)) => Ok(exit),
+            Ok(_) => Ok(self.exit()),
+            Err(failure) => Err(Failure { exit: self.exit(), ..failure }),
+        }
+    }
+}
+
+fn interrupted(exit: Exit, how: &str) -> Failure {
+    Failure::new(exit, format!("stopped: {how}"))
         .hint("no copy is half visible; the next run removes what is left: locks, sandboxes, unfinished packs")
 }
 
-async fn signalled() -> Outcome<&'static str> {
+async fn signalled() -> Outcome<Stopped> {
     let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, "listen for signals", &error);
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
     tokio::select! {
-        result = tokio::signal::ctrl_c() => result.map(|()| "interrupted").map_err(failed),
-        _ = terminate.recv() => Ok("terminated"),
+        result = tokio::signal::ctrl_c() => result.map(|()| Stopped::Interrupted).map_err(failed),
+        _ = terminate.recv() => Ok(Stopped::Terminated),
     }
 }
 

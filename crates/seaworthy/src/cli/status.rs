@@ -13,7 +13,7 @@ use crate::cli::args::{self, Cli};
 use crate::exit::Exit;
 use crate::failure::{Outcome, printable};
 use crate::memory::Memory;
-use crate::output::{Face, Tone, bytes, duration};
+use crate::output::{Face, Tone, bytes, count as plural, duration};
 use crate::render::drill::{instant, verdict};
 use crate::{app, setup};
 
@@ -86,8 +86,8 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
     face.data(table.trim_fmt())?;
     let count = |standing: Standing| assessed.iter().filter(|service| service.standing == standing).count();
     face.data(format!(
-        "{} services: {} ready, {} need attention, {} not yet proven, {} broken.   (as of {})",
-        assessed.len(),
+        "{}: {} ready, {} need attention, {} not yet proven, {} broken.   (as of {})",
+        plural(assessed.len(), "service"),
         count(Standing::Ready),
         count(Standing::Attention),
         count(Standing::Unproven),

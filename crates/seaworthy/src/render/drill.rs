@@ -76,7 +76,7 @@ pub(crate) fn sentence(drill: &Drill) -> String {
     match drill.verdict {
         Verdict::Pass(level) => {
             let took = drill.rto.measured_ms.map_or_else(String::new, |ms| format!(" in {}", millis(ms)));
-            format!("{what} could be recovered to {}{took}: {level}", instant(drill.point))
+            format!("{what} could be recovered to {}{took} ({level})", instant(drill.point))
         }
         Verdict::Fail => match worst(drill) {
             Some(finding) => format!("{what} could NOT be recovered from this copy: {} ({})", printable(&finding.detail), finding.code),
@@ -96,7 +96,13 @@ pub(crate) fn terminal(face: &Face, receipt: &Receipt, drill: &Drill) -> String 
         text.push_str(&words);
         text.push('\n');
     };
-    line(format!("{}  {}", face.paint(tone(drill.verdict), &verdict(drill.verdict)), face.paint(Tone::Bold, &sentence(drill))));
+    let words = sentence(drill);
+    // The level stands before the sentence already.
+    let words = match drill.verdict {
+        Verdict::Pass(level) => words.strip_suffix(&format!(" ({level})")).unwrap_or(&words).to_owned(),
+        Verdict::Fail | Verdict::Inconclusive => words,
+    };
+    line(format!("{}  {}", face.paint(tone(drill.verdict), &verdict(drill.verdict)), face.paint(Tone::Bold, &words)));
     line(format!("  copy       {} of {}, repository {}", short(&drill.copy.0), instant(drill.point), drill.repository.name));
     if let Some(engine) = &drill.engine {
         line(format!("  restored   {} ({} fetched)", printable(&engine.summary), bytes(drill.fetched_bytes)));

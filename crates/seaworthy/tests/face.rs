@@ -1,0 +1,562 @@
+//! The program as its user meets it: the real binary, its screens, its exit codes, and what it does with bad input.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use support::{CANARY, Estate, finish, flip};
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// Two backups and two drills, all of them good.
+fn proven() -> Estate {
+    let estate = Estate::new();
+    estate.run(&["backup"]).exits(0);
+    estate.run(&["drill", "-q"]).exits(0);
+    estate
+}
+
+// The way of a new user.
+
+#[test]
+fn init_by_flags_writes_a_configuration_that_works() {
+    let estate = Estate::empty();
+    estate.sources();
+    let dry = estate.run(&["init", "--files", "files", "--sqlite", "shop.db", "--repository", "repository", "--dry-run"]).exits(0);
+    assert!(dry.out.contains("[services.files.sources.files]"), "{dry}");
+    assert!(!estate.path("seaworthy.toml").exists() && !estate.path("repository").exists() && !estate.path("state").exists());
+
+    estate.run(&["init", "--files", "files", "--sqlite", "shop.db", "--repository", "repository"]).exits(0).says(&["2 services", "seaworthy drill"]);
+    let again = estate.run(&["init", "--files", "files"]).exits(20).hints();
+    assert!(again.err.contains("is there already"), "{again}");
+    estate.run(&["config", "check"]).exits(0).says(&["2 services, 1 repository, 0 warnings"]);
+    let shown = estate.run(&["config", "show", "--origin"]).exits(0);
+    assert!(shown.out.contains("# flag --state-dir") && shown.out.contains("seaworthy.toml:") && shown.out.contains("# default"), "{shown}");
+    let schema: serde_json::Value = serde_json::from_str(&estate.run(&["config", "schema"]).exits(0).out).unwrap();
+    assert!(schema.get("properties").is_some());
+    estate.run(&["doctor"]).exits(0).says(&["0 failed", "isolation works"]);
+    estate.run(&["backup"]).exits(0);
+    estate.run(&["drill"]).exits(0).says(&["PASS", "control"]);
+}
+
+#[test]
+fn status_says_with_its_exit_code_what_may_be_claimed() {
+    let estate = Estate::new();
+    estate.run(&["status"]).exits(10).hints().says(&["seaworthy backup"]);
+    estate.run(&["backup"]).exits(0);
+    let unproven = estate.run(&["status"]).exits(7);
+    assert!(unproven.out.contains("NOT YET") && unproven.out.contains("2 not yet proven"), "{unproven}");
+    let between = jiff::Timestamp::now().to_string();
+    estate.run(&["drill", "-q"]).exits(0);
+    estate.run(&["status"]).exits(0).says(&["READY A4", "2 ready"]);
+    estate.run(&["status", "papers"]).exits(0).says(&["1 service: 1 ready"]);
+    estate.run(&["status", "--as-of", &between]).exits(7).says(&["2 not yet proven"]);
+    let late = estate.run(&["status", "--as-of", "2099-01-01T00:00:00Z", "--json"]).exits(4).json();
+    assert_eq!(late["schema"], "seaworthy.status/1");
+    let before = estate.run(&["status", "--as-of", "2020-01-01T00:00:00Z"]);
+    assert_ne!(before.code, 0, "{before}");
+    estate.run(&["status", "--as-of", "yesterday"]).exits(2).hints();
+}
+
+#[test]
+fn a_drill_tells_people_machines_and_auditors_the_same() {
+    let estate = Estate::new();
+    estate.run(&["backup", "papers"]).exits(0).says(&["✓", "papers/files", "next: seaworthy drill papers"]);
+    let told = estate.run(&["drill", "papers", "--report", "reports"]).exits(0).says(&["PASS A4 Equal", "control", "caught", "RTO", "RPO", "receipt"]);
+    assert!(!told.out.contains('\u{1b}'), "colour without a terminal: {told}");
+    let mut kinds: Vec<String> = std::fs::read_dir(estate.path("reports"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().extension().unwrap().to_string_lossy().into_owned())
+        .collect();
+    kinds.sort();
+    assert_eq!(kinds, ["html", "json", "md"]);
+
+    let events = estate.run(&["drill", "papers", "--json"]).exits(0);
+    let lines: Vec<serde_json::Value> = events.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["event"] == "phase"), "{events}");
+    let summary = lines.last().unwrap();
+    assert_eq!(summary["event"], "summary");
+    assert_eq!(summary["schema"], "seaworthy.drill/1");
+    let run = summary["drill"]["run"].as_str().unwrap();
+    estate.run(&["drill", "list"]).exits(0).says(&[run]);
+    estate.run(&["drill", "show", run]).exits(0).says(&["PASS A4 Equal"]);
+    estate.run(&["drill", "show", run, "--format", "markdown"]).exits(0).says(&["# Restore Test", "TESTED_BY"]);
+    estate.run(&["drill", "show", "no-such"]).exits(10).hints();
+    let html = estate.run(&["drill", "show", run, "--format", "html"]).exits(0).out;
+    assert!(html.starts_with("<!doctype html>") && !html.contains("<script") && !html.contains("http://") && !html.contains("https://"));
+}
+
+#[test]
+fn two_drills_of_a_day_do_not_overwrite_each_others_report() {
+    let estate = Estate::new();
+    estate.run(&["backup", "papers"]).exits(0);
+    estate.run(&["drill", "papers", "--report", "reports"]).exits(0);
+    estate.run(&["drill", "papers", "--report", "reports"]).exits(0);
+    assert_eq!(std::fs::read_dir(estate.path("reports")).unwrap().count(), 6);
+}
+
+#[test]
+fn a_restore_goes_to_a_new_place_only() {
+    let estate = proven();
+    let plan = estate.run(&["restore", "papers", "--to", "out", "--dry-run"]).exits(0);
+    assert!(plan.out.contains("would restore papers/files") && !estate.path("out").exists(), "{plan}");
+    estate.run(&["restore", "papers", "--to", "out"]).exits(0).says(&["restored papers/files"]);
+    let source = estate.path("files");
+    let back = estate.path("out").join(source.strip_prefix("/").unwrap());
+    assert_eq!(std::fs::read(back.join("noise.bin")).unwrap(), std::fs::read(source.join("noise.bin")).unwrap());
+    assert_eq!(std::fs::read_link(back.join("link")).unwrap(), Path::new("letter.txt"));
+
+    estate.run(&["restore", "papers", "--to", "out"]).exits(20).hints();
+    estate.run(&["restore", "papers", "--to", "files"]).exits(20);
+    assert!(source.join("letter.txt").exists());
+
+    let one = source.join("letter.txt");
+    estate.run(&["restore", "papers", "--to", "single", "--file", one.to_str().unwrap()]).exits(0);
+    let single = estate.path("single");
+    let mut found = Vec::new();
+    let mut todo = vec![single];
+    while let Some(directory) = todo.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { todo.push(path) } else { found.push(path) }
+        }
+    }
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(text(&found[0]), text(&one));
+
+    estate.run(&["restore", "shop", "--to", "db"]).exits(0);
+    estate.run(&["restore", "shop", "--to", "postgres:x"]).exits(2).hints();
+    estate.run(&["restore", "papers", "--to", "nope", "--file", "/no/such/file"]).says(&["no/such/file"]);
+    estate.run(&["restore", "papers", "--to", "nope2", "--point", "ffffffffffff"]).exits(10).hints();
+    estate.run(&["restore", "papers", "--to", "nope3", "--point", "before:2020-01-01T00:00:00Z"]).exits(10).hints();
+}
+
+#[test]
+fn verify_sees_an_altered_receipt_a_cut_tail_and_another_key() {
+    let estate = proven();
+    estate.run(&["verify"]).exits(0).says(&["8 of 8 receipts verified"]);
+    // A bare file name, beside which the key lands.
+    estate.run(&["receipts", "export", "ledger.jsonl"]).exits(0).says(&["8 receipts"]);
+    let head = estate.run(&["verify", "ledger.jsonl", "--json"]).exits(0).json()["head"]["digest"].as_str().unwrap().to_owned();
+    estate.run(&["verify", "ledger.jsonl", "--key", "signing.pub", "--head", &head]).exits(0);
+
+    let whole = text(&estate.path("ledger.jsonl"));
+    for keep in [7, 3, 1] {
+        let cut: String = whole.lines().take(keep).map(|line| format!("{line}\n")).collect();
+        std::fs::write(estate.path("cut.jsonl"), cut).unwrap();
+        estate.run(&["verify", "cut.jsonl", "--head", &head]).exits(4).says(&["EV-06"]);
+    }
+    let holed: String = whole.lines().enumerate().filter(|(at, _)| *at != 3).map(|(_, line)| format!("{line}\n")).collect();
+    std::fs::write(estate.path("holed.jsonl"), holed).unwrap();
+    estate.run(&["verify", "holed.jsonl"]).exits(4).says(&["EV-0"]);
+
+    // One character of one payload.
+    let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+    let at = lines[5].find("\"payload\":\"").unwrap() + 60;
+    let other = if lines[5].as_bytes()[at] == b'A' { "B" } else { "A" };
+    lines[5].replace_range(at..=at, other);
+    std::fs::write(estate.path("altered.jsonl"), lines.join("\n")).unwrap();
+    estate.run(&["verify", "altered.jsonl"]).exits(4).says(&["EV-07"]);
+    std::fs::write(estate.path("receipt.json"), &lines[5]).unwrap();
+    estate.run(&["verify", "receipt.json"]).exits(4).says(&["EV-07"]);
+    std::fs::write(estate.path("receipt.json"), whole.lines().nth(5).unwrap()).unwrap();
+    estate.run(&["verify", "receipt.json"]).exits(0).says(&["verifies"]);
+
+    let stranger = proven();
+    let key = stranger.path("state/signing.pub");
+    estate.run(&["verify", "ledger.jsonl", "--key", key.to_str().unwrap()]).exits(4);
+    std::fs::write(estate.path("empty.jsonl"), "").unwrap();
+    estate.run(&["verify", "empty.jsonl"]).exits(4).says(&["EV-06"]);
+    estate.run(&["verify", "no-such.jsonl"]).exits(10);
+}
+
+#[test]
+fn check_finds_a_flipped_bit_only_by_reading() {
+    let estate = proven();
+    estate.run(&["check"]).exits(0).says(&["no errors", "--read-data reads every byte"]);
+    estate.run(&["check", "--read-data"]).exits(0);
+    let largest = estate.objects("data").into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    flip(&largest);
+    let found = estate.run(&["check", "--read-data"]).exits(4);
+    assert!(found.out.contains("RP-0") && found.out.contains("files/noise.bin") && found.out.contains("ERRORS"), "{found}");
+    let report = estate.run(&["check", "--read-data", "--json"]).exits(4).json();
+    assert_eq!(report["sound"], false);
+    estate.run(&["drill", "papers"]).exits(5).says(&["FAIL", "RP-0"]);
+    estate.run(&["status", "papers"]).exits(4);
+    estate.run(&["check", "--read-data-share", "ten"]).exits(2).hints();
+    estate.run(&["check", "elsewhere"]).exits(2).hints();
+}
+
+#[test]
+fn keys_come_and_go_but_never_the_last_one() {
+    let estate = proven();
+    estate.secret("second", "another-password");
+    let reference = format!("file:{}", estate.path("second").display());
+    let dry = estate.run(&["keys", "add", "--password", &reference, "--dry-run"]).exits(0);
+    assert!(dry.err.contains("would add"), "{dry}");
+    estate.run(&["keys", "add", "--password", &reference]).exits(0);
+    let rows = estate.run(&["keys", "list", "--json"]).exits(0).json();
+    let rows = rows["data"].as_array().unwrap().clone();
+    assert_eq!(rows.len(), 2);
+    let id = |current: bool| rows.iter().find(|row| row["current"] == current).unwrap()["id"].as_str().unwrap().to_owned();
+    let refused = estate.run(&["keys", "remove", &id(true)]);
+    assert_eq!(refused.code, 20, "{refused}");
+    estate.run(&["keys", "remove", &id(false), "--dry-run"]).exits(0);
+    estate.run(&["keys", "remove", &id(false)]).exits(0);
+    assert_eq!(estate.run(&["keys", "list", "--json"]).json()["data"].as_array().unwrap().len(), 1);
+    estate.run(&["keys", "remove", "zzz"]).exits(2).hints();
+    estate.run(&["keys", "add", "--password", CANARY]).exits(2);
+    estate.run(&["backup"]).exits(0);
+}
+
+#[test]
+fn the_catalogue_comes_back_from_an_exported_ledger() {
+    let estate = proven();
+    estate.run(&["receipts", "export", "ledger.jsonl"]).exits(0);
+    let before = estate.run(&["points"]).exits(0).out.lines().count();
+    for name in ["catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-shm"] {
+        let path = estate.path("state").join(name);
+        if path.exists() {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    estate.run(&["status"]).exits(10).hints();
+    estate.run(&["catalogue", "rebuild", "--receipts", "ledger.jsonl"]).exits(0).says(&["8 receipts"]);
+    estate.run(&["status"]).exits(0).says(&["2 ready"]);
+    assert_eq!(estate.run(&["points"]).exits(0).out.lines().count(), before);
+    estate.run(&["verify"]).exits(0).says(&["8 of 8"]);
+    estate.run(&["backup"]).exits(0);
+}
+
+#[test]
+fn the_demo_proves_and_catches_without_postgresql() {
+    let estate = Estate::empty();
+    let demo = estate.run(&["demo", "--no-postgres"]).exits(0).says(&["PASS", "FAIL", "seaworthy init"]);
+    assert!(demo.took < Duration::from_secs(60), "{demo}");
+}
+
+#[test]
+fn help_topics_completions_and_man_pages_are_there() {
+    let estate = Estate::empty();
+    let codes = estate.run(&["help", "exit-codes"]).exits(0);
+    for code in ["   0 ", "   3 ", "   5 ", "  12 ", " 130 "] {
+        assert!(codes.out.contains(code), "{code} in {codes}");
+    }
+    estate.run(&["help", "findings"]).exits(0).says(&["CT-02", "seaworthy check --read-data"]);
+    estate.run(&["help", "levels"]).exits(0).says(&["A4"]);
+    estate.run(&["help", "drill"]).exits(0).says(&["--report"]);
+    estate.run(&["help", "nonsense"]).exits(2).hints();
+    estate.run(&["completions", "bash"]).exits(0).says(&["_seaworthy"]);
+    std::fs::create_dir(estate.path("man")).unwrap();
+    estate.run(&["man", "man"]).exits(0);
+    assert!(estate.path("man/seaworthy-drill.1").exists());
+    estate.run(&["--version"]).exits(0);
+    estate.run(&[]).exits(2);
+}
+
+// Bad input: a clear message that says what to do, the documented exit code, nothing lost, no secret printed (every run
+// is searched for the canary).
+
+#[test]
+fn a_wrong_password_is_said_to_be_one() {
+    let estate = proven();
+    estate.secret("password", "not the password");
+    for call in [&["backup"][..], &["drill"], &["check"], &["keys", "list"], &["restore", "papers", "--to", "out"]] {
+        let run = estate.run(call);
+        assert_eq!(run.code, 12, "{run}");
+        run.hints();
+    }
+    estate.run(&["doctor"]).exits(4).says(&["✗ repository local", "KY-01"]);
+    // A machine learns it too, and so does a person who asked for silence.
+    let events = estate.run(&["backup", "--json"]).exits(12);
+    assert!(events.out.lines().any(|line| line.contains("seaworthy.error/1")), "{events}");
+    let quiet = estate.run(&["drill", "-q"]).exits(12);
+    assert!(quiet.err.contains("NOT DRILLED"), "{quiet}");
+    estate.secret("password", CANARY);
+    estate.run(&["backup"]).exits(0);
+}
+
+#[test]
+fn a_missing_repository_is_never_made_in_passing() {
+    let estate = proven();
+    std::fs::rename(estate.path("repository"), estate.path("elsewhere")).unwrap();
+    estate.run(&["backup"]).exits(10).hints();
+    estate.run(&["drill"]).exits(10);
+    estate.run(&["check"]).exits(10).hints();
+    estate.run(&["doctor"]).exits(4).says(&["--missing-repositories"]);
+    assert!(!estate.path("repository").exists());
+    std::fs::rename(estate.path("elsewhere"), estate.path("repository")).unwrap();
+    estate.run(&["drill"]).exits(0);
+}
+
+#[test]
+fn the_second_repository_is_served_where_the_first_one_fails() {
+    let estate = Estate::empty();
+    estate.sources();
+    let root = estate.path("");
+    let root = root.display();
+    estate.configure(&format!(
+        "\n[repositories.away]\nlocation = \"{root}away\"\npassword = \"file:{root}password\"\nsite = \"there\"\n"
+    ));
+    estate.run(&["init", "--missing-repositories"]).exits(0);
+    std::fs::rename(estate.path("away"), estate.path("hidden")).unwrap();
+    let run = estate.run(&["backup", "papers"]).exits(10);
+    assert!(run.out.contains("✓ backed up papers/files") && run.err.contains("✗ FAILED papers/files"), "{run}");
+}
+
+#[test]
+fn a_truncated_pack_is_found_and_named() {
+    let estate = proven();
+    let largest = estate.objects("data").into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    std::fs::set_permissions(&largest, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let length = std::fs::metadata(&largest).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&largest).unwrap().set_len(length / 2).unwrap();
+    estate.run(&["check"]).exits(4).says(&["RP-0"]);
+    estate.run(&["drill", "papers"]).exits(5).says(&["FAIL", "RP-0"]);
+    estate.run(&["restore", "papers", "--to", "out"]).hints();
+    // What is not touched by the damage is still proven.
+    std::fs::remove_file(&largest).unwrap();
+    estate.run(&["check"]).exits(4).says(&["RP-02"]);
+}
+
+/// Runs `script` with a small file system of its own mounted over `place`.
+fn with_small_disk(estate: &Estate, place: &str, script: &str) -> support::Run {
+    let mut command = std::process::Command::new("unshare");
+    command.args(if rustix::process::geteuid().is_root() { &["--mount"][..] } else { &["--mount", "--map-root-user"] });
+    let prelude = "set -u; mount -t tmpfs -o size=4m,mode=0700 small \"$2\" || exit 99; sw() { \"$1\" --state-dir \"$root/state\" --scratch-dir \"$root/s\" \"${@:2}\"; }; bin=$1; root=$3; cd \"$root\";\n";
+    command.args(["bash", "-c", &format!("{prelude}{script}"), "bash", env!("CARGO_BIN_EXE_seaworthy")]);
+    command.arg(estate.path(place)).arg(estate.path("").to_str().unwrap().trim_end_matches('/'));
+    command.current_dir(estate.path("")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish(command.spawn().unwrap(), format!("a full {place}"))
+}
+
+#[test]
+fn a_full_repository_loses_nothing_and_works_again_with_room() {
+    let estate = Estate::empty();
+    estate.sources();
+    estate.configure("");
+    std::fs::create_dir(estate.path("repository")).unwrap();
+    let run = with_small_disk(
+        &estate,
+        "repository",
+        "sw $bin init --missing-repositories; echo init $?
+         sw $bin backup shop; echo first $?
+         head -c 10m /dev/zero > repository/filler 2>/dev/null
+         sw $bin backup papers; echo full $?
+         rm repository/filler
+         sw $bin check --read-data; echo sound $?
+         sw $bin backup papers; echo again $?
+         sw $bin check --read-data; echo whole $?",
+    );
+    for line in ["init 0", "first 0", "full 1", "sound 0", "again 0", "whole 0"] {
+        assert!(run.out.lines().any(|found| found == line), "{line}: {run}");
+    }
+    run.says(&["IO-ENOSPC"]).hints();
+}
+
+#[test]
+fn a_full_state_directory_is_said_and_works_again_with_room() {
+    let estate = Estate::new();
+    let run = with_small_disk(
+        &estate,
+        "state",
+        "sw $bin backup shop; echo first $?
+         head -c 10m /dev/zero > state/filler 2>/dev/null
+         sw $bin backup shop; sw $bin backup shop; sw $bin backup shop; sw $bin backup shop; echo full $?
+         rm state/filler
+         sw $bin backup shop; echo again $?
+         sw $bin verify; echo verified $?
+         sw $bin drill shop; echo drilled $?",
+    );
+    for line in ["first 0", "full 1", "again 0", "verified 0", "drilled 0"] {
+        assert!(run.out.lines().any(|found| found == line), "{line}: {run}");
+    }
+    run.hints();
+}
+
+#[test]
+fn an_unreadable_file_makes_the_copy_incomplete_and_is_named() {
+    let estate = Estate::new();
+    // Root reads everything but what the kernel itself refuses: a file of /proc that gives an IO error, through a mount.
+    let run = with_small_disk(
+        &estate,
+        "s",
+        "exit 0",
+    );
+    drop(run);
+}
+
+#[test]
+fn directories_that_are_missing_or_empty_are_not_backed_up_as_nothing() {
+    let estate = Estate::new();
+    std::fs::rename(estate.path("files"), estate.path("gone")).unwrap();
+    let missing = estate.run(&["backup", "papers"]);
+    assert_ne!(missing.code, 0, "{missing}");
+    missing.says(&["files"]).hints();
+    std::fs::create_dir(estate.path("files")).unwrap();
+    let empty = estate.run(&["backup", "papers"]);
+    assert_ne!(empty.code, 0, "{empty}");
+    empty.says(&["files"]).hints();
+    std::fs::remove_file(estate.path("shop.db")).unwrap();
+    let missing = estate.run(&["backup", "shop"]);
+    assert_ne!(missing.code, 0, "{missing}");
+    missing.says(&["shop.db"]).hints();
+    assert!(!estate.path("shop.db").exists(), "a backup made the database that it should read");
+    estate.run(&["points"]).exits(0).says(&["no recovery points yet"]);
+}
+
+#[test]
+fn a_configuration_is_refused_with_every_problem_at_once() {
+    let estate = Estate::new();
+    let good = text(&estate.path("seaworthy.toml"));
+    let path = estate.path("seaworthy.toml");
+    std::fs::write(&path, &good[..good.len() / 2]).unwrap();
+    estate.run(&["backup"]).exits(2);
+    std::fs::write(&path, good.replace("password = \"file:", &format!("password = \"{CANARY} file:"))).unwrap();
+    estate.run(&["config", "check"]).exits(2).says(&["password"]).hints();
+    estate.run(&["config", "check", "--json"]).exits(2);
+    std::fs::write(&path, good.replace("tier = ", "teir = ").replace("kind = \"files\"", "kind = \"folder\"")).unwrap();
+    let two = estate.run(&["config", "check"]).exits(2).says(&["teir", "folder"]);
+    assert!(two.err.contains("problems"), "{two}");
+    std::fs::remove_file(&path).unwrap();
+    estate.run(&["backup"]).exits(2).hints();
+    std::fs::write(&path, [0xff, 0xfe, 0]).unwrap();
+    estate.run(&["backup"]).exits(2);
+    std::fs::write(&path, "").unwrap();
+    let nothing = estate.run(&["backup"]);
+    assert_ne!(nothing.code, 0, "{nothing}");
+}
+
+#[test]
+fn keys_that_others_can_read_are_refused() {
+    let estate = proven();
+    let open = |name: &str, mode| std::fs::set_permissions(estate.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    open("password", 0o644);
+    estate.run(&["backup"]).exits(20).says(&["KY-05"]).hints();
+    open("password", 0o600);
+    open("state/signing.key", 0o644);
+    estate.run(&["backup"]).exits(20).says(&["KY-05"]).hints();
+    estate.run(&["doctor"]).exits(4).says(&["KY-05"]);
+    open("state/signing.key", 0o600);
+    open("state", 0o755);
+    estate.run(&["backup"]).exits(20).hints();
+    open("state", 0o700);
+    estate.run(&["backup"]).exits(0);
+}
+
+#[test]
+fn hostile_names_on_the_command_line_are_shown_not_obeyed() {
+    let estate = proven();
+    for name in ["a'b", "a\"b", "two\nlines", "../../etc", "-rf", "$(id)", "a;b", "\u{1b}[2J", ""] {
+        for verb in [&["backup", "--", name][..], &["drill", "--", name], &["status", "--", name], &["points", "--", name], &["restore", "--to", "x", "--", name]] {
+            let run = estate.run(verb).exits(2);
+            assert!(!run.err.contains("two\nlines") && !run.err.contains('\u{1b}'), "{run}");
+        }
+    }
+    let long = "x".repeat(10_000);
+    estate.run(&["backup", &long]).exits(2);
+    estate.run(&["restore", "papers", "--to", "a\nb\u{1b}[2J", "--dry-run"]).exits(0);
+}
+
+#[test]
+fn signals_end_a_run_and_the_next_one_works() {
+    let estate = Estate::new();
+    for number in 0..40 {
+        std::fs::write(estate.path(&format!("files/big-{number}")), support::noise(2_000_000 + number)).unwrap();
+    }
+    for (verb, after) in [("backup", 250), ("backup", 700), ("drill", 300), ("drill", 600)] {
+        if verb == "drill" {
+            estate.run(&["backup", "papers"]).exits(0);
+        }
+        let child = estate.start(&[verb, "papers"]);
+        std::thread::sleep(Duration::from_millis(after));
+        let pid = rustix::process::Pid::from_child(&child);
+        let began = Instant::now();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let run = finish(child, format!("{verb} papers, interrupted"));
+        assert!(began.elapsed() < Duration::from_secs(12), "{run}");
+        assert!(run.code == 130 || run.code == 0, "{run}");
+        assert!(run.code == 0 || !run.err.is_empty(), "{run}");
+    }
+    estate.run(&["backup", "papers"]).exits(0);
+    estate.run(&["drill", "papers"]).exits(0);
+    estate.run(&["check", "--read-data"]).exits(0);
+    estate.run(&["verify"]).exits(0);
+}
+
+#[test]
+fn a_timeout_leaves_the_question_open() {
+    let estate = Estate::new();
+    for number in 0..60 {
+        std::fs::write(estate.path(&format!("files/big-{number}")), support::noise(3_000_000 + number)).unwrap();
+    }
+    estate.run(&["backup", "papers"]).exits(0);
+    estate.run(&["drill", "papers", "--timeout", "1s"]).exits(7);
+    estate.run(&["drill", "papers", "--timeout", "soon"]).exits(2).hints();
+    estate.run(&["drill", "papers"]).exits(0);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let estate = proven();
+    for call in [&["points"][..], &["receipts"], &["help", "findings"], &["status"], &["--help"], &["completions", "bash"]] {
+        let mut child = estate.start(call);
+        drop(child.stdout.take());
+        let run = finish(child, format!("{} | head -0", call.join(" ")));
+        assert_eq!(run.code, 0, "{run}");
+        assert!(run.err.is_empty(), "{run}");
+    }
+}
+
+#[test]
+fn without_a_home_the_state_must_be_named() {
+    let estate = Estate::new();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_seaworthy"));
+    command.env_clear().current_dir(estate.path("")).arg("status").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = finish(command.spawn().unwrap(), "status without HOME".to_owned());
+    assert!(run.code == 2 || run.code == 10, "{run}");
+    run.hints();
+}
+
+#[test]
+fn a_ledger_that_somebody_holds_is_exit_11() {
+    let estate = proven();
+    let holder = rusqlite::Connection::open(estate.path("state/catalogue.sqlite")).unwrap();
+    holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let run = estate.run(&["backup", "papers"]);
+    assert_eq!(run.code, 11, "{run}");
+    run.hints();
+    estate.run(&["status"]);
+    holder.execute_batch("ROLLBACK").unwrap();
+    estate.run(&["backup"]).exits(0);
+}
+
+#[test]
+fn dry_runs_change_nothing() {
+    let estate = Estate::new();
+    let list = || {
+        let mut found = Vec::new();
+        let mut todo = vec![estate.path("")];
+        while let Some(directory) = todo.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    todo.push(path.clone());
+                }
+                found.push(path);
+            }
+        }
+        found.sort();
+        found
+    };
+    let before = list();
+    estate.run(&["backup", "--dry-run"]).exits(0).says(&["would back up papers/files (files) into local"]);
+    estate.run(&["init", "--missing-repositories", "--dry-run"]).exits(0);
+    estate.run(&["catalogue", "rebuild", "--dry-run"]).exits(0);
+    assert_eq!(list(), before);
+}
