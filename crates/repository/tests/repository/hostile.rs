@@ -204,3 +204,28 @@ proptest! {
         }
     }
 }
+
+/// A part of a file must not pass for the file: with one piece damaged, the others are not left behind.
+#[test]
+fn a_file_of_which_one_piece_is_damaged_is_not_left_behind() {
+    let fixture = Fixture::new();
+    let id = store_stream(&fixture.repository, "/x", &noise(1, 8_000_000), Cuts::ContentDefined);
+    let node = fixture.repository.node(&id, &at("/x"), &control()).unwrap();
+    assert!(node.content.unwrap().len() > 3);
+    let largest = files(&fixture.path().join("data"))
+        .into_iter()
+        .max_by_key(|path| std::fs::metadata(path).unwrap().len())
+        .unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    // Within the last blob of the pack, so that others are written before.
+    let at_byte = bytes.len() - 5000;
+    bytes[at_byte] ^= 1;
+    overwrite(&largest, &bytes);
+    let target = fixture.scratch("target");
+    let repository = fixture.reopen();
+    let summary = repository.restore(&id, &at("/"), &target, &RestoreOptions::default(), &control()).unwrap();
+    assert_eq!((summary.problem_count, summary.files), (1, 0));
+    assert_eq!(files(&target), Vec::<std::path::PathBuf>::new());
+    let mut reader = repository.open_file(&id, &at("/x"), &control()).unwrap();
+    assert!(std::io::copy(&mut reader, &mut std::io::sink()).is_err());
+}
