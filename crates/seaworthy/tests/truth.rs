@@ -62,7 +62,9 @@ fn is_equal(drill: &Value) -> bool {
 /// Backs up and drills; anything but a proof is a false alarm, told in full.
 fn prove(product: &Product, service: &str, round: u64) {
     let backup = product.backup(service).unwrap_or_else(|error| panic!("round {round} of {service}: {error}"));
-    assert_eq!(backup["findings"], Value::Array(Vec::new()), "round {round} of {service}");
+    // What the source itself has wrong is said, and is no alarm about its copy.
+    let flaws = backup["findings"].as_array().map_or(1, |all| all.iter().filter(|finding| finding["code"] != "CT-20").count());
+    assert_eq!(flaws, 0, "round {round} of {service}: {}", backup["findings"]);
     let drill = product.drill(service, 0).unwrap_or_else(|error| panic!("round {round} of {service}: {error}"));
     assert!(is_equal(&drill), "round {round} of {service}: {drill:#}");
     assert_eq!(drill["copy"], backup["copy"]);
@@ -249,8 +251,10 @@ fn a_tree_that_changes_during_its_backup_is_proven_or_said_to_be_incomplete() {
         let points: Value = serde_json::from_str(&product.run(&["points", "--json", "files"]).unwrap().expect(0).unwrap()).unwrap();
         let copy = points["data"].as_array().and_then(|all| all.last()).unwrap_or_else(|| panic!("{points:#}"))["copy"].clone();
         let drilled = product.run(&["--json", "drill", "files", "--point", copy.as_str().unwrap()]).unwrap();
-        // What was stored is what was read, whether or not it was everything: no alarm about the copy.
-        assert_eq!(drilled.code, Some(0), "round {round}: {drilled:#?}");
+        // What was stored is what was read, whether or not it was everything: no alarm about the copy, and no proof of one
+        // that does not hold everything.
+        let lawful: &[i32] = if ran.code == Some(0) { &[0] } else { &[0, 7] };
+        assert!(drilled.code.is_some_and(|code| lawful.contains(&code)), "round {round}: {drilled:#?}");
     }
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();
@@ -405,7 +409,7 @@ fn a_wrong_copy_of_a_shop_is_caught_by_its_drill() {
     }
 
     let products = rows_of(&whole, "SKU-42\tProduct 42");
-    let orders = rows_of(&whole, "2025-06-01 12:11:00");
+    let orders = rows_of(&whole, "2025-06-01 12:22:00");
     let plain = rows_of(&whole, "row 13");
     let lines = rows_of(&whole, "\tSKU-63\t");
     let mut doctored = |what: &str, expected: &[&str], change: &dyn Fn(&mut Files)| {
@@ -465,7 +469,7 @@ fn a_wrong_copy_of_a_sqlite_database_is_caught_by_its_drill() {
         ("an index lost", "DROP INDEX order_large", &["CT-05"]),
         ("a trigger lost", "DROP TRIGGER order_audit", &["CT-17", "CT-03"]),
         ("a view lost", "DROP VIEW turnover", &["CT-03", "CT-04"]),
-        ("a table too many", "CREATE TABLE intruder (a)", &["CT-03"]),
+        ("a table too many", "CREATE TABLE intruder (a)", &["CT-03", "FS-08"]),
         ("another version of the application's", "PRAGMA user_version = 16", &["CT-16", "CT-04"]),
     ];
     let mut missed = Vec::new();
@@ -501,6 +505,7 @@ type Change = fn(&Path);
 fn a_wrong_copy_of_a_tree_is_caught_by_its_drill() {
     let product = Product::new(PROGRAM, "").unwrap();
     let root = product.path().join("tree");
+    let began = SystemTime::now() - Duration::from_secs(3_600);
     let make = || {
         if root.exists() {
             fs::remove_dir_all(&root).unwrap();
@@ -512,7 +517,7 @@ fn a_wrong_copy_of_a_tree_is_caught_by_its_drill() {
         }
         std::os::unix::fs::symlink("ledger.csv", root.join("current")).unwrap();
         fs::hard_link(root.join("other"), root.join("inner/twin")).unwrap();
-        let then = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        let then = began;
         for name in ["ledger.csv", "inner/notes.txt", "empty", "other", "inner", "."] {
             let file = fs::File::open(root.join(name)).unwrap();
             file.set_modified(then).unwrap();

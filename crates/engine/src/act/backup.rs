@@ -150,9 +150,9 @@ fn notes(captured: &Captured, request: &BackupRequest) -> String {
     let how = match captured.witness.kind() {
         "postgres" => {
             "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n\
-             2. look at DIR/globals.sql and create the roles it names\n\
-             3. createdb -T template0 with the encoding and locale in DIR/.seaworthy/witness.json\n\
-             4. pg_restore -j 4 -d DATABASE DIR/database\n"
+             2. psql -X -d postgres -f DIR/globals.sql makes the roles and the empty database, with its encoding, locale,\n\
+             \x20  owner and settings; read it first: it must not be run where roles of these names are somebody else's\n\
+             3. pg_restore -Fd -j 4 --exit-on-error -d DATABASE DIR/database\n"
         }
         "sqlite" => {
             "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n2. the database is the .sqlite file in DIR; open it with any sqlite3\n"
