@@ -219,7 +219,7 @@ fn store_cuts(cuts: Cuts) -> seaworthy_repository::Cuts {
 }
 
 /// Pages of a database file in one piece: a changed page costs the whole piece, an unchanged one costs its id in a tree.
-const PAGES_PER_PIECE: u32 = 8;
+const PAGES_PER_PIECE: u32 = 4;
 
 impl CopyWriter for SessionWriter {
     fn begin(&self, path: &CopyPath, cuts: Cuts) -> Result<Box<dyn CopyFile>, DriverError> {

@@ -72,6 +72,9 @@ where
     F: Future<Output = Outcome>,
 {
     let timeout = cli.global.timeout.as_deref().map(span).transpose()?;
+    // `restic unlock` asks whether the holder of a lock lives by sending it SIGHUP; unhandled, the question would kill us.
+    seaworthy_repository::survive_hangup()
+        .map_err(|error| crate::wiring::repository_failure("outlive a hang-up", error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
