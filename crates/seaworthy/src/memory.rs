@@ -49,6 +49,7 @@ fn failure(what: &str, error: &CatalogError) -> Failure {
         CatalogError::Missing(_) => failure.hint("nothing has been backed up with this state directory yet: seaworthy backup"),
         CatalogError::Damaged(_) => failure.hint("move the file away, then: seaworthy catalogue rebuild --receipts EXPORTED-LEDGER"),
         CatalogError::Locked | CatalogError::Held { .. } => failure.hint("another seaworthy holds it: wait for it to end, then run this again"),
+        CatalogError::Io { .. } | CatalogError::Sqlite(_) => failure.hint("is the state directory full or read-only? What it holds is untouched; make room and run this again"),
         _ => failure,
     }
 }

@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use comfy_table::{ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use seaworthy_interface::Progress;
 use seaworthy_interface::cx::ProgressSink;
@@ -74,6 +75,15 @@ impl Face {
     pub(crate) fn data(&self, line: impl AsRef<str>) -> Outcome<()> {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}", line.as_ref()).or_else(ignore_closed_pipe)
+    }
+
+    /// Prints a table; where a terminal is too narrow for it, cells break and columns stay.
+    pub(crate) fn table(&self, table: &mut Table) -> Outcome<()> {
+        let stdout = std::io::stdout();
+        if let Some(size) = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten().filter(|size| size.ws_col >= 40) {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(size.ws_col);
+        }
+        self.data(table.trim_fmt())
     }
 
     /// Prints a JSON document as one line of data.
@@ -278,8 +288,11 @@ pub(crate) fn duration(took: Duration) -> String {
         0 => format!("{}ms", took.as_millis()),
         1..10 => format!("{}.{}s", seconds, took.subsec_millis() / 100),
         10..60 => format!("{seconds}s"),
+        60..3600 if seconds % 60 == 0 => format!("{}m", seconds / 60),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 if seconds % 3600 < 60 => format!("{}h", seconds / 3600),
         3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ if seconds % 86_400 < 3600 => format!("{}d", seconds / 86_400),
         _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
 }
@@ -310,6 +323,8 @@ mod tests {
         assert_eq!(bytes(10 * 1024 * 1024 * 1024), "10.0 GiB");
         assert_eq!(duration(Duration::from_millis(850)), "850ms");
         assert_eq!(duration(Duration::from_secs(372)), "6m12s");
+        assert_eq!(duration(Duration::from_secs(4 * 3600)), "4h");
+        assert_eq!(duration(Duration::from_secs(86_400)), "1d");
         assert_eq!(duration(Duration::from_secs(2 * 86_400 + 3 * 3600)), "2d 3h");
     }
 

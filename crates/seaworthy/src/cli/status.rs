@@ -68,7 +68,7 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
             Standing::Broken => "✗",
         };
         let ready = format!("{mark} {} {:?}", service.standing.word(), service.level);
-        let drill = service.last_drill.as_ref().map_or_else(|| "never".to_owned(), |drill| format!("{} ago  {}", span(drill.age_ms), verdict(drill.verdict)));
+        let drill = service.last_drill.as_ref().map_or_else(|| "never".to_owned(), |drill| format!("{} {} ago", verdict(drill.verdict).split_whitespace().next().unwrap_or_default(), span(drill.age_ms)));
         let codes: Vec<String> = service.findings.iter().filter(|finding| finding.code.severity() > Severity::Note).map(|finding| finding.code.to_string()).collect();
         let mut codes = codes;
         codes.sort();
@@ -77,13 +77,13 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
             Cell::new(service.service.as_str()),
             Cell::new(ready),
             Cell::new(service.point.map_or_else(|| "none".to_owned(), instant)),
-            Cell::new(format!("{} / {}  {}", span(service.exposure_ms), target(service.rpo_target), word(service.rpo))),
+            Cell::new(format!("{}/{} {}", span(service.exposure_ms), target(service.rpo_target), word(service.rpo))),
             Cell::new(drill),
-            Cell::new(format!("{} / {}  {}", span(service.rto_ms), target(service.rto_target), word(service.rto))),
+            Cell::new(format!("{}/{} {}", span(service.rto_ms), target(service.rto_target), word(service.rto))),
             Cell::new(if codes.is_empty() { "–".to_owned() } else { codes.join(" ") }),
         ]);
     }
-    face.data(table.trim_fmt())?;
+    face.table(&mut table)?;
     let count = |standing: Standing| assessed.iter().filter(|service| service.standing == standing).count();
     face.data(format!(
         "{}: {} ready, {} need attention, {} not yet proven, {} broken.   (as of {})",
@@ -113,6 +113,9 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
     for service in setup.services(&arguments.services)? {
         for source in &service.sources {
             for point in app::points(&memory, &service.name, &source.name, None).await? {
+                if cli.global.as_of.is_some() && point.point > now {
+                    continue;
+                }
                 let proven = match &point.standing {
                     PointStanding::Unproven => "not yet".to_owned(),
                     PointStanding::Proven { level, at, .. } => format!("{level} {}", instant(*at)),
@@ -139,7 +142,7 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
     } else if rows.is_empty() {
         face.data("no recovery points yet: seaworthy backup")?;
     } else {
-        face.data(table.trim_fmt())?;
+        face.table(&mut table)?;
     }
     Ok(Exit::Ok)
 }
