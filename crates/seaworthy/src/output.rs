@@ -79,11 +79,15 @@ impl Face {
 
     /// Prints a table; where a terminal is too narrow for it, cells break and columns stay.
     pub(crate) fn table(&self, table: &mut Table) -> Outcome<()> {
-        let stdout = std::io::stdout();
-        if let Some(size) = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten().filter(|size| size.ws_col >= 40) {
-            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(size.ws_col);
+        if let Some(width) = terminal_width() {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
         self.data(table.trim_fmt())
+    }
+
+    /// Whether standard output is a terminal on which a wide table would break.
+    pub(crate) fn is_narrow(&self) -> bool {
+        terminal_width().is_some_and(|width| width < 105)
     }
 
     /// Prints a JSON document as one line of data.
@@ -149,6 +153,13 @@ impl Face {
         }));
         Watch { bar, state }
     }
+}
+
+/// Columns of the terminal on standard output, where it is one that says so.
+fn terminal_width() -> Option<u16> {
+    let stdout = std::io::stdout();
+    let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten();
+    size.map(|size| size.ws_col).filter(|width| *width >= 40)
 }
 
 fn ignore_closed_pipe(error: std::io::Error) -> Outcome<()> {

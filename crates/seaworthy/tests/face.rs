@@ -405,7 +405,7 @@ fn an_unreadable_file_makes_the_copy_incomplete_and_is_named() {
     };
     let run = run.exits(3);
     assert!(run.out.contains("INCOMPLETE") && run.out.contains("FS-05") && run.out.contains("locked.txt"), "{run}");
-    estate.run(&["points"]).exits(0).says(&["incomplete"]);
+    estate.run(&["points"]).exits(0).says(&["INCOMPLETE"]);
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use comfy_table::{Cell, Table, presets};
+use comfy_table::{Cell, ColumnConstraint, Table, presets};
 use jiff::Timestamp;
 use seaworthy_model::assess::{ServiceAssessment, Standing};
 use seaworthy_model::finding::Severity;
 use seaworthy_model::objective::{Met, Objective};
 use seaworthy_model::point::PointStanding;
+use seaworthy_model::receipt::Outcome as Ending;
 
 use crate::cli::args::{self, Cli};
 use crate::exit::Exit;
@@ -59,7 +60,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Status) -> Out
 
 fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome<()> {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["SERVICE", "READY", "RECOVERY POINT", "RPO NOW/TARGET", "LAST DRILL", "RTO MEASURED/TARGET", "FINDINGS"]);
+    table.load_style(presets::NOTHING).set_header(["SERVICE", "READY", "RECOVERY POINT", "RPO NOW/TARGET", "LAST DRILL", "RTO/TARGET", "FINDINGS"]);
     for service in assessed {
         let mark = match service.standing {
             Standing::Ready => "●",
@@ -82,6 +83,12 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
             Cell::new(format!("{}/{} {}", span(service.rto_ms), target(service.rto_target), word(service.rto))),
             Cell::new(if codes.is_empty() { "–".to_owned() } else { codes.join(" ") }),
         ]);
+    }
+    if face.is_narrow()
+        && let Some(point) = table.column_mut(2)
+    {
+        // The exposure beside it says the same.
+        point.set_constraint(ColumnConstraint::Hidden);
     }
     face.table(&mut table)?;
     let count = |standing: Standing| assessed.iter().filter(|service| service.standing == standing).count();
@@ -108,7 +115,7 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
     let memory = Memory::open_to_read(&setup.state).await?;
     let now = super::as_of(cli)?;
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["SERVICE/SOURCE", "POINT", "AGE", "COPY", "REPOSITORY", "RESTORES TO", "STORED", "STATE", "PROVEN"]);
+    table.load_style(presets::NOTHING).set_header(["SERVICE/SOURCE", "POINT", "AGE", "COPY", "REPOSITORY", "SIZE", "STORED", "STATE"]);
     let mut rows = Vec::new();
     for service in setup.services(&arguments.services)? {
         for source in &service.sources {
@@ -117,8 +124,8 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
                     continue;
                 }
                 let proven = match &point.standing {
-                    PointStanding::Unproven => "not yet".to_owned(),
-                    PointStanding::Proven { level, at, .. } => format!("{level} {}", instant(*at)),
+                    PointStanding::Unproven => "not proven yet".to_owned(),
+                    PointStanding::Proven { level, .. } => level.to_string(),
                     PointStanding::Failed { codes, .. } => format!("FAILED {}", codes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
                 };
                 let age = Duration::try_from(now.duration_since(point.point)).map_or_else(|_| "in the future".to_owned(), duration);
@@ -130,8 +137,10 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
                     point.repository.name.to_string(),
                     bytes(point.restore_bytes),
                     bytes(point.stored_bytes),
-                    format!("{:?}", point.outcome).to_lowercase(),
-                    proven,
+                    match point.outcome {
+                        Ending::Complete => proven,
+                        Ending::Incomplete | Ending::Failed => format!("INCOMPLETE, {proven}"),
+                    },
                 ]);
                 rows.push(serde_json::json!(point));
             }
@@ -142,6 +151,13 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
     } else if rows.is_empty() {
         face.data("no recovery points yet: seaworthy backup")?;
     } else {
+        if face.is_narrow() {
+            for at in [2, 4, 6] {
+                if let Some(column) = table.column_mut(at) {
+                    column.set_constraint(ColumnConstraint::Hidden);
+                }
+            }
+        }
         face.table(&mut table)?;
     }
     Ok(Exit::Ok)
