@@ -38,6 +38,8 @@ fn pages(metadata: &Metadata) -> Vec<Page> {
     vec![
         Page { path: "docs/reference/findings.md", text: findings() },
         Page { path: "docs/reference/assurance.md", text: assurance() },
+        Page { path: "docs/reference/configuration.md", text: configuration() },
+        Page { path: "docs/reference/seaworthy.schema.json", text: schema() },
         Page { path: DEPENDENCIES, text: dependencies(metadata) },
     ]
 }
@@ -65,6 +67,14 @@ pub(crate) fn run(options: &Options) -> TaskResult {
 
 fn is_current(path: &Path, text: &str) -> Result<bool, workspace::WorkspaceError> {
     if path.exists() { Ok(workspace::read(path)? == text) } else { Ok(false) }
+}
+
+fn configuration() -> String {
+    format!("{NOTICE}{}\n", seaworthy_model::config::reference_markdown().trim_end())
+}
+
+fn schema() -> String {
+    format!("{:#}\n", seaworthy_model::config::schema())
 }
 
 fn findings() -> String {

@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_interface::copy::Written;
-use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, NewTarget, SandboxProvider, Source};
+use seaworthy_interface::{
+    CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, NewTarget, SandboxProvider,
+    Source,
+};
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
 use seaworthy_model::objective::RecoveryObjective;
 use seaworthy_model::receipt::{
-    Act, ActKind, Backup, Control, Drill, Due, Engine, Measured, Observed, Outcome, Phase, Receipt, RecoveryPointMeasured,
-    RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool,
+    Act, ActKind, Backup, Control, Drill, Due, Engine, Measured, Observed, Outcome, Phase, Receipt,
+    RecoveryPointMeasured, RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool,
 };
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::Repository;
@@ -50,7 +53,10 @@ pub struct Subject {
 
 impl std::fmt::Debug for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subject").field("service", &self.service).field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("Subject")
+            .field("service", &self.service)
+            .field("source", &self.source)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,7 +107,10 @@ pub struct DrillJob {
 
 impl std::fmt::Debug for DrillJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DrillJob").field("copy", &self.copy).field("point", &self.point).finish_non_exhaustive()
+        f.debug_struct("DrillJob")
+            .field("copy", &self.copy)
+            .field("point", &self.point)
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,7 +161,12 @@ impl Runner {
     }
 
     /// Commits the slot of a run that begins now.
-    async fn due(&self, act: ActKind, service: &ServiceName, source: &SourceName) -> Result<(RunId, u64, Timestamp), RunError> {
+    async fn due(
+        &self,
+        act: ActKind,
+        service: &ServiceName,
+        source: &SourceName,
+    ) -> Result<(RunId, u64, Timestamp), RunError> {
         let at = Timestamp::now();
         let run = run_id(act, at).map_err(|error| RunError::Random(Box::new(error)))?;
         let due = Due { run: run.clone(), service: service.clone(), source: source.clone(), act, due_at: at };
@@ -170,7 +184,13 @@ impl Runner {
     }
 
     /// Backs up one source into one repository.
-    pub async fn backup(&self, cx: &Cx, subject: &Subject, repository: &Repository, place: RepositoryRef) -> Result<Sealed<Backup>, RunError> {
+    pub async fn backup(
+        &self,
+        cx: &Cx,
+        subject: &Subject,
+        repository: &Repository,
+        place: RepositoryRef,
+    ) -> Result<Sealed<Backup>, RunError> {
         let (run, due, started) = self.due(ActKind::Backup, &subject.service, &subject.source).await?;
         let facts = match cx.run(subject.driver.probe(&cx.within(PROBE))).await {
             Ok(Ok(facts)) => Some(facts),
@@ -187,7 +207,8 @@ impl Runner {
             key: self.notary.key(),
             started,
         };
-        let result = backup(cx, subject.driver.as_ref(), repository, &request).await;
+        let (result, retries) =
+            patiently(cx, || backup(cx, subject.driver.as_ref(), repository, &request)).await;
         let mut body = Backup {
             run,
             due: Some(due),
@@ -212,7 +233,8 @@ impl Runner {
             Ok(done) => {
                 body.copy = Some(done.copy);
                 body.point = Some(done.captured.point);
-                body.outcome = if done.captured.is_complete { Outcome::Complete } else { Outcome::Incomplete };
+                body.outcome =
+                    if done.captured.is_complete { Outcome::Complete } else { Outcome::Incomplete };
                 body.witness = Some(done.witness);
                 body.sizes = Sizes {
                     restore_bytes: done.captured.size_bytes,
@@ -223,7 +245,9 @@ impl Runner {
                 };
                 body.findings = done.captured.findings;
                 body.phases = phases(&done.phases);
-                body.phases.push(Phase { name: "witness".to_owned(), took_ms: millis(done.captured.witness_took) });
+                body.phases
+                    .push(Phase { name: "witness".to_owned(), took_ms: millis(done.captured.witness_took) });
+                body.phases.extend(retries);
                 None
             }
             Err(error) => {
@@ -241,9 +265,17 @@ impl Runner {
     }
 
     /// Drills one copy of one source.
-    pub async fn drill(&self, cx: &Cx, subject: &Subject, provider: &dyn SandboxProvider, place: RepositoryRef, job: DrillJob) -> Result<Sealed<Drill>, RunError> {
+    pub async fn drill(
+        &self,
+        cx: &Cx,
+        subject: &Subject,
+        provider: &dyn SandboxProvider,
+        place: RepositoryRef,
+        job: DrillJob,
+    ) -> Result<Sealed<Drill>, RunError> {
         let (run, due, started) = self.due(ActKind::Drill, &subject.service, &subject.source).await?;
-        let (witness, digest) = job.witness.map_or((None, None), |(witness, digest)| (Some(witness), Some(digest)));
+        let (witness, digest) =
+            job.witness.map_or((None, None), |(witness, digest)| (Some(witness), Some(digest)));
         let request = DrillRequest {
             run: run.clone(),
             point: job.point,
@@ -255,7 +287,8 @@ impl Runner {
             control_seed: job.control_seed,
             source_identity: job.source_identity,
         };
-        let done = drill(cx, subject.driver.as_ref(), job.reader, provider, request, job.witness_findings).await;
+        let done =
+            drill(cx, subject.driver.as_ref(), job.reader, provider, request, job.witness_findings).await;
         let body = Drill {
             run,
             due: Some(due),
@@ -270,8 +303,13 @@ impl Runner {
             started,
             finished: Timestamp::now(),
             phases: phases(&done.phases),
-            sandbox: done.sandbox.as_ref().and_then(|facts| serde_json::to_value(facts).ok()).map_or_else(Observed::nothing, Observed::from),
-            engine: (!done.engine.is_empty()).then(|| Engine { summary: done.engine.clone(), identity: done.engine_identity.clone() }),
+            sandbox: done
+                .sandbox
+                .as_ref()
+                .and_then(|facts| serde_json::to_value(facts).ok())
+                .map_or_else(Observed::nothing, Observed::from),
+            engine: (!done.engine.is_empty())
+                .then(|| Engine { summary: done.engine.clone(), identity: done.engine_identity.clone() }),
             expected_checks: done.expected.clone(),
             checks: done.checks.clone(),
             control: done.control.as_ref().map(|control| Control {
@@ -293,10 +331,37 @@ impl Runner {
             executor: self.executor.name.clone(),
             teardown: teardown(&done),
             next_due: job.next_due,
-        };
+        }
+        // The receipt's own facts have the last word: a pass that they deny becomes inconclusive.
+        .settled();
         let receipt = self.notary.commit(&Act::Drill(Box::new(body.clone())), Timestamp::now()).await?;
         Ok(Sealed { receipt, body, error: None, summary: String::new() })
     }
+}
+
+/// Waits before a second and a third try when the other side did not answer. The only retries in the product: whoever
+/// retries below this would hide the outage.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// Tries again after an error that may pass by itself; what was waited for goes into the receipt.
+async fn patiently<T, F>(cx: &Cx, mut attempt: impl FnMut() -> F) -> (Result<T, DriverError>, Vec<Phase>)
+where
+    F: Future<Output = Result<T, DriverError>>,
+{
+    let mut waited = Vec::new();
+    for pause in PAUSES {
+        match attempt().await {
+            Err(error) if error.kind.is_transient() => {
+                cx.phase(format!("waiting {} s for another try: {error}", pause.as_secs()));
+                if let Err(stop) = cx.run(tokio::time::sleep(pause)).await {
+                    return (Err(stop.into()), waited);
+                }
+                waited.push(Phase { name: "retry".to_owned(), took_ms: millis(pause) });
+            }
+            result => return (result, waited),
+        }
+    }
+    (attempt().await, waited)
 }
 
 /// Longest probe.
@@ -304,21 +369,33 @@ const PROBE: Duration = Duration::from_secs(10);
 
 /// What would have been lost had the source vanished when the drill began: from the newest instant inside the data where
 /// they carry one, from the recovery point otherwise; unknown when nothing was restored or the clocks disagree.
-fn exposure(done: &DrillDone, point: Timestamp, started: Timestamp, objective: RecoveryObjective) -> RecoveryPointMeasured {
+fn exposure(
+    done: &DrillDone,
+    point: Timestamp,
+    started: Timestamp,
+    objective: RecoveryObjective,
+) -> RecoveryPointMeasured {
     // Data newer than the point cannot have been in the copy: such a column holds dates of the future, not of writing.
     let newest = done.newest.filter(|newest| *newest <= point);
     let from = newest.unwrap_or(point);
     let age: SignedDuration = started.duration_since(from);
-    let measured = (done.rto.is_some() && !age.is_negative()).then(|| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    let measured = (done.rto.is_some() && !age.is_negative())
+        .then(|| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     RecoveryPointMeasured { newest, exposure: Measured::new(measured, objective.rpo) }
 }
 
 fn teardown(done: &DrillDone) -> Teardown {
     match (done.removed_bytes, &done.sandbox) {
         (Some(removed_bytes), _) => Teardown { proven: true, removed_bytes, detail: String::new() },
-        (None, None) => Teardown { proven: false, removed_bytes: 0, detail: "no sandbox was opened".to_owned() },
+        (None, None) => {
+            Teardown { proven: false, removed_bytes: 0, detail: "no sandbox was opened".to_owned() }
+        }
         (None, Some(_)) => {
-            let why = done.findings.iter().find(|finding| finding.subject == "teardown").map_or("unknown", |finding| &finding.detail);
+            let why = done
+                .findings
+                .iter()
+                .find(|finding| finding.subject == "teardown")
+                .map_or("unknown", |finding| &finding.detail);
             Teardown { proven: false, removed_bytes: 0, detail: why.to_owned() }
         }
     }
@@ -354,13 +431,22 @@ pub struct RestoreJob {
 
 impl std::fmt::Debug for RestoreJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RestoreJob").field("copy", &self.copy).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("RestoreJob")
+            .field("copy", &self.copy)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
 impl Runner {
     /// Restores one copy to a new place.
-    pub async fn restore(&self, cx: &Cx, subject: &Subject, place: RepositoryRef, job: RestoreJob) -> Result<Sealed<Restore>, RunError> {
+    pub async fn restore(
+        &self,
+        cx: &Cx,
+        subject: &Subject,
+        place: RepositoryRef,
+        job: RestoreJob,
+    ) -> Result<Sealed<Restore>, RunError> {
         let (run, due, started) = self.due(ActKind::Restore, &subject.service, &subject.source).await?;
         cx.phase("restore");
         let began = Instant::now();
@@ -425,7 +511,11 @@ fn scope(target: &NewTarget, paths: &[CopyPath]) -> Vec<String> {
 }
 
 /// Restores single files and directories of a copy, each under its own name, into a new or empty directory.
-async fn parts(reader: Arc<dyn CopyReader>, target: &NewTarget, paths: Vec<CopyPath>) -> Result<Delivered, DriverError> {
+async fn parts(
+    reader: Arc<dyn CopyReader>,
+    target: &NewTarget,
+    paths: Vec<CopyPath>,
+) -> Result<Delivered, DriverError> {
     let NewTarget::Directory(directory) = target else {
         return Err(DriverError::new(ErrorKind::Refused, "restore single files into a database"));
     };
@@ -435,17 +525,22 @@ async fn parts(reader: Arc<dyn CopyReader>, target: &NewTarget, paths: Vec<CopyP
         let failed = |error: std::io::Error| DriverError::io(format!("use `{}`", directory.display()), error);
         std::fs::create_dir_all(&directory).map_err(failed)?;
         if std::fs::read_dir(&directory).map_err(failed)?.next().is_some() {
-            return Err(DriverError::new(ErrorKind::Refused, format!("restore into `{}`: it is not empty", directory.display()))
-                .hint("name a new directory with --to"));
+            return Err(DriverError::new(
+                ErrorKind::Refused,
+                format!("restore into `{}`: it is not empty", directory.display()),
+            )
+            .hint("name a new directory with --to"));
         }
         let mut written = Written::default();
         for path in &paths {
             // Each in a directory of its own full name, so that two files of one name do not meet.
             let into = directory.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
             let parent = into.parent().unwrap_or(&directory).to_owned();
-            let is_directory = reader.list(Some(path))?.first().is_some_and(|entry| entry.kind == EntryKind::Directory);
+            let is_directory =
+                reader.list(Some(path))?.first().is_some_and(|entry| entry.kind == EntryKind::Directory);
             let place = if is_directory { into } else { parent };
-            std::fs::create_dir_all(&place).map_err(|error| DriverError::io(format!("make `{}`", place.display()), error))?;
+            std::fs::create_dir_all(&place)
+                .map_err(|error| DriverError::io(format!("make `{}`", place.display()), error))?;
             let part = reader.restore(path, &place)?;
             written.files += part.files;
             written.bytes += part.bytes;
@@ -453,4 +548,32 @@ async fn parts(reader: Arc<dyn CopyReader>, target: &NewTarget, paths: Vec<CopyP
         Ok(Delivered { written, summary: String::new(), findings: Vec::new() })
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn tried(failures: usize, kind: ErrorKind) -> (bool, usize, usize) {
+        let mut attempts = 0;
+        let (result, waited) = patiently(&Cx::unbounded(), || {
+            attempts += 1;
+            let fails = attempts <= failures;
+            async move { if fails { Err(DriverError::new(kind, "connect")) } else { Ok(()) } }
+        })
+        .await;
+        (result.is_ok(), attempts, waited.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_waited_for_twice_and_recorded() {
+        assert_eq!(tried(0, ErrorKind::Unreachable).await, (true, 1, 0));
+        assert_eq!(tried(2, ErrorKind::Unreachable).await, (true, 3, 2));
+        assert_eq!(tried(9, ErrorKind::Unreachable).await, (false, 3, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_password_is_not_tried_again() {
+        assert_eq!(tried(1, ErrorKind::Unauthenticated).await, (false, 1, 0));
+    }
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use seaworthy_interface::{
-    CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EntryKind, ErrorKind, Piece, Progress, Stop,
-    StoredFile, TreeEntry, TreeOptions,
+    CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EntryKind, ErrorKind,
+    Piece, Progress, Stop, StoredFile, TreeEntry, TreeOptions,
 };
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::CopyId;
 use seaworthy_repository::{
-    Control, FileMeta, FileReader, FileWriter, NodeKind, Repository, RepositoryError, SessionOptions, SnapshotId, SnapshotPath,
+    Control, FileMeta, FileReader, FileWriter, NodeKind, Repository, RepositoryError, SessionOptions,
+    SnapshotId, SnapshotPath,
 };
 
 use crate::act::backup::BackupRequest;
@@ -50,22 +51,38 @@ pub fn driver_error(context: impl Into<String>, error: RepositoryError) -> Drive
 
 fn classify(error: &RepositoryError) -> (ErrorKind, Option<FindingCode>, Option<&'static str>) {
     match error {
-        RepositoryError::NotFound { .. } => {
-            (ErrorKind::NotFound, Some(FindingCode::EnvOther), Some("check the location, or make the repository with `seaworthy init`"))
-        }
-        RepositoryError::WrongKey { .. } => (ErrorKind::Unauthenticated, Some(FindingCode::WrongKey), Some("check the reference of the repository's password")),
-        RepositoryError::Locked { .. } => {
-            (ErrorKind::Conflict, Some(FindingCode::EnvOther), Some("wait for its holder; if it is gone, `restic unlock` removes locks of dead processes"))
-        }
+        RepositoryError::NotFound { .. } => (
+            ErrorKind::NotFound,
+            Some(FindingCode::EnvOther),
+            Some("check the location, or make the repository with `seaworthy init`"),
+        ),
+        RepositoryError::WrongKey { .. } => (
+            ErrorKind::Unauthenticated,
+            Some(FindingCode::WrongKey),
+            Some("check the reference of the repository's password"),
+        ),
+        RepositoryError::Locked { .. } => (
+            ErrorKind::Conflict,
+            Some(FindingCode::EnvOther),
+            Some("wait for its holder; if it is gone, `restic unlock` removes locks of dead processes"),
+        ),
         RepositoryError::Missing { .. } => (ErrorKind::NotFound, Some(FindingCode::ObjectMissing), None),
         RepositoryError::Damaged { .. } => (ErrorKind::Corrupt, Some(FindingCode::ObjectDamaged), None),
-        RepositoryError::Inconsistent { .. } => (ErrorKind::Corrupt, Some(FindingCode::IndexInconsistent), None),
+        RepositoryError::Inconsistent { .. } => {
+            (ErrorKind::Corrupt, Some(FindingCode::IndexInconsistent), None)
+        }
         RepositoryError::Unsupported { .. } => (ErrorKind::Unsupported, Some(FindingCode::EnvOther), None),
-        RepositoryError::NoSpace { .. } => (ErrorKind::Exhausted, Some(FindingCode::NoSpace), Some("free space, or move the repository or the scratch directory")),
+        RepositoryError::NoSpace { .. } => (
+            ErrorKind::Exhausted,
+            Some(FindingCode::NoSpace),
+            Some("free space, or move the repository or the scratch directory"),
+        ),
         RepositoryError::Stopped(stop) => (ErrorKind::Stopped(stopped(*stop)), None, None),
         RepositoryError::Refused { .. } => (ErrorKind::Refused, Some(FindingCode::EnvOther), None),
         RepositoryError::Failed { cause } => classify(cause),
-        RepositoryError::Io { .. } | RepositoryError::Store { .. } => (ErrorKind::Other, Some(FindingCode::ReadFailed), None),
+        RepositoryError::Io { .. } | RepositoryError::Store { .. } => {
+            (ErrorKind::Other, Some(FindingCode::ReadFailed), None)
+        }
         // The repository may learn new ways to say no; each of them is an error that blames nobody until it is named here.
         _ => (ErrorKind::Other, Some(FindingCode::EnvOther), None),
     }
@@ -108,7 +125,10 @@ pub struct Committed {
 }
 
 /// Carries out blocking work of the store. The work watches its own control, so that it ends soon after a stop.
-pub async fn blocking<T: Send + 'static>(what: &'static str, work: impl FnOnce() -> Result<T, DriverError> + Send + 'static) -> Result<T, DriverError> {
+pub async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
+) -> Result<T, DriverError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(DriverError::new(ErrorKind::Other, what).because(error)),
@@ -116,7 +136,11 @@ pub async fn blocking<T: Send + 'static>(what: &'static str, work: impl FnOnce()
 }
 
 /// Begins a copy.
-pub async fn begin(cx: &Cx, repository: &Repository, request: &BackupRequest) -> Result<Session, DriverError> {
+pub async fn begin(
+    cx: &Cx,
+    repository: &Repository,
+    request: &BackupRequest,
+) -> Result<Session, DriverError> {
     let repository = repository.clone();
     let control = control(cx);
     let options = SessionOptions {
@@ -132,7 +156,8 @@ pub async fn begin(cx: &Cx, repository: &Repository, request: &BackupRequest) ->
         ..SessionOptions::default()
     };
     blocking("begin a copy", move || {
-        let session = repository.begin(options, &control).map_err(|error| driver_error("begin a copy", error))?;
+        let session =
+            repository.begin(options, &control).map_err(|error| driver_error("begin a copy", error))?;
         Ok(Session { writer: Arc::new(SessionWriter { session, control }) })
     })
     .await
@@ -149,7 +174,11 @@ impl Session {
     pub async fn commit(self, cx: &Cx) -> Result<Committed, DriverError> {
         let control = control(cx);
         blocking("commit the copy", move || {
-            let done = self.writer.session.commit(&control).map_err(|error| driver_error("commit the copy", error))?;
+            let done = self
+                .writer
+                .session
+                .commit(&control)
+                .map_err(|error| driver_error("commit the copy", error))?;
             Ok(Committed {
                 copy: CopyId(done.id.hex()),
                 read_bytes: done.summary.total_bytes_processed,
@@ -163,7 +192,10 @@ impl Session {
 
     /// Gives the copy up. Packs that were stored are garbage, which a later prune removes.
     pub async fn abort(self) -> Result<(), DriverError> {
-        blocking("give up the copy", move || self.writer.session.abort().map_err(|error| driver_error("give up the copy", error))).await
+        blocking("give up the copy", move || {
+            self.writer.session.abort().map_err(|error| driver_error("give up the copy", error))
+        })
+        .await
     }
 }
 
@@ -173,13 +205,16 @@ struct SessionWriter {
 }
 
 fn snapshot_path(path: &CopyPath) -> Result<SnapshotPath, DriverError> {
-    SnapshotPath::new(path.as_bytes()).map_err(|error| driver_error(format!("name `{path}` in the copy"), error))
+    SnapshotPath::new(path.as_bytes())
+        .map_err(|error| driver_error(format!("name `{path}` in the copy"), error))
 }
 
 fn store_cuts(cuts: Cuts) -> seaworthy_repository::Cuts {
     match cuts {
         Cuts::ContentDefined => seaworthy_repository::Cuts::ContentDefined,
-        Cuts::Pages { page_bytes } => seaworthy_repository::Cuts::Pages { page: page_bytes, pages_per_piece: PAGES_PER_PIECE },
+        Cuts::Pages { page_bytes } => {
+            seaworthy_repository::Cuts::Pages { page: page_bytes, pages_per_piece: PAGES_PER_PIECE }
+        }
     }
 }
 
@@ -197,7 +232,12 @@ impl CopyWriter for SessionWriter {
         Ok(Box::new(SessionFile { file, name }))
     }
 
-    fn tree(&self, root: &Path, options: &TreeOptions, observe: &(dyn Fn(TreeEntry) + Send + Sync)) -> Result<(), DriverError> {
+    fn tree(
+        &self,
+        root: &Path,
+        options: &TreeOptions,
+        observe: &(dyn Fn(TreeEntry) + Send + Sync),
+    ) -> Result<(), DriverError> {
         crate::tree::archive(&self.session, root, options, observe)
     }
 }
@@ -213,7 +253,8 @@ impl CopyFile for SessionFile {
     }
 
     fn finish(self: Box<Self>) -> Result<StoredFile, DriverError> {
-        let stored = self.file.finish().map_err(|error| driver_error(format!("store `{}`", self.name), error))?;
+        let stored =
+            self.file.finish().map_err(|error| driver_error(format!("store `{}`", self.name), error))?;
         let pieces = stored.pieces.into_iter().map(|(length, sha256)| Piece { length, sha256 }).collect();
         Ok(StoredFile { size: stored.size, pieces })
     }
@@ -230,8 +271,12 @@ pub struct SnapshotReader {
 impl SnapshotReader {
     /// A reader of `copy`. Bytes fetched are counted from here.
     pub fn new(cx: &Cx, repository: &Repository, copy: &CopyId) -> Result<Self, DriverError> {
-        let snapshot = SnapshotId::parse(&copy.0)
-            .ok_or_else(|| DriverError::new(ErrorKind::NotFound, format!("find the copy `{copy}`: this is not the id of one")))?;
+        let snapshot = SnapshotId::parse(&copy.0).ok_or_else(|| {
+            DriverError::new(
+                ErrorKind::NotFound,
+                format!("find the copy `{copy}`: this is not the id of one"),
+            )
+        })?;
         Ok(Self {
             repository: repository.clone(),
             snapshot,
@@ -241,7 +286,10 @@ impl SnapshotReader {
     }
 
     fn path(under: Option<&CopyPath>) -> Result<SnapshotPath, DriverError> {
-        under.map_or_else(|| SnapshotPath::new("").map_err(|error| driver_error("name the root of the copy", error)), snapshot_path)
+        under.map_or_else(
+            || SnapshotPath::new("").map_err(|error| driver_error("name the root of the copy", error)),
+            snapshot_path,
+        )
     }
 }
 
@@ -267,14 +315,23 @@ impl CopyReader for SnapshotReader {
                     unsound = Some(entry.path.join(&b'/').escape_ascii().to_string());
                     return ControlFlow::Break(());
                 };
-                let modified = Timestamp::from_nanosecond(entry.node.mtime.unix_nanos()).unwrap_or(Timestamp::UNIX_EPOCH);
-                entries.push(CopyEntry { path, kind: kind(&entry.node.kind), size: entry.node.size, modified });
+                let modified = Timestamp::from_nanosecond(entry.node.mtime.unix_nanos())
+                    .unwrap_or(Timestamp::UNIX_EPOCH);
+                entries.push(CopyEntry {
+                    path,
+                    kind: kind(&entry.node.kind),
+                    size: entry.node.size,
+                    modified,
+                });
                 ControlFlow::Continue(())
             })
             .map_err(|error| driver_error("list the copy", error))?;
         match unsound {
             None => Ok(entries),
-            Some(path) => Err(DriverError::new(ErrorKind::Corrupt, format!("list the copy: `{path}` leaves it")).code(FindingCode::LimitExceeded)),
+            Some(path) => {
+                Err(DriverError::new(ErrorKind::Corrupt, format!("list the copy: `{path}` leaves it"))
+                    .code(FindingCode::LimitExceeded))
+            }
         }
     }
 
@@ -292,7 +349,11 @@ impl CopyReader for SnapshotReader {
         Ok(Box::new(Stream { reader, window: Vec::new(), position: 0 }))
     }
 
-    fn restore(&self, under: &CopyPath, into: &Path) -> Result<seaworthy_interface::copy::Written, DriverError> {
+    fn restore(
+        &self,
+        under: &CopyPath,
+        into: &Path,
+    ) -> Result<seaworthy_interface::copy::Written, DriverError> {
         crate::tree::restore(&self.repository, &self.snapshot, &snapshot_path(under)?, into, &self.control)
     }
 

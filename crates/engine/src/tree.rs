@@ -8,13 +8,19 @@ use seaworthy_interface::{DriverError, EntryKind, Piece, TreeEntry, TreeOptions}
 use seaworthy_model::finding::FindingCode;
 use seaworthy_repository::tree::mode;
 use seaworthy_repository::{
-    Control, Node, NodeKind, Repository, RestoreOptions, Session, SnapshotId, SnapshotPath, TreeEvent, TreeOutcome,
+    Control, Node, NodeKind, Repository, RestoreOptions, Session, SnapshotId, SnapshotPath, TreeEvent,
+    TreeOutcome,
 };
 
 use crate::store::driver_error;
 
 /// Archives a directory of this machine under its own absolute path.
-pub(crate) fn archive(session: &Session, root: &Path, options: &TreeOptions, observe: &(dyn Fn(TreeEntry) + Send + Sync)) -> Result<(), DriverError> {
+pub(crate) fn archive(
+    session: &Session,
+    root: &Path,
+    options: &TreeOptions,
+    observe: &(dyn Fn(TreeEntry) + Send + Sync),
+) -> Result<(), DriverError> {
     let store_options = seaworthy_repository::TreeOptions {
         excludes: options.exclude.clone(),
         one_file_system: options.one_file_system,
@@ -38,13 +44,27 @@ fn entry(base: &[u8], event: &TreeEvent<'_>) -> TreeEntry {
     let (kind, pieces, state) = match event.outcome {
         TreeOutcome::File { pieces, changed_while_read, from_parent: _ } => {
             let state = if changed_while_read { EntryState::ChangedWhileRead } else { EntryState::Stored };
-            (EntryKind::File, pieces.iter().map(|(length, sha256)| Piece { length: *length, sha256: *sha256 }).collect(), state)
+            (
+                EntryKind::File,
+                pieces.iter().map(|(length, sha256)| Piece { length: *length, sha256: *sha256 }).collect(),
+                state,
+            )
         }
         TreeOutcome::Directory => (EntryKind::Directory, Vec::new(), EntryState::Stored),
         TreeOutcome::Special => (kind(event.node), Vec::new(), EntryState::Stored),
-        TreeOutcome::SocketSkipped => (EntryKind::Socket, Vec::new(), EntryState::Excluded("a socket, which no copy can hold".to_owned())),
-        TreeOutcome::Excluded => (kind(event.node), Vec::new(), EntryState::Excluded("by a pattern or because of another file system".to_owned())),
-        TreeOutcome::Unreadable(error) => (kind(event.node), Vec::new(), EntryState::Unreadable(error.to_string())),
+        TreeOutcome::SocketSkipped => (
+            EntryKind::Socket,
+            Vec::new(),
+            EntryState::Excluded("a socket, which no copy can hold".to_owned()),
+        ),
+        TreeOutcome::Excluded => (
+            kind(event.node),
+            Vec::new(),
+            EntryState::Excluded("by a pattern or because of another file system".to_owned()),
+        ),
+        TreeOutcome::Unreadable(error) => {
+            (kind(event.node), Vec::new(), EntryState::Unreadable(error.to_string()))
+        }
         TreeOutcome::Vanished => (kind(event.node), Vec::new(), EntryState::Vanished),
     };
     let Some(node) = event.node else {
@@ -97,19 +117,34 @@ fn kind(node: Option<&Node>) -> EntryKind {
 }
 
 /// Restores a part of a snapshot into a new or empty directory. Anything that could not be restored is an error.
-pub(crate) fn restore(repository: &Repository, snapshot: &SnapshotId, under: &SnapshotPath, into: &Path, control: &Control) -> Result<Written, DriverError> {
-    let done = repository
-        .restore(snapshot, under, into, &RestoreOptions::default(), control)
-        .map_err(|error| driver_error(format!("restore `{under}` of the copy into `{}`", into.display()), error))?;
+pub(crate) fn restore(
+    repository: &Repository,
+    snapshot: &SnapshotId,
+    under: &SnapshotPath,
+    into: &Path,
+    control: &Control,
+) -> Result<Written, DriverError> {
+    let done =
+        repository.restore(snapshot, under, into, &RestoreOptions::default(), control).map_err(|error| {
+            driver_error(format!("restore `{under}` of the copy into `{}`", into.display()), error)
+        })?;
     if let Some(first) = done.problems.into_iter().next() {
         let path = first.path.escape_ascii().to_string();
-        let context = format!("restore `{path}` of the copy ({} of its entries could not be restored)", done.problem_count);
+        let context = format!(
+            "restore `{path}` of the copy ({} of its entries could not be restored)",
+            done.problem_count
+        );
         let is_ours = matches!(
             first.error,
-            seaworthy_repository::RepositoryError::Io { .. } | seaworthy_repository::RepositoryError::Refused { .. }
+            seaworthy_repository::RepositoryError::Io { .. }
+                | seaworthy_repository::RepositoryError::Refused { .. }
         );
         let error = driver_error(context, first.error);
-        return Err(if is_ours && error.code.is_none() { error.code(FindingCode::EnvPermission) } else { error });
+        return Err(if is_ours && error.code.is_none() {
+            error.code(FindingCode::EnvPermission)
+        } else {
+            error
+        });
     }
     Ok(Written { files: done.files, bytes: done.bytes })
 }

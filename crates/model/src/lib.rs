@@ -9,8 +9,8 @@
 pub mod assess;
 pub mod canonical;
 pub mod check;
-pub mod example;
 pub mod config;
+pub mod example;
 pub mod finding;
 pub mod id;
 pub mod ledger;

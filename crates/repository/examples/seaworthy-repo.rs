@@ -45,6 +45,7 @@ fn pick(repository: &Repository, name: &str, control: &Control) -> Fallible<Id> 
 }
 
 fn run() -> Fallible<ExitCode> {
+    seaworthy_repository::survive_hangup()?;
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     let mut flag = |name: &str| {
         let at = args.iter().position(|arg| arg == name);
@@ -53,6 +54,13 @@ fn run() -> Fallible<ExitCode> {
     let (weak, rabin, pages, no_parent, no_verify) =
         (flag("--weak"), flag("--rabin"), flag("--pages"), flag("--force"), flag("--no-verify"));
     let read_data = flag("--read-data");
+    let level = if flag("--level3") {
+        3
+    } else if flag("--level2") {
+        2
+    } else {
+        SessionOptions::default().compression_level
+    };
     let mut args = args.iter().map(String::as_str);
     let store = open_store(args.next().ok_or("which repository?")?)?;
     let command = args.next().ok_or("which command?")?;
@@ -102,7 +110,13 @@ fn run() -> Fallible<ExitCode> {
             let path = std::path::absolute(args.next().ok_or("which directory?")?)?;
             let parent = if no_parent { ParentUse::None } else { ParentUse::Automatic };
             let paths = vec![path.display().to_string()];
-            let options = SessionOptions { paths, parent, verify: !no_verify, ..SessionOptions::default() };
+            let options = SessionOptions {
+                paths,
+                parent,
+                verify: !no_verify,
+                compression_level: level,
+                ..SessionOptions::default()
+            };
             let session = repository.begin(options, &control)?;
             let tree =
                 TreeOptions { cuts: Some(std::sync::Arc::new(move |_, _| cuts)), ..TreeOptions::default() };

@@ -36,6 +36,9 @@ const BATCH_FILES: usize = 48;
 const BATCH_BYTES: u64 = 2 << 20;
 const READ: usize = 512 << 10;
 
+/// Chooses how a file is cut, by its path below the root and its size.
+pub type ChooseCuts = Arc<dyn Fn(&[u8], u64) -> Cuts + Send + Sync>;
+
 /// How a directory is archived.
 #[derive(Clone, Default)]
 pub struct TreeOptions {
@@ -45,7 +48,7 @@ pub struct TreeOptions {
     /// Do not descend into other file systems; their mount points are archived as empty directories.
     pub one_file_system: bool,
     /// How each file is cut, by its path below the root and its size.
-    pub cuts: Option<Arc<dyn Fn(&[u8], u64) -> Cuts + Send + Sync>>,
+    pub cuts: Option<ChooseCuts>,
     /// Where it appears in the snapshot; `None` is where it is on disk.
     pub at: Option<SnapshotPath>,
 }
@@ -393,7 +396,8 @@ fn read_pieces(
         // One byte more than expected tells a file that has grown.
         let left = usize::try_from((end - offset).min(expected.saturating_sub(offset).saturating_add(1)))
             .unwrap_or(READ);
-        let want = left.clamp(1, READ);
+        // Files of /proc and the like have content but no size.
+        let want = if expected == 0 && offset > 0 { READ } else { left.clamp(1, READ) };
         if buffer.len() < filled + want {
             if start > 0 {
                 buffer.copy_within(start..filled, 0);
@@ -427,7 +431,11 @@ fn read_pieces(
             start = from + cut;
             from = start;
         }
-        if n < want && offset >= expected {
+        if expected > 0 && offset > expected {
+            // It has grown: reading on could go on for ever, and the second fstat tells anyway.
+            break;
+        }
+        if n < want && offset >= expected && expected > 0 {
             // A short read at the size that fstat promised; the second fstat will tell whether that was the end.
             break;
         }
@@ -516,13 +524,19 @@ fn finish_node(
     Box::new(node)
 }
 
+struct Segments {
+    left: usize,
+    pieces: Vec<Vec<Piece>>,
+    failure: Option<ReadError>,
+}
+
 /// A large file, read by several workers at once.
 struct LargeFile {
     job: FileJob,
     file: OwnedFd,
     before: Stat,
     attempt: usize,
-    segments: Mutex<(usize, Vec<Option<Vec<Piece>>>, Option<ReadError>)>,
+    segments: Mutex<Segments>,
     reading: Reading,
     done: Sender<Done>,
 }
@@ -537,30 +551,30 @@ impl LargeFile {
         let result = read_pieces(&self.reading, worker, &self.file, self.job.cuts, offset, end, expected);
         let mut segments = locked(&self.segments);
         match result {
-            Ok(pieces) => segments.1[number] = Some(pieces),
+            Ok(pieces) => segments.pieces[number] = pieces,
             Err(e) => {
-                segments.2.get_or_insert(e);
+                segments.failure.get_or_insert(e);
             }
         }
-        segments.0 -= 1;
-        if segments.0 > 0 {
+        segments.left -= 1;
+        if segments.left > 0 {
             return;
         }
-        let lists = std::mem::take(&mut segments.1);
-        let error = segments.2.take();
+        let lists = std::mem::take(&mut segments.pieces);
+        let error = segments.failure.take();
         drop(segments);
         let found = self.conclude(lists, error);
         // Nobody listens any more when the walk has failed.
         self.done.send(self.job.done(found)).ok();
     }
 
-    fn conclude(&self, lists: Vec<Option<Vec<Piece>>>, error: Option<ReadError>) -> Found {
+    fn conclude(&self, lists: Vec<Vec<Piece>>, error: Option<ReadError>) -> Found {
         match error {
             Some(ReadError::Source(e)) => return Found::Unreadable(e),
             Some(ReadError::Store(e)) => return Found::Failed(e),
             None => {}
         }
-        let pieces: Vec<Piece> = lists.into_iter().flatten().flatten().collect();
+        let pieces: Vec<Piece> = lists.into_iter().flatten().collect();
         let xattrs = match xattrs_of_fd(&self.file) {
             Ok(xattrs) => xattrs,
             Err(e) => return Found::Unreadable(e),
@@ -639,7 +653,7 @@ impl<'a> Walk<'a> {
         let old = self.old_node(place)?;
         match kind_of(&stat) {
             NodeKind::Dir => {}
-            NodeKind::File => return self.archive_single(root, place, &stat, &above, old),
+            NodeKind::File => return self.archive_single(root, place, &stat, &above, old.is_some()),
             other => {
                 return Err(RepositoryError::refused(format!("{} is a {}", root.display(), other.word())));
             }
@@ -671,7 +685,7 @@ impl<'a> Walk<'a> {
         place: &SnapshotPath,
         stat: &Stat,
         above: &[Node],
-        old: Option<Node>,
+        had_parent: bool,
     ) -> Result<()> {
         let parent = root.parent().unwrap_or(Path::new("/"));
         let failed = |e: Errno| RepositoryError::io("open", root.display(), io(e));
@@ -693,7 +707,7 @@ impl<'a> Walk<'a> {
             name,
             seen: *stat,
             cuts: self.cuts(b"", size_of(stat)),
-            had_parent: old.is_some(),
+            had_parent,
         };
         let node = node_of(b"", stat, &self.reading.names);
         self.frames.insert(
@@ -837,7 +851,7 @@ impl<'a> Walk<'a> {
         let stat = match rustix::fs::statat(&*directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return self.missing(&path, None),
-            Err(e) => return self.missing(&path, Some(io(e))),
+            Err(e) => return self.missing(&path, Some(&io(e))),
         };
         let kind = kind_of(&stat);
         let frame = self.frames.get_mut(&number).expect("frames on the stack exist");
@@ -876,7 +890,7 @@ impl<'a> Walk<'a> {
                 let opened = match opened {
                     Ok(opened) => opened,
                     Err(Errno::NOENT) => return self.missing(&path, None),
-                    Err(e) => return self.missing(&path, Some(io(e))),
+                    Err(e) => return self.missing(&path, Some(&io(e))),
                 };
                 if self.options.one_file_system && stat.st_dev != self.device {
                     let mut node = node;
@@ -904,7 +918,7 @@ impl<'a> Walk<'a> {
                         frame.pending += 1;
                         Ok(())
                     }
-                    Err(e) => self.missing(&path, Some(e)),
+                    Err(e) => self.missing(&path, Some(&e)),
                 }
             }
             NodeKind::Socket => {
@@ -923,12 +937,12 @@ impl<'a> Walk<'a> {
                     match rustix::fs::readlinkat(&*directory, name.as_c_str(), Vec::new()) {
                         Ok(target) => node.linktarget = target.into_bytes(),
                         Err(Errno::NOENT) => return self.missing(&path, None),
-                        Err(e) => return self.missing(&path, Some(io(e))),
+                        Err(e) => return self.missing(&path, Some(&io(e))),
                     }
                 }
                 match xattrs_of_name(&directory, &name) {
                     Ok(xattrs) => node.xattrs = xattrs,
-                    Err(e) => return self.missing(&path, Some(e)),
+                    Err(e) => return self.missing(&path, Some(&e)),
                 }
                 self.report.specials += 1;
                 (self.observer)(TreeEvent { path: &path, node: Some(&node), outcome: TreeOutcome::Special });
@@ -936,13 +950,13 @@ impl<'a> Walk<'a> {
                 Ok(())
             }
             NodeKind::Other(_) => {
-                self.missing(&path, Some(std::io::Error::other("it is of an unknown type")))
+                self.missing(&path, Some(&std::io::Error::other("it is of an unknown type")))
             }
         }
     }
 
-    fn missing(&mut self, path: &[u8], error: Option<std::io::Error>) -> Result<()> {
-        let (outcome, why) = match &error {
+    fn missing(&mut self, path: &[u8], error: Option<&std::io::Error>) -> Result<()> {
+        let (outcome, why) = match error {
             None => (TreeOutcome::Vanished, IncompleteReason::Vanished),
             Some(e) => (TreeOutcome::Unreadable(e), IncompleteReason::Unreadable(e.to_string())),
         };
@@ -1049,7 +1063,7 @@ impl<'a> Walk<'a> {
             file,
             before,
             attempt,
-            segments: Mutex::new((count, (0..count).map(|_| None).collect(), None)),
+            segments: Mutex::new(Segments { left: count, pieces: vec![Vec::new(); count], failure: None }),
             reading: self.reading.clone(),
             done: self.done.0.clone(),
         });
@@ -1103,7 +1117,7 @@ impl<'a> Walk<'a> {
                 self.count_file(&path, &node, &pieces, false, changed_while_read);
                 self.frames.get_mut(&number).expect("looked up above").nodes[slot] = Some(*node);
             }
-            Found::Unreadable(e) => self.missing(&path, Some(e))?,
+            Found::Unreadable(e) => self.missing(&path, Some(&e))?,
             Found::Vanished => self.missing(&path, None)?,
             Found::Again(..) | Found::Failed(_) => {}
         }

@@ -249,7 +249,7 @@ impl Check<'_> {
         let broken = self.reaches(&snapshots, &index)?;
 
         let mut findings = std::mem::take(&mut *locked(&self.findings));
-        findings.sort_by(|a, b| (a.kind, a.what, a.id).cmp(&(b.kind, b.what, b.id)));
+        findings.sort_by_key(|finding| (finding.kind, finding.what, finding.id));
         Ok(CheckReport {
             findings,
             hints: std::mem::take(&mut *locked(&self.hints)),
@@ -596,7 +596,7 @@ impl Check<'_> {
                          reasons: &mut Vec<String>| match opened {
             Ok(false) => {}
             Ok(true) => {
-                lengths.push(format!("{} {}: its declared length is wrong", blob.kind.object(), blob.id))
+                lengths.push(format!("{} {}: its declared length is wrong", blob.kind.object(), blob.id));
             }
             Err(e) => {
                 broken.push((blob.kind, blob.id));

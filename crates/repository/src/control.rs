@@ -70,6 +70,17 @@ impl Control {
         Ok(())
     }
 
+    /// The same deadline and progress, with a cancellation of its own that this one's cancellation implies.
+    pub(crate) fn child(&self) -> Self {
+        Self { cancel: self.cancel.child_token(), deadline: self.deadline, progress: self.progress.clone() }
+    }
+
+    /// For small acts that must happen even when the caller has stopped, such as removing a lock; a store that hangs does
+    /// not hold them for ever.
+    pub(crate) fn brief() -> Self {
+        Self::new().with_deadline(Instant::now() + Duration::from_secs(30))
+    }
+
     pub(crate) fn report(&self, progress: Progress) {
         if let Some(report) = &self.progress {
             report(progress);

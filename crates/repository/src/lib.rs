@@ -40,7 +40,7 @@ mod restore;
 mod session;
 mod store;
 
-pub use archiver::{TreeEvent, TreeOptions, TreeOutcome, TreeReport};
+pub use archiver::{ChooseCuts, TreeEvent, TreeOptions, TreeOutcome, TreeReport};
 pub use check::{CheckLock, CheckOptions, CheckRead, CheckReport, FaultKind, Finding, Reach};
 pub use chunker::Cuts;
 pub use control::{Control, Progress};
@@ -49,7 +49,7 @@ pub use id::{BlobKind, Id, KeyId, SnapshotId};
 pub use json::Base64;
 pub use key::KdfParams;
 pub use local::LocalStore;
-pub use lock::{Lock, LockHolder, LockKind};
+pub use lock::{Lock, LockHolder, LockKind, survive_hangup};
 pub use read::{FileReader, SnapshotEntry};
 pub use repository::{InitOptions, KeySummary, OpenOptions, Repository};
 pub use restore::{Owners, RestoreOptions, RestoreProblem, RestoreSummary};

@@ -7,6 +7,9 @@
 //!
 //! A stale lock stops everybody until somebody removes it, so what a crash of ours left is reaped: a lock of this host
 //! whose process is dead, or that is older than 30 minutes. A lock of another host is respected, however old.
+//!
+//! Stock restic asks whether the holder of a lock on its own host lives by sending it SIGHUP (`restic unlock` does). A
+//! process that has no handler for it dies of the question: see [`survive_hangup`].
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -31,6 +34,20 @@ const STALE: i128 = 30 * 60 * 1_000_000_000;
 const LOST: Duration = Duration::from_secs(22 * 60 + 30);
 /// How long after writing a lock the others are listed again, as restic does.
 const SETTLE: Duration = Duration::from_millis(200);
+
+/// Makes this process survive SIGHUP, with which `restic unlock` asks whether the holder of a lock lives.
+///
+/// It holds for the whole process and until its end, so it is the program's decision and not made by taking a lock. Call it
+/// once, early; a program that handles SIGHUP anyway need not.
+pub fn survive_hangup() -> Result<()> {
+    let failed = |e| RepositoryError::io("install", "a handler for SIGHUP", e);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let _entered = runtime.enter();
+    // The handler stays installed when the stream and the runtime are gone; only nobody listens.
+    let stream = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map_err(failed)?;
+    drop(stream);
+    Ok(())
+}
 
 /// How a lock excludes others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +156,7 @@ impl LockContext {
             .map_err(|e| RepositoryError::io("write", "a lock", std::io::Error::other(e)))?;
         let boxed = seal_unpacked(&self.key, self.version, &json)?;
         let id = Id::of(&boxed);
-        self.store.write(FileKind::Lock, &id, Bytes::from(boxed), &Control::new())?;
+        self.store.write(FileKind::Lock, &id, Bytes::from(boxed), &Control::brief())?;
         Ok(id)
     }
 
@@ -278,7 +295,7 @@ impl Shared {
 
     fn remove(&self) -> Result<()> {
         let id = self.lock().id;
-        self.context.store.delete(FileKind::Lock, &id, &Control::new())
+        self.context.store.delete(FileKind::Lock, &id, &Control::brief())
     }
 
     fn keep(&self, refresh: Duration, lost: Duration) {
@@ -296,7 +313,7 @@ impl Shared {
             }
             let old = self.lock().id;
             // Somebody who removed our lock thinks us dead: what we rely on may be deleted by now.
-            let held = match self.context.store.read(FileKind::Lock, &old, &Control::new()) {
+            let held = match self.context.store.read(FileKind::Lock, &old, &Control::brief()) {
                 Ok(Some(_)) => true,
                 Ok(None) => {
                     self.lock().lost = true;
@@ -315,7 +332,7 @@ impl Shared {
                 state.refreshed = Instant::now();
                 drop(state);
                 // A second lock of ours harms nobody; it is stale as soon as this process ends.
-                self.context.store.delete(FileKind::Lock, &old, &Control::new()).ok();
+                self.context.store.delete(FileKind::Lock, &old, &Control::brief()).ok();
                 wait = refresh;
             } else {
                 let mut state = self.lock();

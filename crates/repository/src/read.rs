@@ -174,6 +174,18 @@ impl Repository {
         Ok(())
     }
 
+    /// The bytes of every indexed tree; only for proving that decoding loses nothing.
+    #[doc(hidden)]
+    pub fn visit_trees(&self, control: &Control, mut visit: impl FnMut(&Id, &[u8])) -> Result<()> {
+        let index = self.index(control)?;
+        let mut codec = self.inner.codec(1)?;
+        for id in index.ids(BlobKind::Tree) {
+            self.inner
+                .with_blob(&index, BlobKind::Tree, &id, &mut codec, control, |plain| visit(&id, plain))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn root(&self, snapshot: &SnapshotId, control: &Control) -> Result<Id> {
         self.snapshot(snapshot, control)?
             .tree

@@ -263,6 +263,13 @@ impl Repository {
         self.lock_begin(kind, control)?.confirm(control)
     }
 
+    /// A shared lock with another refresh interval; only for watching it refresh.
+    #[doc(hidden)]
+    pub fn lock_for_test(&self, refresh: std::time::Duration) -> Result<Lock> {
+        let control = Control::new();
+        self.lock_context().begin_with(LockKind::Shared, &control, refresh, refresh * 100)?.confirm(&control)
+    }
+
     /// Every snapshot, oldest first. A listing or a snapshot that cannot be read is an error, never a shorter list.
     pub fn snapshots(&self, control: &Control) -> Result<Vec<(SnapshotId, Snapshot)>> {
         let mut snapshots = Vec::new();

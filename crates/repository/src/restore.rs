@@ -770,7 +770,7 @@ impl Restore<'_> {
                 }
                 NodeKind::Symlink => self.symlink(&directory, &node, &path)?,
                 NodeKind::Device | NodeKind::CharDevice | NodeKind::Fifo => {
-                    self.special(&directory, &node, &path)?
+                    self.special(&directory, &node, &path)?;
                 }
                 // Sockets are made by the programs that listen on them; other kinds were reported in the first pass.
                 NodeKind::Socket | NodeKind::Other(_) => {}

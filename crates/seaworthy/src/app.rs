@@ -51,7 +51,9 @@ pub(crate) fn run_failure(error: &RunError) -> Failure {
     }
     let hint = match exit {
         Exit::Locked => "another seaworthy holds the ledger: wait for it to end, then run this again",
-        _ => "without a receipt this run does not count; is the state directory full or read-only? Make room and run it again",
+        _ => {
+            "without a receipt this run does not count; is the state directory full or read-only? Make room and run it again"
+        }
     };
     Failure::because(exit, "write the run into the ledger", error).hint(hint)
 }
@@ -75,18 +77,27 @@ impl App {
             heal(&memory, &notary, &sandboxes, face, cx).await?;
         }
         // Whether alone or not, what follows runs beside others.
-        flock(&running, FlockOperation::LockShared).map_err(|error| Failure::because(Exit::Unexpected, "share the state directory", &error))?;
-        let executor = Executor { name: wiring::executor(), host: wiring::host(), program: wiring::program() };
+        flock(&running, FlockOperation::LockShared)
+            .map_err(|error| Failure::because(Exit::Unexpected, "share the state directory", &error))?;
+        let executor =
+            Executor { name: wiring::executor(), host: wiring::host(), program: wiring::program() };
         Ok(Self { setup, memory, runner: Runner::new(notary, executor), sandboxes, _running: running })
     }
 
     /// The repositories of a service, in its order, or the one that was asked for.
-    pub(crate) fn repositories<'a>(&'a self, service: &'a Service, only: Option<&str>) -> Outcome<Vec<&'a RepositorySpec>> {
+    pub(crate) fn repositories<'a>(
+        &'a self,
+        service: &'a Service,
+        only: Option<&str>,
+    ) -> Outcome<Vec<&'a RepositorySpec>> {
         match only {
             Some(name) => {
                 let spec = self.setup.repository(name)?;
                 if !service.repositories.contains(&spec.name) {
-                    return Err(Failure::new(Exit::Usage, format!("service `{}` does not use repository `{name}`", service.name)));
+                    return Err(Failure::new(
+                        Exit::Usage,
+                        format!("service `{}` does not use repository `{name}`", service.name),
+                    ));
                 }
                 Ok(vec![spec])
             }
@@ -96,18 +107,32 @@ impl App {
 }
 
 /// What is claimed of each service at `now`, from the ledger alone.
-pub(crate) async fn assessments(memory: &Memory, services: &[&Service], now: Timestamp) -> Outcome<Vec<ServiceAssessment>> {
+pub(crate) async fn assessments(
+    memory: &Memory,
+    services: &[&Service],
+    now: Timestamp,
+) -> Outcome<Vec<ServiceAssessment>> {
     let histories = memory.histories(now).await?;
     Ok(services
         .iter()
-        .map(|service| assess(&service.name, service.sources.iter().map(|source| &source.name), &Policy::from(*service), &histories, now))
+        .map(|service| {
+            assess(
+                &service.name,
+                service.sources.iter().map(|source| &source.name),
+                &Policy::from(*service),
+                &histories,
+                now,
+            )
+        })
         .collect())
 }
 
 /// The file whose lock says that somebody runs; whether we are alone.
 fn running(setup: &Setup) -> Outcome<(File, bool)> {
     let path = setup.state.directory.join("running.lock");
-    let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, format!("lock `{}`", path.display()), &error);
+    let failed = |error: std::io::Error| {
+        Failure::because(Exit::Unexpected, format!("lock `{}`", path.display()), &error)
+    };
     let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok((file, true)),
@@ -117,7 +142,13 @@ fn running(setup: &Setup) -> Outcome<(File, bool)> {
 }
 
 /// Ends the slots that a crash left open and removes its sandboxes. Nobody else runs while this does.
-async fn heal(memory: &Memory, notary: &Notary, sandboxes: &ProcessSandboxes, face: &Face, cx: &Cx) -> Outcome<()> {
+async fn heal(
+    memory: &Memory,
+    notary: &Notary,
+    sandboxes: &ProcessSandboxes,
+    face: &Face,
+    cx: &Cx,
+) -> Outcome<()> {
     let now = Timestamp::now();
     for history in memory.histories(now).await? {
         for slot in &history.open {
@@ -129,17 +160,22 @@ async fn heal(memory: &Memory, notary: &Notary, sandboxes: &ProcessSandboxes, fa
                 act: slot.act,
                 reason: "the process that ran it ended without a receipt".to_owned(),
             };
-            notary
-                .commit(&Act::Abandoned(abandoned), now)
-                .await
-                .map_err(|error: NotaryError| Failure::because(Exit::Unexpected, "record an abandoned run", &error))?;
-            face.say(format!("note: {} of {}/{} was cut off; recorded as abandoned", slot.run, history.service, history.source))?;
+            notary.commit(&Act::Abandoned(abandoned), now).await.map_err(|error: NotaryError| {
+                Failure::because(Exit::Unexpected, "record an abandoned run", &error)
+            })?;
+            face.say(format!(
+                "note: {} of {}/{} was cut off; recorded as abandoned",
+                slot.run, history.service, history.source
+            ))?;
         }
     }
     let live: [RunId; 0] = [];
     let removed = sandboxes.reap(cx, &live).await?;
     if removed > 0 {
-        face.say(format!("note: removed {removed} sandbox{} that a crash had left", if removed == 1 { "" } else { "es" }))?;
+        face.say(format!(
+            "note: removed {removed} sandbox{} that a crash had left",
+            if removed == 1 { "" } else { "es" }
+        ))?;
     }
     Ok(())
 }
@@ -171,7 +207,12 @@ pub(crate) fn reference(spec: &RepositorySpec, repository: &Repository) -> Repos
 }
 
 /// Points of one source in one repository.
-pub(crate) async fn points(memory: &Memory, service: &ServiceName, source: &SourceName, repository: Option<&RepositoryId>) -> Outcome<Vec<RecoveryPoint>> {
+pub(crate) async fn points(
+    memory: &Memory,
+    service: &ServiceName,
+    source: &SourceName,
+    repository: Option<&RepositoryId>,
+) -> Outcome<Vec<RecoveryPoint>> {
     let mut points = memory.points(service, source).await?;
     points.retain(|point| repository.is_none_or(|id| &point.repository.id == id));
     Ok(points)

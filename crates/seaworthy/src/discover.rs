@@ -29,7 +29,10 @@ pub(crate) fn postgres_sockets() -> Vec<Socket> {
         let Ok(entries) = std::fs::read_dir(directory) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let port = name.to_str().and_then(|name| name.strip_prefix(".s.PGSQL.")).and_then(|port| port.parse().ok());
+            let port = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(".s.PGSQL."))
+                .and_then(|port| port.parse().ok());
             if let Some(port) = port {
                 let canonical = std::fs::canonicalize(directory).unwrap_or_else(|_| PathBuf::from(directory));
                 let socket = Socket { directory: canonical.display().to_string(), port };
@@ -73,7 +76,8 @@ fn search(directory: &Path, depth: usize, until: Instant, found: &mut Vec<PathBu
 /// Whether a file begins as a SQLite database does.
 pub(crate) fn is_sqlite(path: &Path) -> bool {
     let mut magic = [0_u8; 16];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == SQLITE_MAGIC
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && &magic == SQLITE_MAGIC
 }
 
 #[cfg(test)]

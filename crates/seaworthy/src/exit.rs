@@ -36,7 +36,10 @@ pub(crate) const TABLE: &[(Exit, &str)] = &[
     (Exit::Ok, "done, and nothing to report"),
     (Exit::Unexpected, "it could not be carried out; the message says why"),
     (Exit::Usage, "the command line or the configuration is wrong"),
-    (Exit::Incomplete, "the copy is stored but INCOMPLETE or implausible: something could not be read, changed while it was read, or is empty"),
+    (
+        Exit::Incomplete,
+        "the copy is stored but INCOMPLETE or implausible: something could not be read, changed while it was read, or is empty",
+    ),
     (Exit::Findings, "a reading verb (doctor, status, verify, config check) found something"),
     (Exit::DrillFailed, "a drill FAILED: what was restored is wrong"),
     (Exit::ObjectiveMissed, "a drill passed, but the RTO or RPO objective was missed"),

@@ -63,8 +63,12 @@ fn io_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
             return match io.kind() {
-                ErrorKindIo::StorageFull | ErrorKindIo::QuotaExceeded => Some("free space there, or move it; what was stored before is untouched"),
-                ErrorKindIo::ReadOnlyFilesystem => Some("the file system is mounted read-only: mount it writable, or name another place"),
+                ErrorKindIo::StorageFull | ErrorKindIo::QuotaExceeded => {
+                    Some("free space there, or move it; what was stored before is untouched")
+                }
+                ErrorKindIo::ReadOnlyFilesystem => {
+                    Some("the file system is mounted read-only: mount it writable, or name another place")
+                }
                 ErrorKindIo::PermissionDenied => Some("run as the user that owns it, or name another place"),
                 _ => None,
             };
@@ -119,7 +123,11 @@ impl From<DriverError> for Failure {
             | ErrorKind::Exhausted
             | ErrorKind::Other => Exit::Unexpected,
         };
-        let hint = error.hint.clone().or_else(|| code.map(|code| code.remedy().to_owned())).or_else(|| io_hint(&error).map(str::to_owned));
+        let hint = error
+            .hint
+            .clone()
+            .or_else(|| code.map(|code| code.remedy().to_owned()))
+            .or_else(|| io_hint(&error).map(str::to_owned));
         let mut chain = Vec::new();
         push_chain(&mut chain, &error);
         if let (Some(code), Some(first)) = (code, chain.first_mut()) {

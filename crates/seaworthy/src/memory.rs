@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use seaworthy_catalog::{Catalog, CatalogError, OpenMode, PointQuery, ReceiptName, ReceiptQuery, SqliteCatalog, export, facts_as_of};
+use seaworthy_catalog::{
+    Catalog, CatalogError, OpenMode, PointQuery, ReceiptName, ReceiptQuery, SqliteCatalog, export,
+    facts_as_of,
+};
 use seaworthy_engine::{Ledger, NotaryError};
 use seaworthy_model::assess::SourceHistory;
 use seaworthy_model::id::{ServiceName, SourceName};
@@ -67,7 +70,10 @@ impl Memory {
 
     async fn at(path: &Path, mode: OpenMode) -> Outcome<Self> {
         let path = path.to_owned();
-        let catalogue = blocking(move || SqliteCatalog::open(&path, mode).map_err(|error| failure("open the catalogue", &error))).await?;
+        let catalogue = blocking(move || {
+            SqliteCatalog::open(&path, mode).map_err(|error| failure("open the catalogue", &error))
+        })
+        .await?;
         Ok(Self { catalogue: Arc::new(catalogue) })
     }
 
@@ -94,8 +100,13 @@ impl Memory {
     }
 
     /// Recovery points of one source, oldest first.
-    pub(crate) async fn points(&self, service: &ServiceName, source: &SourceName) -> Outcome<Vec<RecoveryPoint>> {
-        let query = PointQuery { service: Some(service.clone()), source: Some(source.clone()), repository: None };
+    pub(crate) async fn points(
+        &self,
+        service: &ServiceName,
+        source: &SourceName,
+    ) -> Outcome<Vec<RecoveryPoint>> {
+        let query =
+            PointQuery { service: Some(service.clone()), source: Some(source.clone()), repository: None };
         self.catalogue.points(&query).await.map_err(|error| failure("read the recovery points", &error))
     }
 
@@ -104,7 +115,11 @@ impl Memory {
         let mut receipts = Vec::new();
         let mut after = 0;
         loop {
-            let batch = self.catalogue.receipts(&ReceiptQuery::after(after, BATCH)).await.map_err(|error| failure("read the ledger", &error))?;
+            let batch = self
+                .catalogue
+                .receipts(&ReceiptQuery::after(after, BATCH))
+                .await
+                .map_err(|error| failure("read the ledger", &error))?;
             let Some(last) = batch.last() else { return Ok(receipts) };
             after = last.sequence;
             for stored in &batch {
@@ -116,11 +131,17 @@ impl Memory {
     /// Identity of the source that a backup captured, from the backup's receipt.
     pub(crate) async fn source_identity(&self, backup: u64) -> Outcome<Option<String>> {
         let query = ReceiptQuery { name: Some(ReceiptName::Sequence(backup)), ..ReceiptQuery::after(0, 1) };
-        let found = self.catalogue.receipts(&query).await.map_err(|error| failure("read the ledger", &error))?;
+        let found =
+            self.catalogue.receipts(&query).await.map_err(|error| failure("read the ledger", &error))?;
         let Some(stored) = found.first() else { return Ok(None) };
         match stored.receipt().map_err(|error| failure("read a receipt", &error))?.act {
             Act::Backup(backup) => Ok(backup.source_identity),
-            Act::Due(_) | Act::Drill(_) | Act::Restore(_) | Act::Verify(_) | Act::Abandoned(_) | Act::KeyChange(_) => Ok(None),
+            Act::Due(_)
+            | Act::Drill(_)
+            | Act::Restore(_)
+            | Act::Verify(_)
+            | Act::Abandoned(_)
+            | Act::KeyChange(_) => Ok(None),
         }
     }
 }
@@ -132,13 +153,19 @@ pub(crate) fn export_text(state: &State) -> Outcome<String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(|error| Failure::because(Exit::Unexpected, "start the runtime", &error))?;
-        let catalogue = SqliteCatalog::open(&path, OpenMode::Existing).map_err(|error| failure("open the catalogue", &error))?;
+        let catalogue = SqliteCatalog::open(&path, OpenMode::Existing)
+            .map_err(|error| failure("open the catalogue", &error))?;
         let mut bytes = Vec::new();
-        runtime.block_on(export(&catalogue, &mut bytes)).map_err(|error| failure("export the ledger", &error))?;
-        String::from_utf8(bytes).map_err(|error| Failure::because(Exit::Unexpected, "export the ledger", &error))
+        runtime
+            .block_on(export(&catalogue, &mut bytes))
+            .map_err(|error| failure("export the ledger", &error))?;
+        String::from_utf8(bytes)
+            .map_err(|error| Failure::because(Exit::Unexpected, "export the ledger", &error))
     };
     // A thread of its own: the caller may be inside a runtime already.
-    std::thread::spawn(work).join().map_err(|_| Failure::new(Exit::Unexpected, "the export's thread panicked"))?
+    std::thread::spawn(work)
+        .join()
+        .map_err(|_| Failure::new(Exit::Unexpected, "the export's thread panicked"))?
 }
 
 /// The catalogue as the notary sees it.

@@ -230,13 +230,17 @@ fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
             return;
         }
         Progress::Bytes { done, total } => rate(&state.phase, *done, *total, state.began.elapsed(), bytes),
-        Progress::Items { done, total } => rate(&state.phase, *done, *total, state.began.elapsed(), |count| count.to_string()),
+        Progress::Items { done, total } => {
+            rate(&state.phase, *done, *total, state.began.elapsed(), |count| count.to_string())
+        }
     };
     bar.set_message(words.clone());
     if state.told.elapsed() >= TELL_EVERY {
         state.told = Instant::now();
         if state.json {
-            event(serde_json::json!({ "event": "progress", "subject": state.subject, "phase": state.phase, "message": words }));
+            event(
+                serde_json::json!({ "event": "progress", "subject": state.subject, "phase": state.phase, "message": words }),
+            );
         } else if state.lines {
             tell(&format!("{}: {words}", state.subject));
         }
@@ -259,7 +263,13 @@ fn tell(line: &str) {
 }
 
 /// `restore 1.2 GiB of 4.0 GiB, 210 MiB/s, 14s left`: the rate is the average since the phase began.
-fn rate(phase: &str, done: u64, total: Option<u64>, elapsed: Duration, unit: impl Fn(u64) -> String) -> String {
+fn rate(
+    phase: &str,
+    done: u64,
+    total: Option<u64>,
+    elapsed: Duration,
+    unit: impl Fn(u64) -> String,
+) -> String {
     let seconds = elapsed.as_secs_f64().max(0.001);
     let per_second = done as f64 / seconds;
     let mut words = format!("{phase} {}", unit(done));

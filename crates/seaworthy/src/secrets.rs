@@ -26,7 +26,8 @@ impl Secret {
 
     /// As text, where what needs it wants text.
     pub(crate) fn expose_text(&self, what: &SecretRef) -> Outcome<&str> {
-        std::str::from_utf8(&self.0).map_err(|_| Failure::new(Exit::Usage, format!("the secret at `{what}` is not valid UTF-8")))
+        std::str::from_utf8(&self.0)
+            .map_err(|_| Failure::new(Exit::Usage, format!("the secret at `{what}` is not valid UTF-8")))
     }
 
     fn trimmed(mut bytes: Zeroizing<Vec<u8>>) -> Self {
@@ -59,26 +60,36 @@ pub(crate) fn resolve(reference: &SecretRef) -> Outcome<Secret> {
         SecretRef::File(path) => from_file(Path::new(path))?,
         SecretRef::Env(name) => {
             let value = std::env::var_os(name).ok_or_else(|| {
-                Failure::new(Exit::Usage, format!("the environment variable `{name}` is not set"))
-                    .hint(format!("set {name}, or refer to the secret in another way (file:, cmd:, systemd:)"))
+                Failure::new(Exit::Usage, format!("the environment variable `{name}` is not set")).hint(
+                    format!("set {name}, or refer to the secret in another way (file:, cmd:, systemd:)"),
+                )
             })?;
             Secret(Zeroizing::new(std::os::unix::ffi::OsStringExt::into_vec(value)))
         }
         SecretRef::Cmd(argv) => from_command(argv)?,
         SecretRef::Systemd(name) => {
             let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                Failure::new(Exit::Usage, format!("the credential `systemd:{name}` is not here: CREDENTIALS_DIRECTORY is not set"))
-                    .hint("start this under a unit with LoadCredential=, or use file:")
+                Failure::new(
+                    Exit::Usage,
+                    format!("the credential `systemd:{name}` is not here: CREDENTIALS_DIRECTORY is not set"),
+                )
+                .hint("start this under a unit with LoadCredential=, or use file:")
             })?;
             let is_plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
             if !is_plain {
-                return Err(Failure::new(Exit::Usage, format!("`systemd:{name}` is not the name of a credential")));
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("`systemd:{name}` is not the name of a credential"),
+                ));
             }
             read(&PathBuf::from(directory).join(name))?
         }
         SecretRef::Vault { path, .. } => {
-            return Err(Failure::new(Exit::Usage, format!("reading `vault:{path}` is not supported by this version"))
-                .hint("use cmd: with your Vault client, e.g. cmd:vault kv get -field=password path"));
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("reading `vault:{path}` is not supported by this version"),
+            )
+            .hint("use cmd: with your Vault client, e.g. cmd:vault kv get -field=password path"));
         }
     };
     if secret.0.is_empty() {
@@ -99,21 +110,30 @@ pub(crate) fn file_exposure(path: &Path) -> std::io::Result<Option<String>> {
     }
     let us = rustix::process::geteuid().as_raw();
     if facts.uid() != us && facts.uid() != 0 {
-        return Ok(Some(format!("`{}` belongs to uid {}, not to us (uid {us})", path.display(), facts.uid())));
+        return Ok(Some(format!(
+            "`{}` belongs to uid {}, not to us (uid {us})",
+            path.display(),
+            facts.uid()
+        )));
     }
     Ok(None)
 }
 
 fn from_file(path: &Path) -> Outcome<Secret> {
-    let exposure = file_exposure(path).map_err(|error| Failure::because(Exit::Usage, format!("look at the secret file `{}`", path.display()), &error))?;
+    let exposure = file_exposure(path).map_err(|error| {
+        Failure::because(Exit::Usage, format!("look at the secret file `{}`", path.display()), &error)
+    })?;
     if let Some(exposure) = exposure {
-        return Err(Failure::new(Exit::Refused, format!("{exposure} [KY-05]")).hint(format!("chmod 600 {0} && chown $(id -u) {0}", path.display())));
+        return Err(Failure::new(Exit::Refused, format!("{exposure} [KY-05]"))
+            .hint(format!("chmod 600 {0} && chown $(id -u) {0}", path.display())));
     }
     read(path)
 }
 
 fn read(path: &Path) -> Outcome<Secret> {
-    let failed = |error: std::io::Error| Failure::because(Exit::Usage, format!("read the secret file `{}`", path.display()), &error);
+    let failed = |error: std::io::Error| {
+        Failure::because(Exit::Usage, format!("read the secret file `{}`", path.display()), &error)
+    };
     let mut bytes = Zeroizing::new(Vec::new());
     std::fs::File::open(path).map_err(failed)?.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     bounded(bytes, &format!("file:{}", path.display()))
@@ -121,7 +141,10 @@ fn read(path: &Path) -> Outcome<Secret> {
 
 fn bounded(bytes: Zeroizing<Vec<u8>>, what: &str) -> Outcome<Secret> {
     if bytes.len() as u64 > BYTES_MAX {
-        return Err(Failure::new(Exit::Usage, format!("`{what}` holds more than {BYTES_MAX} bytes; that is not a secret")));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("`{what}` holds more than {BYTES_MAX} bytes; that is not a secret"),
+        ));
     }
     Ok(Secret::trimmed(bytes))
 }
@@ -150,11 +173,17 @@ fn from_command(argv: &[String]) -> Outcome<Secret> {
         if Instant::now() >= deadline {
             child.kill().map_err(failed)?;
             child.wait().map_err(failed)?;
-            return Err(Failure::new(Exit::Usage, format!("{what}: no answer within {} s", COMMAND_TIMEOUT.as_secs())));
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{what}: no answer within {} s", COMMAND_TIMEOUT.as_secs()),
+            ));
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    let bytes = reader.join().map_err(|_| Failure::new(Exit::Unexpected, format!("{what}: its reader panicked")))?.map_err(failed)?;
+    let bytes = reader
+        .join()
+        .map_err(|_| Failure::new(Exit::Unexpected, format!("{what}: its reader panicked")))?
+        .map_err(failed)?;
     if !status.success() {
         return Err(Failure::new(Exit::Usage, format!("{what}: it ended with {status}")));
     }

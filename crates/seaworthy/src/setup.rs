@@ -29,8 +29,11 @@ pub(crate) struct Setup {
 /// Where a configuration is looked for, in order.
 fn candidates() -> Vec<PathBuf> {
     let mut candidates = vec![PathBuf::from("seaworthy.toml")];
-    let home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
-    candidates.extend(home.filter(|home| home.is_absolute()).map(|home| home.join("seaworthy/seaworthy.toml")));
+    let home = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
+    candidates
+        .extend(home.filter(|home| home.is_absolute()).map(|home| home.join("seaworthy/seaworthy.toml")));
     candidates.push(PathBuf::from("/etc/seaworthy/seaworthy.toml"));
     candidates
 }
@@ -60,7 +63,10 @@ pub(crate) fn texts(root: &Path) -> Outcome<Vec<SourceText>> {
         matched.sort();
         for path in matched {
             if texts.len() > INCLUDES_MAX {
-                return Err(Failure::new(Exit::Usage, format!("`{}` includes more than {INCLUDES_MAX} files", root.display())));
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("`{}` includes more than {INCLUDES_MAX} files", root.display()),
+                ));
             }
             texts.push(text(&path)?);
         }
@@ -69,8 +75,9 @@ pub(crate) fn texts(root: &Path) -> Outcome<Vec<SourceText>> {
 }
 
 fn text(path: &Path) -> Outcome<SourceText> {
-    let content = std::fs::read_to_string(path)
-        .map_err(|error| Failure::because(Exit::Usage, format!("read the configuration `{}`", path.display()), &error))?;
+    let content = std::fs::read_to_string(path).map_err(|error| {
+        Failure::because(Exit::Usage, format!("read the configuration `{}`", path.display()), &error)
+    })?;
     Ok(SourceText::new(path.display().to_string(), content))
 }
 
@@ -82,11 +89,18 @@ fn expand(base: &Path, pattern: &str) -> Outcome<Vec<PathBuf>> {
         return Ok(vec![path]);
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let entries = std::fs::read_dir(directory)
-        .map_err(|error| Failure::because(Exit::Usage, format!("look for `{}` in `{}`", printable(&name), directory.display()), &error))?;
+    let entries = std::fs::read_dir(directory).map_err(|error| {
+        Failure::because(
+            Exit::Usage,
+            format!("look for `{}` in `{}`", printable(&name), directory.display()),
+            &error,
+        )
+    })?;
     let mut found = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(|error| Failure::because(Exit::Usage, format!("list `{}`", directory.display()), &error))?;
+        let entry = entry.map_err(|error| {
+            Failure::because(Exit::Usage, format!("list `{}`", directory.display()), &error)
+        })?;
         if entry.file_name().to_str().is_some_and(|candidate| matches(&name, candidate)) {
             found.push(entry.path());
         }
@@ -114,7 +128,14 @@ fn matches(pattern: &str, candidate: &str) -> bool {
 pub(crate) fn refused(face: &Face, diagnostics: &Diagnostics) -> Failure {
     let rendered = config::render(diagnostics, face.colour);
     let count = diagnostics.len();
-    Failure { exit: Exit::Usage, chain: vec![format!("the configuration has {count} problem{}\n{rendered}", if count == 1 { "" } else { "s" })], hint: None }
+    Failure {
+        exit: Exit::Usage,
+        chain: vec![format!(
+            "the configuration has {count} problem{}\n{rendered}",
+            if count == 1 { "" } else { "s" }
+        )],
+        hint: None,
+    }
 }
 
 fn flags(cli: &Cli) -> Outcome<Vec<(String, String)>> {
@@ -140,7 +161,8 @@ fn environment() -> Vec<(String, String)> {
 /// Settings without a configuration file, for verbs that can do without one.
 pub(crate) fn bare_state(cli: &Cli, face: &Face) -> Outcome<State> {
     let nothing = config::Settings::default();
-    let (settings, _, _) = config::overlay(&nothing, &config::Origins::new(), &environment(), &flags(cli)?).map_err(|problems| refused(face, &problems))?;
+    let (settings, _, _) = config::overlay(&nothing, &config::Origins::new(), &environment(), &flags(cli)?)
+        .map_err(|problems| refused(face, &problems))?;
     State::locate(&settings)
 }
 
@@ -167,7 +189,8 @@ impl Setup {
     pub(crate) fn services(&self, names: &[String]) -> Outcome<Vec<&Service>> {
         if names.is_empty() {
             if self.inventory().services.is_empty() {
-                return Err(Failure::new(Exit::Usage, format!("`{}` names no service", self.path.display())).hint("add one, or run `seaworthy init`"));
+                return Err(Failure::new(Exit::Usage, format!("`{}` names no service", self.path.display()))
+                    .hint("add one, or run `seaworthy init`"));
             }
             return Ok(self.inventory().services.iter().collect());
         }
@@ -178,8 +201,10 @@ impl Setup {
     pub(crate) fn service(&self, name: &str) -> Outcome<&Service> {
         let found = ServiceName::new(name).ok().and_then(|name| self.inventory().service(&name));
         found.ok_or_else(|| {
-            let known: Vec<&str> = self.inventory().services.iter().map(|service| service.name.as_str()).collect();
-            Failure::new(Exit::Usage, format!("there is no service `{}`", printable(name))).hint(format!("known: {}", known.join(", ")))
+            let known: Vec<&str> =
+                self.inventory().services.iter().map(|service| service.name.as_str()).collect();
+            Failure::new(Exit::Usage, format!("there is no service `{}`", printable(name)))
+                .hint(format!("known: {}", known.join(", ")))
         })
     }
 
@@ -188,7 +213,8 @@ impl Setup {
         let found = RepositoryName::new(name).ok().and_then(|name| self.inventory().repositories.get(&name));
         found.ok_or_else(|| {
             let known: Vec<&str> = self.inventory().repositories.keys().map(RepositoryName::as_str).collect();
-            Failure::new(Exit::Usage, format!("there is no repository `{}`", printable(name))).hint(format!("known: {}", known.join(", ")))
+            Failure::new(Exit::Usage, format!("there is no repository `{}`", printable(name)))
+                .hint(format!("known: {}", known.join(", ")))
         })
     }
 }
@@ -199,7 +225,12 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_any_text_in_a_name() {
-        assert!(matches("*.toml", "a.toml") && matches("*.toml", ".toml") && matches("a*b*c", "aXbYc") && matches("*", ""));
+        assert!(
+            matches("*.toml", "a.toml")
+                && matches("*.toml", ".toml")
+                && matches("a*b*c", "aXbYc")
+                && matches("*", "")
+        );
         assert!(!matches("*.toml", "a.toml.bak") && !matches("a*b", "ab.") && !matches("a*a", "a"));
     }
 }

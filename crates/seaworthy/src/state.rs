@@ -33,7 +33,10 @@ impl State {
             Some(directory) => PathBuf::from(directory),
             None => default_directory()?,
         };
-        let scratch = settings.scratch_dir.as_ref().map_or_else(|| PathBuf::from(format!("/var/tmp/seaworthy-{}", uid())), PathBuf::from);
+        let scratch = settings
+            .scratch_dir
+            .as_ref()
+            .map_or_else(|| PathBuf::from(format!("/var/tmp/seaworthy-{}", uid())), PathBuf::from);
         Ok(Self { directory, scratch })
     }
 
@@ -59,12 +62,19 @@ impl State {
     /// The signing key; makes one where there is none.
     pub(crate) fn signing_key(&self) -> Outcome<SigningKey> {
         let path = self.signing_key_path();
-        let unreadable = |error: std::io::Error| Failure::because(Exit::Unexpected, format!("read the signing key `{}`", path.display()), &error);
+        let unreadable = |error: std::io::Error| {
+            Failure::because(Exit::Unexpected, format!("read the signing key `{}`", path.display()), &error)
+        };
         match file_exposure(&path) {
             Ok(None) => {
                 let pem = Zeroizing::new(std::fs::read_to_string(&path).map_err(unreadable)?);
-                let key = SigningKey::from_pem(&pem)
-                    .map_err(|error| Failure::because(Exit::Unexpected, format!("understand the signing key `{}`", path.display()), &error))?;
+                let key = SigningKey::from_pem(&pem).map_err(|error| {
+                    Failure::because(
+                        Exit::Unexpected,
+                        format!("understand the signing key `{}`", path.display()),
+                        &error,
+                    )
+                })?;
                 self.publish(&key)?;
                 Ok(key)
             }
@@ -81,9 +91,13 @@ impl State {
 
     fn make_signing_key(&self) -> Outcome<SigningKey> {
         let mut random = Zeroizing::new([0_u8; 32]);
-        getrandom::fill(&mut *random).map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes for a signing key: {error}")))?;
+        getrandom::fill(&mut *random).map_err(|error| {
+            Failure::new(Exit::Unexpected, format!("get random bytes for a signing key: {error}"))
+        })?;
         let key = SigningKey::from_random(&random);
-        let pem = key.to_pem().map_err(|error| Failure::because(Exit::Unexpected, "encode the signing key", &error))?;
+        let pem = key
+            .to_pem()
+            .map_err(|error| Failure::because(Exit::Unexpected, "encode the signing key", &error))?;
         write_durably(&self.signing_key_path(), pem.as_bytes(), 0o600)?;
         Ok(key)
     }
@@ -103,36 +117,53 @@ impl State {
 /// Reads a public key in PEM.
 pub(crate) fn read_public_key(path: &Path) -> Outcome<PublicKey> {
     let pem = std::fs::read_to_string(path).map_err(|error| {
-        Failure::because(Exit::NotFound, format!("read the public key `{}`", path.display()), &error).hint("name it with --key FILE")
+        Failure::because(Exit::NotFound, format!("read the public key `{}`", path.display()), &error)
+            .hint("name it with --key FILE")
     })?;
-    PublicKey::from_pem(&pem).map_err(|error| Failure::because(Exit::Usage, format!("understand the public key `{}`", path.display()), &error))
+    PublicKey::from_pem(&pem).map_err(|error| {
+        Failure::because(Exit::Usage, format!("understand the public key `{}`", path.display()), &error)
+    })
 }
 
 fn default_directory() -> Outcome<PathBuf> {
-    if let Some(base) = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|base| base.is_absolute()) {
+    if let Some(base) =
+        std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|base| base.is_absolute())
+    {
         return Ok(base.join("seaworthy"));
     }
     if uid() == 0 {
         return Ok(PathBuf::from("/var/lib/seaworthy"));
     }
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
-    home.map(|home| home.join(".local/state/seaworthy"))
-        .ok_or_else(|| Failure::new(Exit::Usage, "there is no home directory to keep state in").hint("name a directory with --state-dir"))
+    home.map(|home| home.join(".local/state/seaworthy")).ok_or_else(|| {
+        Failure::new(Exit::Usage, "there is no home directory to keep state in")
+            .hint("name a directory with --state-dir")
+    })
 }
 
 /// A path made absolute without following links.
 pub(crate) fn absolute(path: &Path) -> Outcome<PathBuf> {
-    std::path::absolute(path).map_err(|error| Failure::because(Exit::Usage, format!("find `{}`", path.display()), &error))
+    std::path::absolute(path)
+        .map_err(|error| Failure::because(Exit::Usage, format!("find `{}`", path.display()), &error))
 }
 
 /// Makes a directory that only we may enter, or checks that an existing one is.
 pub(crate) fn private_directory(path: &Path) -> Outcome<()> {
-    let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, format!("make the directory `{}`", path.display()), &error);
+    let failed = |error: std::io::Error| {
+        Failure::because(Exit::Unexpected, format!("make the directory `{}`", path.display()), &error)
+    };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     let facts = std::fs::symlink_metadata(path).map_err(failed)?;
     if !facts.is_dir() || facts.uid() != uid() || facts.mode() & 0o077 != 0 {
-        return Err(Failure::new(Exit::Refused, format!("`{}` is not a directory of ours that is closed to others", path.display()))
-            .hint(format!("chmod 700 it, or name another one; it belongs to uid {} with mode {:04o}", facts.uid(), facts.mode() & 0o7777)));
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("`{}` is not a directory of ours that is closed to others", path.display()),
+        )
+        .hint(format!(
+            "chmod 700 it, or name another one; it belongs to uid {} with mode {:04o}",
+            facts.uid(),
+            facts.mode() & 0o7777
+        )));
     }
     Ok(())
 }
@@ -140,11 +171,14 @@ pub(crate) fn private_directory(path: &Path) -> Outcome<()> {
 /// Writes a file durably, so that a crash leaves the old one, none, or the new one, never a part: a temporary name in the
 /// same directory, content, rename, directory.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Outcome<()> {
-    let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, format!("write `{}`", path.display()), &error);
+    let failed = |error: std::io::Error| {
+        Failure::because(Exit::Unexpected, format!("write `{}`", path.display()), &error)
+    };
     // A bare file name has the empty path as its parent, which cannot be opened.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut random = [0_u8; 8];
-    getrandom::fill(&mut random).map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
     let temporary = parent.join(format!(".new-{:016x}", u64::from_le_bytes(random)));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;

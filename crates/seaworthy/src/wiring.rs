@@ -14,7 +14,9 @@ use seaworthy_interface::{Cx, Source};
 use seaworthy_model::id::ServiceName;
 use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
 use seaworthy_model::source::SourceSpec;
-use seaworthy_repository::{Control, InitOptions, KdfParams, OpenOptions, Repository, RepositoryError, Store, open_store};
+use seaworthy_repository::{
+    Control, InitOptions, KdfParams, OpenOptions, Repository, RepositoryError, Store, open_store,
+};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -60,43 +62,54 @@ pub(crate) fn driver(state: &State, spec: &SourceSpec) -> Outcome<Arc<dyn Source
             };
             Arc::new(PostgresSource::new(postgres.clone(), password, search_path())?)
         }
-        SourceSpec::Sqlite(sqlite) => Arc::new(SqliteSource::new(sqlite.clone(), state.scratch.join("staging"))),
+        SourceSpec::Sqlite(sqlite) => {
+            Arc::new(SqliteSource::new(sqlite.clone(), state.scratch.join("staging")))
+        }
         SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone())?),
     })
 }
 
 /// The directories of `PATH`, for drivers that look for programs.
 fn search_path() -> Vec<PathBuf> {
-    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).filter(|path| path.is_absolute()).collect()).unwrap_or_default()
+    std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).filter(|path| path.is_absolute()).collect())
+        .unwrap_or_default()
 }
 
 /// The store that a repository lies in.
 fn store(spec: &RepositorySpec) -> Outcome<Store> {
     if spec.location.contains("://") {
-        return Err(Failure::new(Exit::Usage, format!("repository `{}`: this version stores on file systems only", spec.name))
-            .hint("give an absolute path as its location"));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("repository `{}`: this version stores on file systems only", spec.name),
+        )
+        .hint("give an absolute path as its location"));
     }
-    open_store(Path::new(&spec.location)).map_err(|error| repository_failure(&format!("open the store of repository `{}`", spec.name), error))
+    open_store(Path::new(&spec.location))
+        .map_err(|error| repository_failure(&format!("open the store of repository `{}`", spec.name), error))
 }
 
 /// Opens a repository. Blocks; call it from a thread that may.
 pub(crate) fn open(spec: &RepositorySpec, control: &Control) -> Outcome<Repository> {
     let secret = resolve(&spec.password)?;
-    Repository::open(&store(spec)?, secret.expose(), &OpenOptions::default(), control)
-        .map_err(|error| repository_failure(&format!("open repository `{}` at {}", spec.name, spec.location), error))
+    Repository::open(&store(spec)?, secret.expose(), &OpenOptions::default(), control).map_err(|error| {
+        repository_failure(&format!("open repository `{}` at {}", spec.name, spec.location), error)
+    })
 }
 
 /// Makes a repository. Blocks.
 pub(crate) fn init(spec: &RepositorySpec, secret: &Secret, control: &Control) -> Outcome<Repository> {
-    Repository::init(&store(spec)?, secret.expose(), &InitOptions::default(), control)
-        .map_err(|error| repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error))
+    Repository::init(&store(spec)?, secret.expose(), &InitOptions::default(), control).map_err(|error| {
+        repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error)
+    })
 }
 
 /// Makes a repository whose password is hashed with `kdf`. Blocks.
 pub(crate) fn init_with(spec: &RepositorySpec, secret: &Secret, kdf: KdfParams) -> Outcome<Repository> {
     let options = InitOptions { kdf, ..InitOptions::default() };
-    Repository::init(&store(spec)?, secret.expose(), &options, &Control::new())
-        .map_err(|error| repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error))
+    Repository::init(&store(spec)?, secret.expose(), &options, &Control::new()).map_err(|error| {
+        repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error)
+    })
 }
 
 /// A failure of a repository with the exit code that it stands for.
@@ -113,8 +126,12 @@ pub(crate) fn repository_failure(what: &str, error: RepositoryError) -> Failure 
 }
 
 /// Runs blocking work of the face on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::because(Exit::Unexpected, "carry out blocking work", &error))?
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::because(Exit::Unexpected, "carry out blocking work", &error))?
 }
 
 /// Opens a repository without blocking the runtime.
@@ -131,7 +148,9 @@ pub(crate) fn host() -> String {
 
 /// Who runs this: `user@host`.
 pub(crate) fn executor() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| format!("uid {}", rustix::process::geteuid().as_raw()));
+    let user = std::env::var("USER")
+        .or_else(|_| std::env::var("LOGNAME"))
+        .unwrap_or_else(|_| format!("uid {}", rustix::process::geteuid().as_raw()));
     format!("{user}@{}", host())
 }
 

@@ -27,17 +27,32 @@ fn proven() -> Estate {
 fn init_by_flags_writes_a_configuration_that_works() {
     let estate = Estate::empty();
     estate.sources();
-    let dry = estate.run(&["init", "--files", "files", "--sqlite", "shop.db", "--repository", "repository", "--dry-run"]).exits(0);
+    let dry = estate
+        .run(&["init", "--files", "files", "--sqlite", "shop.db", "--repository", "repository", "--dry-run"])
+        .exits(0);
     assert!(dry.out.contains("[services.files.sources.files]"), "{dry}");
-    assert!(!estate.path("seaworthy.toml").exists() && !estate.path("repository").exists() && !estate.path("state").exists());
+    assert!(
+        !estate.path("seaworthy.toml").exists()
+            && !estate.path("repository").exists()
+            && !estate.path("state").exists()
+    );
 
-    estate.run(&["init", "--files", "files", "--sqlite", "shop.db", "--repository", "repository"]).exits(0).says(&["2 services", "seaworthy drill"]);
+    estate
+        .run(&["init", "--files", "files", "--sqlite", "shop.db", "--repository", "repository"])
+        .exits(0)
+        .says(&["2 services", "seaworthy drill"]);
     let again = estate.run(&["init", "--files", "files"]).exits(20).hints();
     assert!(again.err.contains("is there already"), "{again}");
     estate.run(&["config", "check"]).exits(0).says(&["2 services, 1 repository, 0 warnings"]);
     let shown = estate.run(&["config", "show", "--origin"]).exits(0);
-    assert!(shown.out.contains("# flag --state-dir") && shown.out.contains("seaworthy.toml:") && shown.out.contains("# default"), "{shown}");
-    let schema: serde_json::Value = serde_json::from_str(&estate.run(&["config", "schema"]).exits(0).out).unwrap();
+    assert!(
+        shown.out.contains("# flag --state-dir")
+            && shown.out.contains("seaworthy.toml:")
+            && shown.out.contains("# default"),
+        "{shown}"
+    );
+    let schema: serde_json::Value =
+        serde_json::from_str(&estate.run(&["config", "schema"]).exits(0).out).unwrap();
     assert!(schema.get("properties").is_some());
     estate.run(&["doctor"]).exits(0).says(&["0 failed", "isolation works"]);
     estate.run(&["backup"]).exits(0);
@@ -70,7 +85,14 @@ fn status_says_with_its_exit_code_what_may_be_claimed() {
 fn a_drill_tells_people_machines_and_auditors_the_same() {
     let estate = Estate::new();
     estate.run(&["backup", "papers"]).exits(0).says(&["✓", "papers/files", "next: seaworthy drill papers"]);
-    let told = estate.run(&["drill", "papers", "--report", "reports"]).exits(0).says(&["PASS A4 Equal", "control", "caught", "RTO", "RPO", "receipt"]);
+    let told = estate.run(&["drill", "papers", "--report", "reports"]).exits(0).says(&[
+        "PASS A4 Equal",
+        "control",
+        "caught",
+        "RTO",
+        "RPO",
+        "receipt",
+    ]);
     assert!(!told.out.contains('\u{1b}'), "colour without a terminal: {told}");
     let mut kinds: Vec<String> = std::fs::read_dir(estate.path("reports"))
         .unwrap()
@@ -80,7 +102,8 @@ fn a_drill_tells_people_machines_and_auditors_the_same() {
     assert_eq!(kinds, ["html", "json", "md"]);
 
     let events = estate.run(&["drill", "papers", "--json"]).exits(0);
-    let lines: Vec<serde_json::Value> = events.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        events.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().any(|line| line["event"] == "phase"), "{events}");
     let summary = lines.last().unwrap();
     assert_eq!(summary["event"], "summary");
@@ -88,10 +111,18 @@ fn a_drill_tells_people_machines_and_auditors_the_same() {
     let run = summary["drill"]["run"].as_str().unwrap();
     estate.run(&["drill", "list"]).exits(0).says(&[run]);
     estate.run(&["drill", "show", run]).exits(0).says(&["PASS A4 Equal"]);
-    estate.run(&["drill", "show", run, "--format", "markdown"]).exits(0).says(&["# Restore Test", "TESTED_BY"]);
+    estate
+        .run(&["drill", "show", run, "--format", "markdown"])
+        .exits(0)
+        .says(&["# Restore Test", "TESTED_BY"]);
     estate.run(&["drill", "show", "no-such"]).exits(10).hints();
     let html = estate.run(&["drill", "show", run, "--format", "html"]).exits(0).out;
-    assert!(html.starts_with("<!doctype html>") && !html.contains("<script") && !html.contains("http://") && !html.contains("https://"));
+    assert!(
+        html.starts_with("<!doctype html>")
+            && !html.contains("<script")
+            && !html.contains("http://")
+            && !html.contains("https://")
+    );
 }
 
 #[test]
@@ -111,7 +142,10 @@ fn a_restore_goes_to_a_new_place_only() {
     estate.run(&["restore", "papers", "--to", "out"]).exits(0).says(&["restored papers/files"]);
     let source = estate.path("files");
     let back = estate.path("out");
-    assert_eq!(std::fs::read(back.join("noise.bin")).unwrap(), std::fs::read(source.join("noise.bin")).unwrap());
+    assert_eq!(
+        std::fs::read(back.join("noise.bin")).unwrap(),
+        std::fs::read(source.join("noise.bin")).unwrap()
+    );
     assert_eq!(std::fs::read_link(back.join("link")).unwrap(), Path::new("letter.txt"));
 
     estate.run(&["restore", "papers", "--to", "out"]).exits(20).hints();
@@ -136,7 +170,10 @@ fn a_restore_goes_to_a_new_place_only() {
     estate.run(&["restore", "shop", "--to", "postgres:x"]).exits(2).hints();
     estate.run(&["restore", "papers", "--to", "nope", "--file", "/no/such/file"]).says(&["no/such/file"]);
     estate.run(&["restore", "papers", "--to", "nope2", "--point", "ffffffffffff"]).exits(10).hints();
-    estate.run(&["restore", "papers", "--to", "nope3", "--point", "before:2020-01-01T00:00:00Z"]).exits(10).hints();
+    estate
+        .run(&["restore", "papers", "--to", "nope3", "--point", "before:2020-01-01T00:00:00Z"])
+        .exits(10)
+        .hints();
 }
 
 #[test]
@@ -145,7 +182,10 @@ fn verify_sees_an_altered_receipt_a_cut_tail_and_another_key() {
     estate.run(&["verify"]).exits(0).says(&["8 of 8 receipts verified"]);
     // A bare file name, beside which the key lands.
     estate.run(&["receipts", "export", "ledger.jsonl"]).exits(0).says(&["8 receipts"]);
-    let head = estate.run(&["verify", "ledger.jsonl", "--json"]).exits(0).json()["head"]["digest"].as_str().unwrap().to_owned();
+    let head = estate.run(&["verify", "ledger.jsonl", "--json"]).exits(0).json()["head"]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     estate.run(&["verify", "ledger.jsonl", "--key", "signing.pub", "--head", &head]).exits(0);
 
     let whole = text(&estate.path("ledger.jsonl"));
@@ -154,7 +194,8 @@ fn verify_sees_an_altered_receipt_a_cut_tail_and_another_key() {
         std::fs::write(estate.path("cut.jsonl"), cut).unwrap();
         estate.run(&["verify", "cut.jsonl", "--head", &head]).exits(4).says(&["EV-06"]);
     }
-    let holed: String = whole.lines().enumerate().filter(|(at, _)| *at != 3).map(|(_, line)| format!("{line}\n")).collect();
+    let holed: String =
+        whole.lines().enumerate().filter(|(at, _)| *at != 3).map(|(_, line)| format!("{line}\n")).collect();
     std::fs::write(estate.path("holed.jsonl"), holed).unwrap();
     estate.run(&["verify", "holed.jsonl"]).exits(4).says(&["EV-0"]);
 
@@ -183,10 +224,14 @@ fn check_finds_a_flipped_bit_only_by_reading() {
     let estate = proven();
     estate.run(&["check"]).exits(0).says(&["no errors", "--read-data reads every byte"]);
     estate.run(&["check", "--read-data"]).exits(0);
-    let largest = estate.objects("data").into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let largest =
+        estate.objects("data").into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
     flip(&largest);
     let found = estate.run(&["check", "--read-data"]).exits(4);
-    assert!(found.out.contains("RP-0") && found.out.contains("files/noise.bin") && found.out.contains("ERRORS"), "{found}");
+    assert!(
+        found.out.contains("RP-0") && found.out.contains("files/noise.bin") && found.out.contains("ERRORS"),
+        "{found}"
+    );
     let report = estate.run(&["check", "--read-data", "--json"]).exits(4).json();
     assert_eq!(report["sound"], false);
     estate.run(&["drill", "papers"]).exits(5).says(&["FAIL", "RP-0"]);
@@ -206,7 +251,9 @@ fn keys_come_and_go_but_never_the_last_one() {
     let rows = estate.run(&["keys", "list", "--json"]).exits(0).json();
     let rows = rows["data"].as_array().unwrap().clone();
     assert_eq!(rows.len(), 2);
-    let id = |current: bool| rows.iter().find(|row| row["current"] == current).unwrap()["id"].as_str().unwrap().to_owned();
+    let id = |current: bool| {
+        rows.iter().find(|row| row["current"] == current).unwrap()["id"].as_str().unwrap().to_owned()
+    };
     let refused = estate.run(&["keys", "remove", &id(true)]);
     assert_eq!(refused.code, 20, "{refused}");
     estate.run(&["keys", "remove", &id(false), "--dry-run"]).exits(0);
@@ -269,7 +316,9 @@ fn help_topics_completions_and_man_pages_are_there() {
 fn a_wrong_password_is_said_to_be_one() {
     let estate = proven();
     estate.secret("password", "not the password");
-    for call in [&["backup"][..], &["drill"], &["check"], &["keys", "list"], &["restore", "papers", "--to", "out"]] {
+    for call in
+        [&["backup"][..], &["drill"], &["check"], &["keys", "list"], &["restore", "papers", "--to", "out"]]
+    {
         let run = estate.run(call);
         assert_eq!(run.code, 12, "{run}");
         run.hints();
@@ -309,13 +358,17 @@ fn the_second_repository_is_served_where_the_first_one_fails() {
     estate.run(&["init", "--missing-repositories"]).exits(0);
     std::fs::rename(estate.path("away"), estate.path("hidden")).unwrap();
     let run = estate.run(&["backup", "papers"]).exits(10);
-    assert!(run.out.contains("✓ backed up papers/files") && run.err.contains("✗ FAILED papers/files"), "{run}");
+    assert!(
+        run.out.contains("✓ backed up papers/files") && run.err.contains("✗ FAILED papers/files"),
+        "{run}"
+    );
 }
 
 #[test]
 fn a_truncated_pack_is_found_and_named() {
     let estate = proven();
-    let largest = estate.objects("data").into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let largest =
+        estate.objects("data").into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
     std::fs::set_permissions(&largest, std::fs::Permissions::from_mode(0o600)).unwrap();
     let length = std::fs::metadata(&largest).unwrap().len();
     std::fs::OpenOptions::new().write(true).open(&largest).unwrap().set_len(length / 2).unwrap();
@@ -334,7 +387,11 @@ fn a_truncated_pack_is_found_and_named() {
 /// Runs `script` with a small file system of its own mounted over `place`.
 fn with_small_disk(estate: &Estate, place: &str, script: &str) -> support::Run {
     let mut command = std::process::Command::new("unshare");
-    command.args(if rustix::process::geteuid().is_root() { &["--mount"][..] } else { &["--mount", "--map-root-user"] });
+    command.args(if rustix::process::geteuid().is_root() {
+        &["--mount"][..]
+    } else {
+        &["--mount", "--map-root-user"]
+    });
     let prelude = "set -u; mount -t tmpfs -o size=4m,mode=0700 small \"$2\" || exit 99; sw() { \"$1\" --state-dir \"$root/state\" --scratch-dir \"$root/s\" \"${@:2}\"; }; bin=$1; root=$3; cd \"$root\";\n";
     command.args(["bash", "-c", &format!("{prelude}{script}"), "bash", env!("CARGO_BIN_EXE_seaworthy")]);
     command.arg(estate.path(place)).arg(estate.path("").to_str().unwrap().trim_end_matches('/'));
@@ -397,14 +454,24 @@ fn an_unreadable_file_makes_the_copy_incomplete_and_is_named() {
         // Root without the capabilities that read everything.
         let plain = estate.command(&call);
         let mut command = std::process::Command::new("setpriv");
-        command.arg("--bounding-set=-dac_override,-dac_read_search").arg(plain.get_program()).args(plain.get_args());
-        command.current_dir(estate.path("")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg("--bounding-set=-dac_override,-dac_read_search")
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        command
+            .current_dir(estate.path(""))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         finish(command.spawn().unwrap(), "backup papers, without capabilities".to_owned())
     } else {
         estate.run(&call)
     };
     let run = run.exits(3);
-    assert!(run.out.contains("INCOMPLETE") && run.out.contains("FS-05") && run.out.contains("locked.txt"), "{run}");
+    assert!(
+        run.out.contains("INCOMPLETE") && run.out.contains("FS-05") && run.out.contains("locked.txt"),
+        "{run}"
+    );
     estate.run(&["points"]).exits(0).says(&["INCOMPLETE"]);
 }
 
@@ -413,7 +480,9 @@ fn a_database_that_does_not_answer_or_refuses_is_told_from_each_other() {
     let server = seaworthy_testkit::postgres::Server::start(&["password_encryption=scram-sha-256"]).unwrap();
     server.sql("postgres", &format!("CREATE ROLE keeper LOGIN SUPERUSER PASSWORD '{CANARY}'")).unwrap();
     server.create("shop", &[]).unwrap();
-    server.sql("shop", "CREATE TABLE sale(id int PRIMARY KEY); INSERT INTO sale SELECT generate_series(1, 100)").unwrap();
+    server
+        .sql("shop", "CREATE TABLE sale(id int PRIMARY KEY); INSERT INTO sale SELECT generate_series(1, 100)")
+        .unwrap();
     let hba = server.sql("postgres", "SHOW hba_file").unwrap();
     let hba = Path::new(hba.trim());
     let open = text(hba);
@@ -425,10 +494,17 @@ fn a_database_that_does_not_answer_or_refuses_is_told_from_each_other() {
     let root = estate.path("");
     let root = root.display();
     let service = |name: &str, host: &str, port: u16, password: &str| {
-        format!("\n[services.{name}.sources.database]\nkind = \"postgres\"\nhost = \"{host}\"\nport = {port}\nuser = \"keeper\"\ndatabase = \"shop\"\npassword = \"file:{root}{password}\"\n")
+        format!(
+            "\n[services.{name}.sources.database]\nkind = \"postgres\"\nhost = \"{host}\"\nport = {port}\nuser = \"keeper\"\ndatabase = \"shop\"\npassword = \"file:{root}{password}\"\n"
+        )
     };
     let host = server.host();
-    estate.configure(&format!("{}{}{}", service("good", &host, server.port(), "password"), service("wrong", &host, server.port(), "other"), service("gone", "/nonexistent", 5432, "password")));
+    estate.configure(&format!(
+        "{}{}{}",
+        service("good", &host, server.port(), "password"),
+        service("wrong", &host, server.port(), "other"),
+        service("gone", "/nonexistent", 5432, "password")
+    ));
     estate.secret("other", "not-the-canary");
     estate.run(&["init", "--missing-repositories"]).exits(0);
     estate.run(&["backup", "good"]).exits(0);
@@ -445,7 +521,11 @@ fn a_database_that_does_not_answer_or_refuses_is_told_from_each_other() {
 #[test]
 fn a_read_only_state_directory_is_said() {
     let estate = Estate::new();
-    let run = with_small_disk(&estate, "state", "mount -o remount,ro state; sw $bin backup shop; echo ended $?; sw $bin points; echo points $?");
+    let run = with_small_disk(
+        &estate,
+        "state",
+        "mount -o remount,ro state; sw $bin backup shop; echo ended $?; sw $bin points; echo points $?",
+    );
     assert!(run.out.contains("ended 1"), "{run}");
     run.hints();
 }
@@ -475,10 +555,15 @@ fn a_configuration_is_refused_with_every_problem_at_once() {
     let path = estate.path("seaworthy.toml");
     std::fs::write(&path, &good[..good.len() / 2]).unwrap();
     estate.run(&["backup"]).exits(2);
-    std::fs::write(&path, good.replace("password = \"file:", &format!("password = \"{CANARY} file:"))).unwrap();
+    std::fs::write(&path, good.replace("password = \"file:", &format!("password = \"{CANARY} file:")))
+        .unwrap();
     estate.run(&["config", "check"]).exits(2).says(&["password"]).hints();
     estate.run(&["config", "check", "--json"]).exits(2);
-    std::fs::write(&path, good.replace("tier = ", "teir = ").replace("kind = \"files\"", "kind = \"folder\"")).unwrap();
+    std::fs::write(
+        &path,
+        good.replace("tier = ", "teir = ").replace("kind = \"files\"", "kind = \"folder\""),
+    )
+    .unwrap();
     let two = estate.run(&["config", "check"]).exits(2).says(&["teir", "folder"]);
     assert!(two.err.contains("problems"), "{two}");
     std::fs::remove_file(&path).unwrap();
@@ -493,7 +578,9 @@ fn a_configuration_is_refused_with_every_problem_at_once() {
 #[test]
 fn keys_that_others_can_read_are_refused() {
     let estate = proven();
-    let open = |name: &str, mode| std::fs::set_permissions(estate.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    let open = |name: &str, mode| {
+        std::fs::set_permissions(estate.path(name), std::fs::Permissions::from_mode(mode)).unwrap()
+    };
     open("password", 0o644);
     estate.run(&["backup"]).exits(20).says(&["KY-05"]).hints();
     open("password", 0o600);
@@ -511,7 +598,13 @@ fn keys_that_others_can_read_are_refused() {
 fn hostile_names_on_the_command_line_are_shown_not_obeyed() {
     let estate = proven();
     for name in ["a'b", "a\"b", "two\nlines", "../../etc", "-rf", "$(id)", "a;b", "\u{1b}[2J", ""] {
-        for verb in [&["backup", "--", name][..], &["drill", "--", name], &["status", "--", name], &["points", "--", name], &["restore", "--to", "x", "--", name]] {
+        for verb in [
+            &["backup", "--", name][..],
+            &["drill", "--", name],
+            &["status", "--", name],
+            &["points", "--", name],
+            &["restore", "--to", "x", "--", name],
+        ] {
             let run = estate.run(verb).exits(2);
             assert!(!run.err.contains("two\nlines") && !run.err.contains('\u{1b}'), "{run}");
         }
@@ -525,7 +618,8 @@ fn hostile_names_on_the_command_line_are_shown_not_obeyed() {
 fn signals_end_a_run_and_the_next_one_works() {
     let estate = Estate::new();
     for number in 0..40 {
-        std::fs::write(estate.path(&format!("files/big-{number}")), support::noise(2_000_000 + number)).unwrap();
+        std::fs::write(estate.path(&format!("files/big-{number}")), support::noise(2_000_000 + number))
+            .unwrap();
     }
     for (verb, after) in [("backup", 250), ("backup", 700), ("drill", 300), ("drill", 600)] {
         if verb == "drill" {
@@ -551,7 +645,8 @@ fn signals_end_a_run_and_the_next_one_works() {
 fn a_timeout_leaves_the_question_open() {
     let estate = Estate::new();
     for number in 0..60 {
-        std::fs::write(estate.path(&format!("files/big-{number}")), support::noise(3_000_000 + number)).unwrap();
+        std::fs::write(estate.path(&format!("files/big-{number}")), support::noise(3_000_000 + number))
+            .unwrap();
     }
     estate.run(&["backup", "papers"]).exits(0);
     estate.run(&["drill", "papers", "--timeout", "1s"]).exits(7);
@@ -562,7 +657,14 @@ fn a_timeout_leaves_the_question_open() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let estate = proven();
-    for call in [&["points"][..], &["receipts"], &["help", "findings"], &["status"], &["--help"], &["completions", "bash"]] {
+    for call in [
+        &["points"][..],
+        &["receipts"],
+        &["help", "findings"],
+        &["status"],
+        &["--help"],
+        &["completions", "bash"],
+    ] {
         let mut child = estate.start(call);
         drop(child.stdout.take());
         let run = finish(child, format!("{} | head -0", call.join(" ")));
@@ -575,7 +677,13 @@ fn a_reader_that_goes_away_is_no_error() {
 fn without_a_home_the_state_must_be_named() {
     let estate = Estate::new();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_seaworthy"));
-    command.env_clear().current_dir(estate.path("")).arg("status").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .env_clear()
+        .current_dir(estate.path(""))
+        .arg("status")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let run = finish(command.spawn().unwrap(), "status without HOME".to_owned());
     assert!(run.code == 2 || run.code == 10, "{run}");
     run.hints();

@@ -6,4 +6,6 @@ pub mod components;
 pub mod copy;
 pub mod estate;
 pub mod postgres;
+#[cfg(feature = "product")]
+pub mod product;
 pub mod sandbox;

@@ -102,7 +102,20 @@ impl Server {
         }
         let server = Self { directory, programs, user };
         let data = server.data();
-        server.run("initdb", &["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", "postgres", "-D", &data], "")?;
+        server.run(
+            "initdb",
+            &[
+                "--no-sync",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "-U",
+                "postgres",
+                "-D",
+                &data,
+            ],
+            "",
+        )?;
         let mut options =
             format!("-k {} -c listen_addresses= -c fsync=off -c wal_level=logical", server.host());
         for setting in settings {
@@ -175,6 +188,68 @@ impl Server {
         self.run("psql", &["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database], script)
     }
 
+    /// Begins a script that goes on by itself; it ends with the server, or when the process that is returned is killed.
+    pub fn begin(&self, database: &str, script: &str) -> Result<std::process::Child, ServerError> {
+        let failed = |source| ServerError::Run { program: "psql".to_owned(), source };
+        let host = self.host();
+        let mut command = Command::new(self.programs.join("psql"));
+        command
+            .args([
+                "-X",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-d",
+                database,
+                "-h",
+                &host,
+                "-c",
+                script,
+            ])
+            .env_clear()
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command.spawn().map_err(failed)
+    }
+
+    /// Everything in a database, one line a thing, said by the server and by `pg_dump -s`: rows counted and hashed in an
+    /// order of their own text, sequences, large objects, definitions. Two databases are equal when their lines are.
+    ///
+    /// Shares no query with the product: it is an oracle for it.
+    pub fn fingerprint(&self, database: &str) -> Result<String, ServerError> {
+        let mut lines = self.sql(database, FINGERPRINT)?;
+        let definitions = self.run("pg_dump", &["-s", "-d", database], "")?;
+        for line in definitions.lines() {
+            // A nonce of each run, and comments.
+            if !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict") && !line.starts_with("--")
+            {
+                lines.push_str(line);
+                lines.push('\n');
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Roles, memberships, and settings of roles and databases, sorted.
+    pub fn globals(&self) -> Result<Vec<String>, ServerError> {
+        let text = self.run("pg_dumpall", &["--globals-only", "--no-role-passwords"], "")?;
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| !line.starts_with("--") && !line.starts_with('\\') && !line.is_empty())
+            .map(str::to_owned)
+            .collect();
+        lines.sort();
+        Ok(lines)
+    }
+
     /// Makes a database.
     pub fn create(&self, database: &str, arguments: &[&str]) -> Result<(), ServerError> {
         let mut all = arguments.to_vec();
@@ -192,6 +267,22 @@ impl Drop for Server {
         }
     }
 }
+
+/// The server's own account of a database's content.
+const FINGERPRINT: &str = r#"
+SET datestyle = 'ISO, YMD'; SET intervalstyle = postgres; SET timezone = 'UTC'; SET extra_float_digits = 3; SET bytea_output = hex; SET search_path = pg_catalog;
+SELECT format('SELECT %L, count(*), md5(string_agg(h, '''' ORDER BY h COLLATE "C")) FROM (SELECT md5(t::text) AS h FROM ONLY %s t) x', c.oid::regclass::text, c.oid::regclass)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind IN ('r', 'm') AND c.relispopulated AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  ORDER BY c.oid::regclass::text COLLATE "C"
+\gexec
+SELECT format('SELECT %L, last_value, is_called FROM %s', c.oid::regclass::text, c.oid::regclass)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' ORDER BY c.oid::regclass::text COLLATE "C"
+\gexec
+SELECT oid, length(lo_get(oid)), md5(lo_get(oid)), pg_get_userbyid(lomowner), lomacl FROM pg_largeobject_metadata ORDER BY oid;
+SELECT pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider, pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = current_database();
+"#;
 
 /// A small shop: customers, products, orders with lines, a view, a materialized view, triggers, roles.
 ///
@@ -343,8 +434,7 @@ ALTER TABLE app.typed ALTER b SET NOT NULL; ALTER TABLE app.typed REPLICA IDENTI
 CREATE STATISTICS app.related (dependencies, ndistinct, mcv) ON a, b FROM app.twice; ALTER STATISTICS app.related SET STATISTICS 300; CREATE STATISTICS app.expr ON (a % 2), b FROM app.twice;
 CREATE VIEW app.seen WITH (security_barrier, check_option = local) AS SELECT id, t, vc FROM app.kinds WHERE vc IN ('d', 'e') AND id > 0;
 CREATE VIEW app.wide AS SELECT k.*, row_number() OVER (PARTITION BY ok ORDER BY id) AS nr FROM app.kinds k LEFT JOIN app.twice USING (t, b) WHERE false;
-"#,
-        database = database
+"#
     )
     .replace("LEFT JOIN app.twice USING (t, b) WHERE false", "WHERE k.mo = ANY (ARRAY['sad', 'ok']::app.mood[])")
         + r#"
@@ -386,6 +476,34 @@ COMMENT ON RULE r_nothing ON app.loose IS 'r'; COMMENT ON DOMAIN app.code IS 'd'
 COMMENT ON EVENT TRIGGER watch IS 'e'; COMMENT ON CAST (int AS app.pair) IS 'k'; COMMENT ON VIEW app.seen IS 'v'; COMMENT ON SEQUENCE app.down IS 'q'; COMMENT ON COLLATION app.german IS 'g'; COMMENT ON MATERIALIZED VIEW app.full_mv IS 'm';
 "#
 }
+
+/// Expressions of many shapes, in every place where a server keeps one and deparses it.
+pub const SHAPES: &str = r##"
+CREATE SCHEMA s;
+CREATE TABLE s.t (id int, vc varchar(20), c char(3), tx text, n numeric(10,2), b bigint, sm smallint, f float8, d date, ts timestamp, tz timestamptz, iv interval, jb jsonb, ar int[], ta text[], va varchar[], ok bool, deleted_at timestamptz, e name,
+ d1 date DEFAULT ('now'::text)::date, d2 jsonb DEFAULT '{}', d3 int[] DEFAULT ARRAY[]::int[], d4 int DEFAULT -1, d5 interval DEFAULT '1 day', d6 numeric DEFAULT 1.50, d7 text DEFAULT 'a'||'b', d8 timestamptz(3) DEFAULT current_timestamp(3), d9 text DEFAULT current_user, d10 bigint DEFAULT 5, d11 varchar DEFAULT 'x'::text, d12 text[] DEFAULT '{a,b}', d13 bool DEFAULT true, d14 float8 DEFAULT 1, d15 smallint DEFAULT -32768, d16 bigint DEFAULT -9223372036854775808, d17 date DEFAULT CURRENT_DATE + 7, d18 timestamptz DEFAULT (now() AT TIME ZONE 'utc'), d19 uuid DEFAULT gen_random_uuid(), d20 char(3) DEFAULT 'ab', d21 varchar(5) DEFAULT 'x', d22 bit(3) DEFAULT B'101', d23 money DEFAULT 0, d24 text DEFAULT E'a\\b\n''', d25 time DEFAULT LOCALTIME,
+ g1 numeric GENERATED ALWAYS AS (CASE WHEN n BETWEEN 1 AND 5 THEN n * 2 WHEN vc IN ('a','b') THEN 0 ELSE -n END) STORED,
+ CONSTRAINT c1 CHECK (vc NOT IN ('a', 'b') AND (n > 0 OR n IS NULL) AND d BETWEEN '2000-01-01' AND '2100-01-01'),
+ CONSTRAINT c2 CHECK (b IN (1,2,3) OR sm IN (1,2) OR f IN (1, 2.5)), CONSTRAINT c3 CHECK (c IN ('a','b') OR c = 'x'), CONSTRAINT c4 CHECK (e IN ('a','b')),
+ CONSTRAINT c5 CHECK (vc ~ '^a' AND vc LIKE 'b%' AND vc NOT ILIKE '%c' AND vc SIMILAR TO 'x|y'), CONSTRAINT c6 CHECK (NOT (n NOT BETWEEN 1 AND 2) AND n BETWEEN SYMMETRIC 5 AND 1),
+ CONSTRAINT c7 CHECK (vc = ANY ('{a,b}')), CONSTRAINT c8 CHECK (vc = ANY (ARRAY['a','b']) AND (ok IS NOT TRUE) AND (ok IS DISTINCT FROM false)), CONSTRAINT c9 CHECK (length(vc) > 1 AND char_length(trim(both ' ' from vc)) > 0 AND substring(vc from 1 for 2) <> 'zz' AND extract(year from d) > 1 AND position('a' in vc) >= 0 AND overlay(vc placing 'x' from 1) <> ''),
+ CONSTRAINT c10 CHECK ((ok AND n > 1) OR (NOT ok AND n < 1) OR (ok IS NULL)), CONSTRAINT c11 CHECK (num_nonnulls(id, vc) = 1), CONSTRAINT c12 CHECK (vc::text IN ('q','r') OR lower(vc) IN ('s', 't')), CONSTRAINT c13 CHECK ((id, b) > (1, 2) AND ROW(id, b) IS NOT NULL), CONSTRAINT c14 CHECK (coalesce(vc, 'n') IN ('a', 'n')), CONSTRAINT c15 CHECK (id > 0 AND id < 100 AND id <> 50 AND id % 2 = 0), CONSTRAINT c16 CHECK (jb ? 'a' AND jb->>'b' IN ('x','y') AND (jb->'c')::int > 1 AND jb @> '{"a": 1}' AND jb @? '$.a[*] ? (@ > 1)'), CONSTRAINT c17 CHECK (ar[1] = 1 AND ar[1:2] = ARRAY[1,2] AND 1 = ALL (ar) AND ta && ARRAY['a','b'] AND va <@ ARRAY['a','b']::varchar[] AND array_length(ta, 1) = 2), CONSTRAINT c18 CHECK (iv > '1 day' AND iv < interval '2' month AND ts < timestamp '2020-01-01' AND tz AT TIME ZONE 'UTC' < now()), CONSTRAINT c19 CHECK (vc COLLATE "C" > 'a'), CONSTRAINT c20 CHECK (b = 5 AND b = -5 AND n = 1 AND n = -1.5 AND f = 1e10 AND f = 'NaN'), CONSTRAINT c21 CHECK (nullif(vc, 'x') IS NULL OR greatest(id, 1, 2) > 3 OR least(n, 1) < 2), CONSTRAINT c22 CHECK ((vc IN ('a','b') AND tx IN ('c','d')) IS TRUE));
+CREATE INDEX i1 ON s.t (lower(vc)) WHERE deleted_at IS NULL AND vc IN ('a','b') AND n BETWEEN 1 AND 3; CREATE INDEX i2 ON s.t ((jb->>'x'), (n+1) DESC); CREATE INDEX i3 ON s.t (vc text_pattern_ops, tx COLLATE "C"); CREATE INDEX i4 ON s.t (date_trunc('day', ts)); CREATE INDEX i5 ON s.t ((vc || '-' || tx)) WHERE NOT ok; CREATE INDEX i6 ON s.t (id) WHERE (b <> ALL (ARRAY[1::bigint,2])) ; CREATE INDEX i7 ON s.t (((d + interval '1 day')::date)); 
+CREATE VIEW s.v1 AS SELECT * FROM s.t; CREATE VIEW s.v2 AS SELECT t.id, count(*) AS n, count(*) FILTER (WHERE vc IN ('a','b')) AS m, sum(n) OVER (PARTITION BY vc ORDER BY id ROWS BETWEEN 1 PRECEDING AND CURRENT ROW EXCLUDE TIES) FROM s.t GROUP BY t.id, n, vc HAVING count(*) > 1 AND max(n) BETWEEN 1 AND 2 AND true ORDER BY 1 DESC NULLS LAST LIMIT 5 OFFSET 1;
+CREATE VIEW s.v3 AS WITH RECURSIVE r(a, b) AS (SELECT 1, 'x'::text UNION ALL SELECT a + 1, b || 'y' FROM r WHERE a < 3 AND b <> 'q' AND a IN (1,2)), m AS MATERIALIZED (SELECT 1 one) SELECT r.*, m.one FROM r CROSS JOIN m; CREATE VIEW s.v4 AS SELECT DISTINCT ON (vc) vc, tx FROM s.t a JOIN s.t b USING (id, vc, tx) LEFT JOIN LATERAL (SELECT max(c.n) FROM s.t c WHERE c.id = a.id AND c.n BETWEEN 1 AND 2 AND c.ok) q ON a.id > 1 AND (b.n > 1 AND b.n < 3) ORDER BY vc, tx;
+CREATE VIEW s.v5 AS SELECT 1 UNION SELECT 2 EXCEPT SELECT 3 INTERSECT ALL SELECT 4; CREATE VIEW s.v6 AS VALUES (1, 'a'), (2, 'b'); CREATE VIEW s.v7 AS SELECT id, CASE vc WHEN 'a' THEN 1 WHEN 'b' THEN 2 END, CASE WHEN vc = 'a' AND tx = 'b' AND ok THEN 'x' ELSE 'y' END AS c2, EXISTS (SELECT 1 FROM s.t x WHERE x.id = t.id AND x.n > 1), (SELECT array_agg(id ORDER BY id) FROM s.t) AS a1, ARRAY(SELECT id FROM s.t) AS a2, id = ANY (SELECT b FROM s.t) AS a3, vc IN (SELECT tx FROM s.t) AS a4, (t.*)::text AS whole, t AS rec FROM s.t;
+CREATE VIEW s.v8 AS SELECT vc, n, GROUPING(vc) FROM s.t GROUP BY GROUPING SETS ((vc, n), (vc), ()), CUBE (ok) ; CREATE VIEW s.v9 AS SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY n), string_agg(DISTINCT vc, ',' ORDER BY vc), mode() WITHIN GROUP (ORDER BY vc) FROM s.t TABLESAMPLE system (10) REPEATABLE (1) WHERE id > 1; CREATE VIEW s.v10 AS SELECT * FROM ROWS FROM (generate_series(1,2), unnest(ARRAY['a','b'])) WITH ORDINALITY AS z(a, b, o), json_to_recordset('[]') AS y(q int, r text);
+CREATE VIEW s.v11 AS SELECT now() a, current_date b, localtime(2) c, session_user d, 'a'::char(3) e, 1.0::float4 f, '1'::"char" g, INTERVAL '1-2' YEAR TO MONTH h, DATE '2020-01-01' i, TIME '12:00' j, null k, true l, 'x' AS "Upper", x'ff'::int m, B'1' n, -1 o, +1 p, 1::bigint q, '-5'::int r, NOT true t, 'a' || 1 u, 5 / 2.0 v, 2 ^ 3 w, @ -1 x FROM (SELECT 1) q WHERE false AND 'x' LIKE 'y' ESCAPE 'z'; 
+CREATE FUNCTION s.f1(a int, b text) RETURNS SETOF s.t LANGUAGE sql STABLE BEGIN ATOMIC SELECT * FROM s.t WHERE id = a AND vc IN ('a', 'b') AND n BETWEEN 1 AND 5 AND ok; END;
+CREATE FUNCTION s.f2(a int) RETURNS int LANGUAGE sql RETURN a + 1;
+CREATE PROCEDURE s.p1(a int) LANGUAGE sql BEGIN ATOMIC INSERT INTO s.t (id, vc) VALUES (a, 'x') ON CONFLICT DO NOTHING; UPDATE s.t SET n = 1, vc = DEFAULT WHERE id IN (1, 2) RETURNING 1; DELETE FROM s.t USING s.t x WHERE x.id = t.id; END;
+CREATE FUNCTION s.f3() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT current_date; SELECT 'x'; END;
+CREATE RULE r1 AS ON INSERT TO s.v6 WHERE new.column1 IN (1, 2) AND new.column1 BETWEEN 0 AND 4 DO INSTEAD INSERT INTO s.t (id, vc) VALUES (new.column1, new.column2); CREATE RULE r0 AS ON INSERT TO s.v6 DO INSTEAD NOTHING;
+CREATE FUNCTION s.tr() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER g1 BEFORE UPDATE OF vc, n ON s.t FOR EACH ROW WHEN (old.vc IN ('a', 'b') AND new.n BETWEEN 1 AND 2 AND new.tx IS DISTINCT FROM old.tx) EXECUTE FUNCTION s.tr('a', 'it''s');
+ALTER TABLE s.t ENABLE ROW LEVEL SECURITY; CREATE POLICY p1 ON s.t USING (vc IN ('a', 'b') AND n BETWEEN 1 AND 2 AND id IN (SELECT b FROM s.t)) WITH CHECK (current_setting('a.b', true) = vc AND (ok AND (id > 1 AND id < 5)));
+CREATE STATISTICS s.st ON (lower(vc)), (n + 1) FROM s.t; CREATE TABLE s.pp (a int, b text) PARTITION BY RANGE (abs(a), lower(b)); CREATE TABLE s.pp1 PARTITION OF s.pp FOR VALUES FROM (1, MINVALUE) TO (5, 'x'); CREATE TABLE s.pl (a varchar) PARTITION BY LIST (a); CREATE TABLE s.pl1 PARTITION OF s.pl FOR VALUES IN ('a', NULL, 'it''s'); CREATE TABLE s.pd (a timestamptz) PARTITION BY RANGE (a); CREATE TABLE s.pd1 PARTITION OF s.pd FOR VALUES FROM ('2020-01-01 00:00+02') TO (MAXVALUE);
+CREATE DOMAIN s.dd AS varchar DEFAULT 'a' CHECK (VALUE IN ('a', 'b') AND length(VALUE) BETWEEN 1 AND 2 AND VALUE <> 'q');
+"##;
 
 /// Runs a script in a database of the server that listens in `host`, as its superuser.
 pub fn sql_at(host: &Path, database: &str, script: &str) -> Result<String, ServerError> {

@@ -1,7 +1,7 @@
 //! Test doubles: a copy that is a plain directory, and a sandbox that isolates nothing.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -247,6 +247,7 @@ impl Sandbox for OpenSandbox {
             status: output.status.code().unwrap_or(137),
             stdout: output.stdout,
             stderr: output.stderr,
+            dropped_bytes: 0,
             took: begun.elapsed(),
         })
     }

@@ -58,26 +58,30 @@ pub struct BackupDone {
 }
 
 /// Backs up one source into one repository. `Err` means that no copy is visible.
-pub async fn backup(cx: &Cx, source: &dyn Source, repository: &Repository, request: &BackupRequest) -> Result<BackupDone, DriverError> {
+pub async fn backup(
+    cx: &Cx,
+    source: &dyn Source,
+    repository: &Repository,
+    request: &BackupRequest,
+) -> Result<BackupDone, DriverError> {
     let mut watch = Stopwatch::start();
     cx.phase("open");
     let session = watch.measure("open", begin(cx, repository, request)).await?;
     cx.phase("capture");
     let capturing = cx.run(source.capture(cx, session.writer()));
-    let captured = match watch.measure("capture", capturing).await.map_err(DriverError::from).and_then(|captured| captured) {
+    let captured = match watch
+        .measure("capture", capturing)
+        .await
+        .map_err(DriverError::from)
+        .and_then(|captured| captured)
+    {
         Ok(captured) => captured,
-        Err(error) => {
-            session.abort().await?;
-            return Err(error);
-        }
+        Err(error) => return Err(given_up(session, error).await),
     };
     cx.phase("commit");
     let sealed = match watch.measure("commit", seal(cx, &session, &captured, request)).await {
         Ok(witness) => witness,
-        Err(error) => {
-            session.abort().await?;
-            return Err(error);
-        }
+        Err(error) => return Err(given_up(session, error).await),
     };
     let committing = session.commit(cx);
     let committed = watch.measure("store", committing).await?;
@@ -93,10 +97,30 @@ pub async fn backup(cx: &Cx, source: &dyn Source, repository: &Repository, reque
     })
 }
 
+/// The error that ended a backup, after the session was given up. That it could not be given up is said beside it: packs
+/// and a lock may be left, and neither makes a copy visible.
+async fn given_up(session: Session, error: DriverError) -> DriverError {
+    match session.abort().await {
+        Ok(()) => error,
+        Err(left) => {
+            let hint =
+                format!("the repository may hold a lock and packs of this run: {}", super::chain(&left));
+            error.hint(hint)
+        }
+    }
+}
+
 /// Puts the witness, its signature, and how to restore without us, into the copy.
-async fn seal(cx: &Cx, session: &Session, captured: &Captured, request: &BackupRequest) -> Result<Digest, DriverError> {
+async fn seal(
+    cx: &Cx,
+    session: &Session,
+    captured: &Captured,
+    request: &BackupRequest,
+) -> Result<Digest, DriverError> {
     cx.check()?;
-    let cannot = |error: canonical::CanonicalError| DriverError::new(ErrorKind::Other, "spell the witness").because(error);
+    let cannot = |error: canonical::CanonicalError| {
+        DriverError::new(ErrorKind::Other, "spell the witness").because(error)
+    };
     let bytes = canonical::of(&captured.witness).map_err(cannot)?;
     let digest = sha256(&bytes);
     let statement = serde_json::json!({
@@ -108,7 +132,10 @@ async fn seal(cx: &Cx, session: &Session, captured: &Captured, request: &BackupR
     let notes = notes(captured, request);
     let writer = session.writer();
     tokio::task::spawn_blocking(move || {
-        let path = |name: &str| CopyPath::new(name).ok_or_else(|| DriverError::new(ErrorKind::Other, format!("name `{name}` in the copy")));
+        let path = |name: &str| {
+            CopyPath::new(name)
+                .ok_or_else(|| DriverError::new(ErrorKind::Other, format!("name `{name}` in the copy")))
+        };
         writer.put(&path(WITNESS_PATH)?, &bytes)?;
         writer.put(&path(".seaworthy/witness.dsse.json")?, envelope.as_bytes())?;
         writer.put(&path(".seaworthy/RESTORE.txt")?, notes.as_bytes())
@@ -123,12 +150,16 @@ fn notes(captured: &Captured, request: &BackupRequest) -> String {
     let how = match captured.witness.kind() {
         "postgres" => {
             "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n\
-             2. look at DIR/globals.sql and create the roles it names\n\
-             3. createdb -T template0 with the encoding and locale in DIR/.seaworthy/witness.json\n\
-             4. pg_restore -j 4 -d DATABASE DIR/database\n"
+             2. psql -X -d postgres -f DIR/globals.sql makes the roles and the empty database, with its encoding, locale,\n\
+             \x20  owner and settings; read it first: it must not be run where roles of these names are somebody else's\n\
+             3. pg_restore -Fd -j 4 --exit-on-error -d DATABASE DIR/database\n"
         }
-        "sqlite" => "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n2. the database is the .sqlite file in DIR; open it with any sqlite3\n",
-        _ => "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n2. the files are in DIR under their own absolute paths\n",
+        "sqlite" => {
+            "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n2. the database is the .sqlite file in DIR; open it with any sqlite3\n"
+        }
+        _ => {
+            "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n2. the files are in DIR under their own absolute paths\n"
+        }
     };
     format!(
         "This snapshot holds {}/{} as of {}.\nTo restore it without Seaworthy:\n\n{how}\nwitness.json says what a faithful restore holds.\n",

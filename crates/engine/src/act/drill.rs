@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seaworthy_interface::{CopyReader, Cx, DriverError, ErrorKind, Restored, Sandbox, SandboxFacts, SandboxProvider, Source, Stop};
+use seaworthy_interface::{
+    CopyReader, Cx, DriverError, ErrorKind, Restored, Sandbox, SandboxFacts, SandboxProvider, Source, Stop,
+};
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::RunId;
@@ -126,7 +128,9 @@ pub async fn drill(
     let bounded = cx.within(request.deadline);
 
     bounded.phase("provision");
-    let opened = watch.measure("provision", bounded.run(provider.open(&bounded, &request.run, request.needed_bytes))).await;
+    let opened = watch
+        .measure("provision", bounded.run(provider.open(&bounded, &request.run, request.needed_bytes)))
+        .await;
     match opened.map_err(DriverError::from).and_then(|opened| opened) {
         Ok(sandbox) => {
             done.sandbox = Some(sandbox.facts().clone());
@@ -144,7 +148,11 @@ pub async fn drill(
 
     done.fetched_bytes = reader.fetched_bytes();
     if done.rto.is_some() && done.fetched_bytes == 0 {
-        done.findings.push(Finding::new(FindingCode::WrongCopyRead, "repository", "no byte was fetched from the named copy"));
+        done.findings.push(Finding::new(
+            FindingCode::WrongCopyRead,
+            "repository",
+            "no byte was fetched from the named copy",
+        ));
     }
     done.phases = watch.phases;
     done.verdict = verdict(&request, &done);
@@ -157,7 +165,12 @@ fn inconclusive(name: &str, error: &DriverError) -> CheckReport {
         ErrorKind::NotFound => Finding::new(FindingCode::EnvOther, name, super::chain(error)),
         _ => finding_of(error, name),
     };
-    CheckReport { name: name.to_owned(), outcome: CheckOutcome::Inconclusive, detail: finding.detail.clone(), findings: vec![finding] }
+    CheckReport {
+        name: name.to_owned(),
+        outcome: CheckOutcome::Inconclusive,
+        detail: finding.detail.clone(),
+        findings: vec![finding],
+    }
 }
 
 /// The names of the checks that must be carried out: derived from the witness, never from what was carried out.
@@ -195,7 +208,11 @@ async fn proof_and_control(
 
     cx.phase("restore");
     let restoring = source.restore(cx, witness, Arc::clone(reader), Arc::clone(sandbox));
-    let restored = watch.measure("restore", cx.run(restoring)).await.map_err(DriverError::from).and_then(|restored| restored);
+    let restored = watch
+        .measure("restore", cx.run(restoring))
+        .await
+        .map_err(DriverError::from)
+        .and_then(|restored| restored);
     let restored = match restored {
         Ok(restored) => restored,
         Err(error) => {
@@ -207,7 +224,12 @@ async fn proof_and_control(
     done.engine_identity = restored.engine_identity();
     let messages = restored.findings();
     let outcome = if messages.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Failed };
-    done.checks.push(CheckReport { name: RESTORE.to_owned(), outcome, detail: format!("restored; {}", done.engine), findings: messages });
+    done.checks.push(CheckReport {
+        name: RESTORE.to_owned(),
+        outcome,
+        detail: format!("restored; {}", done.engine),
+        findings: messages,
+    });
     done.checks.push(fresh(restored.as_ref(), request));
 
     cx.phase("checks");
@@ -247,13 +269,22 @@ async fn proof_and_control(
 
 /// Asserts that the scratch engine is not the source's.
 fn fresh(restored: &dyn Restored, request: &DrillRequest) -> CheckReport {
-    let passed = |detail: String| CheckReport { name: FRESH.to_owned(), outcome: CheckOutcome::Passed, detail, findings: Vec::new() };
+    let passed = |detail: String| CheckReport {
+        name: FRESH.to_owned(),
+        outcome: CheckOutcome::Passed,
+        detail,
+        findings: Vec::new(),
+    };
     match (restored.engine_identity(), &request.source_identity) {
         (Some(scratch), Some(live)) if &scratch == live => CheckReport {
             name: FRESH.to_owned(),
             outcome: CheckOutcome::Inconclusive,
             detail: "the scratch engine has the identity of the source".to_owned(),
-            findings: vec![Finding::new(FindingCode::LiveTarget, "engine", "the scratch engine has the identity of the source")],
+            findings: vec![Finding::new(
+                FindingCode::LiveTarget,
+                "engine",
+                "the scratch engine has the identity of the source",
+            )],
         },
         (Some(scratch), _) => passed(format!("scratch engine {scratch}, made by this run")),
         (None, _) => passed("restored into a directory made by this run".to_owned()),
@@ -300,12 +331,18 @@ async fn prove(cx: &Cx, restored: &dyn Restored, witness: &Witness, request: &Dr
     proof
 }
 
-async fn control(cx: &Cx, restored: &dyn Restored, witness: &Witness, seed: u64) -> Result<Control, DriverError> {
+async fn control(
+    cx: &Cx,
+    restored: &dyn Restored,
+    witness: &Witness,
+    seed: u64,
+) -> Result<Control, DriverError> {
     let damage = stoppable(cx, restored.damage(cx, witness, seed)).await?;
     let observed = stoppable(cx, restored.witness(cx, witness)).await?;
     let reports = witness.compare(&observed);
     let executed = reports.len() as u64;
-    let failed: Vec<CheckReport> = reports.into_iter().filter(|check| check.outcome != CheckOutcome::Passed).collect();
+    let failed: Vec<CheckReport> =
+        reports.into_iter().filter(|check| check.outcome != CheckOutcome::Passed).collect();
     let caught = failed
         .iter()
         .filter(|check| check.outcome == CheckOutcome::Failed)

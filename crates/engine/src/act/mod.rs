@@ -88,6 +88,7 @@ pub fn blames_the_copy(code: FindingCode) -> bool {
 /// The report of a step that ended in an error: failed when the error blames the copy, inconclusive otherwise.
 fn report_of(name: &str, error: &DriverError) -> CheckReport {
     let finding = finding_of(error, name);
-    let outcome = if blames_the_copy(finding.code) { CheckOutcome::Failed } else { CheckOutcome::Inconclusive };
+    let outcome =
+        if blames_the_copy(finding.code) { CheckOutcome::Failed } else { CheckOutcome::Inconclusive };
     CheckReport { name: name.to_owned(), outcome, detail: finding.detail.clone(), findings: vec![finding] }
 }

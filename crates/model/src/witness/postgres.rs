@@ -562,7 +562,11 @@ impl PostgresWitness {
         let mut findings = Vec::new();
         if (expected.count, expected.bytes, &expected.content) != (found.count, found.bytes, &found.content) {
             let named = differing_large_objects(expected, found, 0);
-            findings.push(Finding::new(FindingCode::LargeObjects, "large objects", format!("{detail}{named}")));
+            findings.push(Finding::new(
+                FindingCode::LargeObjects,
+                "large objects",
+                format!("{detail}{named}"),
+            ));
         }
         if expected.metadata != found.metadata && expected.count == found.count {
             let named = differing_large_objects(expected, found, 1);
@@ -686,7 +690,8 @@ fn compare_objects(
 
 /// Whether dotted version `found` is newer than `expected`; what is not made of numbers is never newer.
 fn is_newer(found: &str, expected: &str) -> bool {
-    let numbers = |text: &str| text.split('.').map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
+    let numbers =
+        |text: &str| text.split('.').map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
     match (numbers(found), numbers(expected)) {
         (Some(found), Some(expected)) => found > expected,
         _ => false,
@@ -776,9 +781,7 @@ mod tests {
     #[test]
     fn a_witness_equals_itself() {
         assert_eq!(codes(&witness(), &witness()), []);
-        assert!(
-            witness().compare(&witness()).iter().all(|report| report.outcome == CheckOutcome::Passed)
-        );
+        assert!(witness().compare(&witness()).iter().all(|report| report.outcome == CheckOutcome::Passed));
     }
 
     #[test]
@@ -844,9 +847,7 @@ mod tests {
     fn a_definition_that_changed_during_the_dump_may_have_either_form() {
         let mut expected = witness();
         let changed = Definition { digest: "d".to_owned(), other: Some("e".to_owned()), may_be_absent: true };
-        expected
-            .objects
-            .insert(ObjectClass::Indexes, BTreeMap::from([("public.a_idx".to_owned(), changed)]));
+        expected.objects.insert(ObjectClass::Indexes, BTreeMap::from([("public.a_idx".to_owned(), changed)]));
         let mut second = witness();
         second.objects.get_mut(&ObjectClass::Indexes).unwrap().get_mut("public.a_idx").unwrap().digest =
             "e".to_owned();
@@ -862,9 +863,13 @@ mod tests {
         let mut bracket =
             SequenceBracket { before: at(5, true), after: at(9, true), cycles: false, increment: 1 };
         assert!(bracket.covers(at(5, true)) && bracket.covers(at(7, true)) && bracket.covers(at(9, true)));
-        assert!(!bracket.covers(at(4, true)) && !bracket.covers(at(5, false)) && !bracket.covers(at(10, true)));
+        assert!(
+            !bracket.covers(at(4, true)) && !bracket.covers(at(5, false)) && !bracket.covers(at(10, true))
+        );
         bracket = SequenceBracket { before: at(-5, true), after: at(-9, true), cycles: false, increment: -1 };
-        assert!(bracket.covers(at(-7, true)) && !bracket.covers(at(-4, true)) && !bracket.covers(at(-5, false)));
+        assert!(
+            bracket.covers(at(-7, true)) && !bracket.covers(at(-4, true)) && !bracket.covers(at(-5, false))
+        );
         bracket = SequenceBracket { before: at(98, true), after: at(3, true), cycles: true, increment: 1 };
         assert!(bracket.covers(at(99, true)) && bracket.covers(at(1, true)) && !bracket.covers(at(50, true)));
         let still = SequenceBracket::still(at(1, false), false, 1);

@@ -9,8 +9,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Backs up services, restores them in isolation, proves that what came back equals what was backed up, measures RTO and
 /// RPO, and signs a receipt for it.
 #[derive(Debug, Parser)]
-#[command(name = "seaworthy", version, disable_help_subcommand = true, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "First steps: `seaworthy demo`, then `seaworthy init`. Exit codes: `seaworthy help exit-codes`.")]
+#[command(
+    name = "seaworthy",
+    version,
+    disable_help_subcommand = true,
+    propagate_version = true,
+    max_term_width = 110
+)]
+#[command(
+    after_help = "First steps: `seaworthy demo`, then `seaworthy init`. Exit codes: `seaworthy help exit-codes`."
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

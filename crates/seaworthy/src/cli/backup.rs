@@ -14,7 +14,12 @@ use crate::render::drill::instant;
 use crate::wiring;
 
 /// Backs up; the exit code is the worst of all runs.
-pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Backup, cancel: CancellationToken) -> Outcome {
+pub(crate) async fn run(
+    cli: &Cli,
+    face: &Face,
+    arguments: &args::Backup,
+    cancel: CancellationToken,
+) -> Outcome {
     let cx = super::silent(&cancel);
     if cli.global.dry_run {
         return plan(cli, face, arguments);
@@ -43,13 +48,19 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Backup, cancel
                 };
                 worst = worse(worst, exit);
                 if cancel.is_cancelled() {
-                    return Err(Failure::new(Exit::Interrupted, "interrupted: no copy of the source in hand was made visible"));
+                    return Err(Failure::new(
+                        Exit::Interrupted,
+                        "interrupted: no copy of the source in hand was made visible",
+                    ));
                 }
             }
         }
     }
     if worst == Exit::Ok && !face.json {
-        face.say(format!("next: seaworthy drill{}", arguments.services.first().map_or_else(String::new, |name| format!(" {}", printable(name)))))?;
+        face.say(format!(
+            "next: seaworthy drill{}",
+            arguments.services.first().map_or_else(String::new, |name| format!(" {}", printable(name)))
+        ))?;
     }
     Ok(worst)
 }
@@ -65,9 +76,18 @@ fn worse(one: Exit, other: Exit) -> Exit {
 fn plan(cli: &Cli, face: &Face, arguments: &args::Backup) -> Outcome {
     let setup = crate::setup::load(cli, face)?;
     for service in setup.services(&arguments.services)? {
-        for repository in service.repositories.iter().filter(|name| arguments.repository.as_deref().is_none_or(|only| only == name.as_str())) {
+        for repository in service
+            .repositories
+            .iter()
+            .filter(|name| arguments.repository.as_deref().is_none_or(|only| only == name.as_str()))
+        {
             for source in &service.sources {
-                face.data(format!("would back up {}/{} ({}) into {repository}", service.name, source.name, source.spec.kind()))?;
+                face.data(format!(
+                    "would back up {}/{} ({}) into {repository}",
+                    service.name,
+                    source.name,
+                    source.spec.kind()
+                ))?;
             }
         }
     }
@@ -88,7 +108,11 @@ async fn one(
     let cx = super::context(cancel, watch.sink());
     let repository = opened.get(&cx, spec).await?;
     let subject = wiring::subject(&app.setup.state, service, source)?;
-    let sealed = app.runner.backup(&cx, &subject, &repository, reference(spec, &repository)).await.map_err(|error| run_failure(&error))?;
+    let sealed = app
+        .runner
+        .backup(&cx, &subject, &repository, reference(spec, &repository))
+        .await
+        .map_err(|error| run_failure(&error))?;
     drop(watch);
     if face.json {
         face.json(&serde_json::json!({
@@ -120,12 +144,14 @@ async fn one(
 
 /// Whether the copy holds what it should. An empty directory is captured in full, and is still not what anybody wants.
 fn is_whole(backup: &Backup) -> bool {
-    backup.outcome == Ending::Complete && backup.findings.iter().all(|finding| finding.code.severity() < Severity::Critical)
+    backup.outcome == Ending::Complete
+        && backup.findings.iter().all(|finding| finding.code.severity() < Severity::Critical)
 }
 
 /// What happened, for people.
 pub(crate) fn report(face: &Face, name: &str, backup: &Backup, digest: &str) -> Outcome<()> {
-    let took = std::time::Duration::try_from(backup.finished.duration_since(backup.started)).unwrap_or_default();
+    let took =
+        std::time::Duration::try_from(backup.finished.duration_since(backup.started)).unwrap_or_default();
     match (&backup.copy, backup.outcome) {
         (Some(copy), outcome) => {
             let (mark, word, tone) = match outcome {

@@ -15,7 +15,12 @@ use crate::setup;
 use crate::state::read_public_key;
 
 /// Rebuilds.
-pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Catalogue, _cancel: CancellationToken) -> Outcome {
+pub(crate) async fn run(
+    cli: &Cli,
+    face: &Face,
+    arguments: &Catalogue,
+    _cancel: CancellationToken,
+) -> Outcome {
     let state = setup::bare_state(cli, face)?;
     let CatalogueAction::Rebuild { receipts } = &arguments.action;
     if cli.global.dry_run {
@@ -27,15 +32,29 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Catalogue, _cancel: 
     if let Some(file) = receipts {
         let beside = file.with_file_name("signing.pub");
         let key = read_public_key(&if beside.is_file() { beside } else { state.public_key_path() })?;
-        let opened = std::fs::File::open(file).map_err(|error| Failure::because(Exit::NotFound, format!("read `{}`", file.display()), &error))?;
+        let opened = std::fs::File::open(file).map_err(|error| {
+            Failure::because(Exit::NotFound, format!("read `{}`", file.display()), &error)
+        })?;
         let report = import(memory.catalogue(), &mut BufReader::new(opened), &TrustedKeys::of([key]), None)
             .await
             .map_err(|error| Failure::because(Exit::Findings, "take over the exported receipts", &error))?;
         face.say(format!("verified {} receipts", report.verified))?;
     }
-    memory.catalogue().rebuild().await.map_err(|error| Failure::because(Exit::Unexpected, "rebuild the catalogue", &error))?;
-    let derived = memory.catalogue().derived().await.map_err(|error| Failure::because(Exit::Unexpected, "read the catalogue", &error))?;
+    memory
+        .catalogue()
+        .rebuild()
+        .await
+        .map_err(|error| Failure::because(Exit::Unexpected, "rebuild the catalogue", &error))?;
+    let derived = memory
+        .catalogue()
+        .derived()
+        .await
+        .map_err(|error| Failure::because(Exit::Unexpected, "read the catalogue", &error))?;
     let lines = derived.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
-    face.say(format!("rebuilt {}: {} receipts, {lines} derived rows", state.catalogue().display(), memory.receipts().await?.len()))?;
+    face.say(format!(
+        "rebuilt {}: {} receipts, {lines} derived rows",
+        state.catalogue().display(),
+        memory.receipts().await?.len()
+    ))?;
     Ok(Exit::Ok)
 }

@@ -43,11 +43,18 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
         let watch = face.watch(spec.name.as_str());
         let cx = super::context(&cancel, watch.sink());
         let repository = opened.get(&cx, spec).await?;
-        let options = CheckOptions { read, lock: if arguments.no_lock { CheckLock::None } else { CheckLock::Shared }, workers: 0 };
+        let options = CheckOptions {
+            read,
+            lock: if arguments.no_lock { CheckLock::None } else { CheckLock::Shared },
+            workers: 0,
+        };
         let control = seaworthy_engine::store::control(&cx);
         let what = format!("check repository `{}`", spec.name);
         let began = Timestamp::now();
-        let report = wiring::blocking(move || repository.check(&options, &control).map_err(|error| wiring::repository_failure(&what, error))).await?;
+        let report = wiring::blocking(move || {
+            repository.check(&options, &control).map_err(|error| wiring::repository_failure(&what, error))
+        })
+        .await?;
         drop(watch);
         let took = std::time::Duration::try_from(Timestamp::now().duration_since(began)).unwrap_or_default();
         let is_sound = report.is_sound();
@@ -73,8 +80,19 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
                 face.data(format!("      and {hidden} more"))?;
             }
         }
-        let (mark, word) = if is_sound { (face.paint(Tone::Good, "✓"), "no errors") } else { (face.paint(Tone::Bad, "✗"), "ERRORS") };
-        face.data(format!("{mark} repository {}: {word}; {} copies, {} packs, {} read in {}", spec.name, report.snapshots.len(), report.packs, bytes(report.bytes_read), duration(took)))?;
+        let (mark, word) = if is_sound {
+            (face.paint(Tone::Good, "✓"), "no errors")
+        } else {
+            (face.paint(Tone::Bad, "✗"), "ERRORS")
+        };
+        face.data(format!(
+            "{mark} repository {}: {word}; {} copies, {} packs, {} read in {}",
+            spec.name,
+            report.snapshots.len(),
+            report.packs,
+            bytes(report.bytes_read),
+            duration(took)
+        ))?;
         if read == CheckRead::None && is_sound {
             face.say("  structure only: data blobs were not read back; --read-data reads every byte")?;
         }
@@ -84,6 +102,11 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
 
 /// `10%` as 0.1.
 fn percent(text: &str) -> Outcome<f64> {
-    let number: Option<u8> = text.strip_suffix('%').and_then(|number| number.parse().ok()).filter(|number| (1..=100).contains(number));
-    number.map(|number| f64::from(number) / 100.0).ok_or_else(|| Failure::new(Exit::Usage, format!("`{}` is not a share", printable(text))).hint("write e.g. 10%"))
+    let number: Option<u8> = text
+        .strip_suffix('%')
+        .and_then(|number| number.parse().ok())
+        .filter(|number| (1..=100).contains(number));
+    number.map(|number| f64::from(number) / 100.0).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("`{}` is not a share", printable(text))).hint("write e.g. 10%")
+    })
 }

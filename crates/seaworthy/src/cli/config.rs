@@ -25,7 +25,10 @@ pub(crate) fn check(cli: &Cli, face: &Face) -> Outcome {
         }
         face.data(format!(
             "{} {}: {}, {}, {}",
-            face.paint(if warnings.is_empty() { Tone::Good } else { Tone::Warn }, if warnings.is_empty() { "✓" } else { "!" }),
+            face.paint(
+                if warnings.is_empty() { Tone::Good } else { Tone::Warn },
+                if warnings.is_empty() { "✓" } else { "!" }
+            ),
             setup.path.display(),
             count(inventory.services.len(), "service"),
             count(inventory.repositories.len(), "repository"),

@@ -48,7 +48,14 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn add(&mut self, began: Instant, name: &str, health: Health, detail: String, hint: Option<String>) -> Outcome<()> {
+    fn add(
+        &mut self,
+        began: Instant,
+        name: &str,
+        health: Health,
+        detail: String,
+        hint: Option<String>,
+    ) -> Outcome<()> {
         let (mark, tone) = match health {
             Health::Ok => ("✓", Tone::Good),
             Health::Warn => ("!", Tone::Warn),
@@ -60,7 +67,13 @@ impl Round<'_> {
                 self.face.data(format!("  {:<28} → {}", "", printable(hint)))?;
             }
         }
-        self.probes.push(Probe { name: name.to_owned(), health, detail, hint, took_ms: began.elapsed().as_millis() });
+        self.probes.push(Probe {
+            name: name.to_owned(),
+            health,
+            detail,
+            hint,
+            took_ms: began.elapsed().as_millis(),
+        });
         Ok(())
     }
 
@@ -80,7 +93,18 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
     let began = Instant::now();
     let setup = setup::load(cli, face)?;
     let inventory = setup.inventory();
-    round.add(began, "configuration", Health::Ok, format!("{}: {}, {}", setup.path.display(), count(inventory.services.len(), "service"), count(inventory.repositories.len(), "repository")), None)?;
+    round.add(
+        began,
+        "configuration",
+        Health::Ok,
+        format!(
+            "{}: {}, {}",
+            setup.path.display(),
+            count(inventory.services.len(), "service"),
+            count(inventory.repositories.len(), "repository")
+        ),
+        None,
+    )?;
     state(&mut round, &setup)?;
     let cx = super::silent(&cancel);
     sandbox(&mut round, &setup, &cx).await?;
@@ -90,11 +114,25 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
         let name = format!("repository {}", spec.name);
         let bounded = cx.within(PROBE);
         let opened = bounded.run(wiring::open_repository(&bounded, spec)).await;
-        let opened = opened.unwrap_or_else(|stop| Err(Failure::new(Exit::Unknown, format!("{stop} after {} s", PROBE.as_secs()))));
+        let opened = opened.unwrap_or_else(|stop| {
+            Err(Failure::new(Exit::Unknown, format!("{stop} after {} s", PROBE.as_secs())))
+        });
         match opened {
-            Ok(repository) => round.add(began, &name, Health::Ok, format!("{} opens with its password; format version {}", spec.location, repository.version()), None)?,
+            Ok(repository) => round.add(
+                began,
+                &name,
+                Health::Ok,
+                format!("{} opens with its password; format version {}", spec.location, repository.version()),
+                None,
+            )?,
             Err(failure) => {
-                let failure = if failure.exit == Exit::NotFound { failure.hint("is its disk mounted? If it was never made: seaworthy init --missing-repositories") } else { failure };
+                let failure = if failure.exit == Exit::NotFound {
+                    failure.hint(
+                        "is its disk mounted? If it was never made: seaworthy init --missing-repositories",
+                    )
+                } else {
+                    failure
+                };
                 round.failure(began, &name, failure)?;
             }
         }
@@ -105,10 +143,18 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
     }
     let worst = round.probes.iter().map(|probe| probe.health).max().unwrap_or(Health::Fail);
     if face.json {
-        face.json(&serde_json::json!({ "schema": "seaworthy.doctor/1", "status": worst, "data": round.probes }))?;
+        face.json(
+            &serde_json::json!({ "schema": "seaworthy.doctor/1", "status": worst, "data": round.probes }),
+        )?;
     } else {
         let of = |health: Health| round.probes.iter().filter(|probe| probe.health == health).count();
-        face.data(format!("{}: {} ok, {}, {} failed", count(round.probes.len(), "probe"), of(Health::Ok), count(of(Health::Warn), "warning"), of(Health::Fail)))?;
+        face.data(format!(
+            "{}: {} ok, {}, {} failed",
+            count(round.probes.len(), "probe"),
+            of(Health::Ok),
+            count(of(Health::Warn), "warning"),
+            of(Health::Fail)
+        ))?;
         if worst < Health::Fail {
             face.say("next: seaworthy backup")?;
         }
@@ -120,19 +166,61 @@ fn state(round: &mut Round<'_>, setup: &Setup) -> Outcome<()> {
     let began = Instant::now();
     let directory = &setup.state.directory;
     if !directory.exists() {
-        return round.add(began, "state directory", Health::Warn, format!("{} is not there yet; the first backup makes it", directory.display()), None);
+        return round.add(
+            began,
+            "state directory",
+            Health::Warn,
+            format!("{} is not there yet; the first backup makes it", directory.display()),
+            None,
+        );
     }
     match file_exposure(directory) {
-        Ok(None) => round.add(began, "state directory", Health::Ok, format!("{} is ours alone", directory.display()), None)?,
-        Ok(Some(exposure)) => round.add(began, "state directory", Health::Fail, format!("{exposure} [KY-05]"), Some(format!("chmod 700 {}", directory.display())))?,
-        Err(error) => round.add(began, "state directory", Health::Fail, format!("{}: {error}", directory.display()), None)?,
+        Ok(None) => round.add(
+            began,
+            "state directory",
+            Health::Ok,
+            format!("{} is ours alone", directory.display()),
+            None,
+        )?,
+        Ok(Some(exposure)) => round.add(
+            began,
+            "state directory",
+            Health::Fail,
+            format!("{exposure} [KY-05]"),
+            Some(format!("chmod 700 {}", directory.display())),
+        )?,
+        Err(error) => round.add(
+            began,
+            "state directory",
+            Health::Fail,
+            format!("{}: {error}", directory.display()),
+            None,
+        )?,
     }
     let key = directory.join("signing.key");
     let began = Instant::now();
     match file_exposure(&key) {
-        Ok(None) => round.add(began, "signing key", Health::Ok, format!("{} is closed to others", key.display()), None),
-        Ok(Some(exposure)) => round.add(began, "signing key", Health::Fail, format!("{exposure} [KY-05]"), Some("whoever could read it can sign receipts: replace it".to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => round.add(began, "signing key", Health::Warn, "none yet; the first backup makes one".to_owned(), None),
+        Ok(None) => round.add(
+            began,
+            "signing key",
+            Health::Ok,
+            format!("{} is closed to others", key.display()),
+            None,
+        ),
+        Ok(Some(exposure)) => round.add(
+            began,
+            "signing key",
+            Health::Fail,
+            format!("{exposure} [KY-05]"),
+            Some("whoever could read it can sign receipts: replace it".to_owned()),
+        ),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => round.add(
+            began,
+            "signing key",
+            Health::Warn,
+            "none yet; the first backup makes one".to_owned(),
+            None,
+        ),
         Err(error) => round.add(began, "signing key", Health::Fail, error.to_string(), None),
     }
 }
@@ -142,14 +230,22 @@ async fn sandbox(round: &mut Round<'_>, setup: &Setup, cx: &Cx) -> Outcome<()> {
     let provider = wiring::sandboxes(&setup.state);
     let bounded = cx.within(PROBE);
     match bounded.run(provider.probe(&bounded)).await {
-        Ok(Ok(findings)) if findings.is_empty() => round.add(began, "sandbox", Health::Ok, format!("isolation works; scratch in {}", setup.state.scratch.display()), None)?,
+        Ok(Ok(findings)) if findings.is_empty() => round.add(
+            began,
+            "sandbox",
+            Health::Ok,
+            format!("isolation works; scratch in {}", setup.state.scratch.display()),
+            None,
+        )?,
         Ok(Ok(findings)) => {
             for finding in findings {
                 round.finding(began, "sandbox", &finding)?;
             }
         }
         Ok(Err(error)) => round.failure(began, "sandbox", Failure::from(error))?,
-        Err(stop) => round.add(began, "sandbox", Health::Fail, format!("{stop} after {} s", PROBE.as_secs()), None)?,
+        Err(stop) => {
+            round.add(began, "sandbox", Health::Fail, format!("{stop} after {} s", PROBE.as_secs()), None)?
+        }
     }
     room(round, "room for scratch restores", &setup.state.scratch)
 }
@@ -162,7 +258,13 @@ fn room(round: &mut Round<'_>, name: &str, path: &Path) -> Outcome<()> {
         Ok(facts) => {
             let free = facts.f_bavail * facts.f_frsize;
             let health = if free < ROOM { Health::Warn } else { Health::Ok };
-            round.add(began, name, health, format!("{} free below {}", bytes(free), existing.display()), Some("free space, or move it".to_owned()))
+            round.add(
+                began,
+                name,
+                health,
+                format!("{} free below {}", bytes(free), existing.display()),
+                Some("free space, or move it".to_owned()),
+            )
         }
         Err(error) => round.add(began, name, Health::Fail, format!("{}: {error}", existing.display()), None),
     }
@@ -184,11 +286,21 @@ async fn ledger(round: &mut Round<'_>, setup: &Setup) -> Outcome<()> {
         Some(newest) if newest > now => round.finding(
             began,
             "clock",
-            &Finding::new(FindingCode::ClockSkew, "this host", format!("the newest receipt is of {newest}, which has yet to come here")),
+            &Finding::new(
+                FindingCode::ClockSkew,
+                "this host",
+                format!("the newest receipt is of {newest}, which has yet to come here"),
+            ),
         ),
         Some(newest) => {
             let age = Duration::try_from(now.duration_since(newest)).unwrap_or_default();
-            round.add(began, "ledger", Health::Ok, format!("{} known; last run {} ago", count(histories.len(), "source"), duration(age)), None)
+            round.add(
+                began,
+                "ledger",
+                Health::Ok,
+                format!("{} known; last run {} ago", count(histories.len(), "source"), duration(age)),
+                None,
+            )
         }
         None => round.add(began, "ledger", Health::Warn, "empty: nothing has run yet".to_owned(), None),
     }
@@ -208,13 +320,21 @@ async fn sources(round: &mut Round<'_>, setup: &Setup, service: &Service, cx: &C
         let bounded = cx.within(PROBE);
         match bounded.run(subject.driver.probe(&bounded)).await {
             Ok(Ok(facts)) => {
-                round.add(began, &name, Health::Ok, format!("{}, {} to restore", facts.summary, bytes(facts.size_bytes)), None)?;
+                round.add(
+                    began,
+                    &name,
+                    Health::Ok,
+                    format!("{}, {} to restore", facts.summary, bytes(facts.size_bytes)),
+                    None,
+                )?;
                 for finding in &facts.findings {
                     round.finding(began, &name, finding)?;
                 }
             }
             Ok(Err(error)) => round.failure(began, &name, Failure::from(error))?,
-            Err(stop) => round.add(began, &name, Health::Fail, format!("{stop} after {} s", PROBE.as_secs()), None)?,
+            Err(stop) => {
+                round.add(began, &name, Health::Fail, format!("{stop} after {} s", PROBE.as_secs()), None)?
+            }
         }
     }
     Ok(())

@@ -41,25 +41,43 @@ pub(crate) struct Chosen {
 }
 
 /// Chooses a point of a source by the rule that a person gave.
-pub(crate) async fn choose(app: &App, cx: &Cx, opened: &mut Opened, service: &Service, source: &ServiceSource, choice: &Choice) -> Outcome<Chosen> {
+pub(crate) async fn choose(
+    app: &App,
+    cx: &Cx,
+    opened: &mut Opened,
+    service: &Service,
+    source: &ServiceSource,
+    choice: &Choice,
+) -> Outcome<Chosen> {
     let specs = app.repositories(service, choice.from.as_deref())?;
-    let spec = *specs.first().ok_or_else(|| Failure::new(Exit::Usage, format!("service `{}` has no repository", service.name)))?;
+    let spec = *specs
+        .first()
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("service `{}` has no repository", service.name)))?;
     let repository = opened.get(cx, spec).await?;
     let id = RepositoryId(repository.id().hex());
     let points = app::points(&app.memory, &service.name, &source.name, Some(&id)).await?;
-    let window = SignedDuration::try_from(super::span(&choice.window)?).map_err(|_| Failure::new(Exit::Usage, "--window is too long"))?;
+    let window = SignedDuration::try_from(super::span(&choice.window)?)
+        .map_err(|_| Failure::new(Exit::Usage, "--window is too long"))?;
     let seed = match choice.seed {
         Some(seed) => seed,
         None => random()?,
     };
-    let rule = PointRule::parse(&choice.point, window, Seed(seed)).map_err(|error| Failure::because(Exit::Usage, "understand --point", &error))?;
+    let rule = PointRule::parse(&choice.point, window, Seed(seed))
+        .map_err(|error| Failure::because(Exit::Usage, "understand --point", &error))?;
     let chosen = select(&points, &rule, Timestamp::now()).map_err(|error| {
         let exit = match error {
             SelectError::NoPoint | SelectError::NoneAllowed { .. } => Exit::NotFound,
             SelectError::Ambiguous { .. } => Exit::Usage,
         };
-        Failure::because(exit, format!("choose a recovery point of {}/{} in repository `{}`", service.name, source.name, spec.name), &error)
-            .hint(format!("seaworthy points {}", service.name))
+        Failure::because(
+            exit,
+            format!(
+                "choose a recovery point of {}/{} in repository `{}`",
+                service.name, source.name, spec.name
+            ),
+            &error,
+        )
+        .hint(format!("seaworthy points {}", service.name))
     })?;
     Ok(Chosen { point: chosen.point.clone(), selection: chosen.selection, repository, spec: spec.clone() })
 }
@@ -69,10 +87,14 @@ pub(crate) fn random() -> Outcome<u64> {
 }
 
 /// Reads the witness of a copy and compares its digest with the one in the backup's receipt.
-pub(crate) async fn witness(reader: &Arc<dyn CopyReader>, point: &RecoveryPoint) -> (Option<(Witness, Digest)>, Vec<Finding>) {
+pub(crate) async fn witness(
+    reader: &Arc<dyn CopyReader>,
+    point: &RecoveryPoint,
+) -> (Option<(Witness, Digest)>, Vec<Finding>) {
     let from = Arc::clone(reader);
     let read = tokio::task::spawn_blocking(move || {
-        let path = CopyPath::new(WITNESS_PATH).ok_or_else(|| DriverError::new(ErrorKind::Other, "name the witness"))?;
+        let path = CopyPath::new(WITNESS_PATH)
+            .ok_or_else(|| DriverError::new(ErrorKind::Other, "name the witness"))?;
         from.read(&path, WITNESS_BYTES_MAX)
     })
     .await;
@@ -85,13 +107,36 @@ pub(crate) async fn witness(reader: &Arc<dyn CopyReader>, point: &RecoveryPoint)
     match &point.witness {
         Some(expected) if *expected == digest => {}
         Some(expected) => {
-            return (None, vec![Finding::new(FindingCode::WitnessNotOurs, "witness", format!("the copy's witness is {digest}, the backup's receipt says {expected}"))]);
+            return (
+                None,
+                vec![Finding::new(
+                    FindingCode::WitnessNotOurs,
+                    "witness",
+                    format!("the copy's witness is {digest}, the backup's receipt says {expected}"),
+                )],
+            );
         }
-        None => return (None, vec![Finding::new(FindingCode::NoWitness, "witness", "the backup's receipt names no witness")]),
+        None => {
+            return (
+                None,
+                vec![Finding::new(
+                    FindingCode::NoWitness,
+                    "witness",
+                    "the backup's receipt names no witness",
+                )],
+            );
+        }
     }
     match serde_json::from_slice(&bytes) {
         Ok(witness) => (Some((witness, digest)), Vec::new()),
-        Err(error) => (None, vec![Finding::new(FindingCode::NoWitness, "witness", format!("this version cannot read the witness: {error}"))]),
+        Err(error) => (
+            None,
+            vec![Finding::new(
+                FindingCode::NoWitness,
+                "witness",
+                format!("this version cannot read the witness: {error}"),
+            )],
+        ),
     }
 }
 
@@ -107,12 +152,19 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
     for service in app.setup.services(&arguments.services)? {
         for source in &service.sources {
             if cancel.is_cancelled() {
-                return Err(Failure::new(Exit::Interrupted, "interrupted between two drills; the finished ones are sealed"));
+                return Err(Failure::new(
+                    Exit::Interrupted,
+                    "interrupted between two drills; the finished ones are sealed",
+                ));
             }
             let sealed = match one(&app, face, &mut opened, service, source, arguments, &cancel).await {
                 Ok(sealed) => sealed,
                 Err(failure) => {
-                    face.fail(&format!("{}/{}", service.name, source.name), &face.paint(Tone::Warn, "? NOT DRILLED"), &failure)?;
+                    face.fail(
+                        &format!("{}/{}", service.name, source.name),
+                        &face.paint(Tone::Warn, "? NOT DRILLED"),
+                        &failure,
+                    )?;
                     worst = worse(worst, failure.exit);
                     continue;
                 }
@@ -139,7 +191,9 @@ pub(crate) fn ending(drill: &Drill) -> Exit {
     match drill.verdict {
         Verdict::Fail => Exit::DrillFailed,
         Verdict::Inconclusive => Exit::Unknown,
-        Verdict::Pass(_) if drill.rto.met == Met::Missed || drill.rpo.exposure.met == Met::Missed => Exit::ObjectiveMissed,
+        Verdict::Pass(_) if drill.rto.met == Met::Missed || drill.rpo.exposure.met == Met::Missed => {
+            Exit::ObjectiveMissed
+        }
         Verdict::Pass(_) => Exit::Ok,
     }
 }
@@ -213,8 +267,12 @@ pub(crate) async fn one(
     let locked = chosen.repository.clone();
     let control = seaworthy_engine::store::control(&cx);
     let what = format!("lock repository `{}` for reading", chosen.spec.name);
-    let lock = wiring::blocking(move || locked.lock(LockKind::Shared, &control).map_err(|error| wiring::repository_failure(&what, error))).await?;
-    let reader: Arc<dyn CopyReader> = Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
+    let lock = wiring::blocking(move || {
+        locked.lock(LockKind::Shared, &control).map_err(|error| wiring::repository_failure(&what, error))
+    })
+    .await?;
+    let reader: Arc<dyn CopyReader> =
+        Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
     let (witness, witness_findings) = witness(&reader, &chosen.point).await;
     let job = DrillJob {
         copy: chosen.point.copy.clone(),
@@ -233,18 +291,37 @@ pub(crate) async fn one(
         next_due: None,
     };
     let place = reference(&chosen.spec, &chosen.repository);
-    let sealed = app.runner.drill(&cx, &subject, &app.sandboxes, place, job).await.map_err(|error| run_failure(&error))?;
+    let sealed = app
+        .runner
+        .drill(&cx, &subject, &app.sandboxes, place, job)
+        .await
+        .map_err(|error| run_failure(&error))?;
     let what = format!("unlock repository `{}`", chosen.spec.name);
-    wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error))).await?;
+    wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error)))
+        .await?;
     Ok(sealed)
 }
 
 fn write_reports(face: &Face, directory: &Path, sealed: &Sealed<Drill>) -> Outcome<()> {
-    std::fs::create_dir_all(directory).map_err(|error| Failure::because(Exit::Unexpected, format!("make `{}`", directory.display()), &error))?;
-    let stem = format!("restore-test-{}-{}-{}-{}", render::day(sealed.body.started), sealed.body.service, sealed.body.source, sealed.receipt.sequence);
-    let json = serde_json::to_string_pretty(&serde_json::json!({ "receipt": sealed.receipt.digest, "drill": sealed.body }))
-        .map_err(|error| Failure::because(Exit::Unexpected, "spell the report", &error))?;
-    let documents = [("html", render::html(&sealed.receipt, &sealed.body)), ("md", render::markdown(&sealed.receipt, &sealed.body)), ("json", json)];
+    std::fs::create_dir_all(directory).map_err(|error| {
+        Failure::because(Exit::Unexpected, format!("make `{}`", directory.display()), &error)
+    })?;
+    let stem = format!(
+        "restore-test-{}-{}-{}-{}",
+        render::day(sealed.body.started),
+        sealed.body.service,
+        sealed.body.source,
+        sealed.receipt.sequence
+    );
+    let json = serde_json::to_string_pretty(
+        &serde_json::json!({ "receipt": sealed.receipt.digest, "drill": sealed.body }),
+    )
+    .map_err(|error| Failure::because(Exit::Unexpected, "spell the report", &error))?;
+    let documents = [
+        ("html", render::html(&sealed.receipt, &sealed.body)),
+        ("md", render::markdown(&sealed.receipt, &sealed.body)),
+        ("json", json),
+    ];
     for (extension, text) in documents {
         let path = directory.join(format!("{stem}.{extension}"));
         state::write_durably(&path, text.as_bytes(), 0o644)?;
@@ -266,7 +343,13 @@ pub(crate) async fn list(cli: &Cli, face: &Face, service: Option<&str>) -> Outco
         if face.json {
             rows.push(serde_json::json!({ "receipt": receipt.sequence, "run": drill.run, "service": drill.service, "source": drill.source, "started": drill.started, "verdict": drill.verdict, "rto": drill.rto }));
         } else {
-            face.data(format!("{:>6}  {}  {:<40}  {}", receipt.sequence, render::instant(drill.started), drill.run.to_string(), render::sentence(drill)))?;
+            face.data(format!(
+                "{:>6}  {}  {:<40}  {}",
+                receipt.sequence,
+                render::instant(drill.started),
+                drill.run.to_string(),
+                render::sentence(drill)
+            ))?;
         }
     }
     if face.json {
@@ -286,7 +369,11 @@ pub(crate) async fn show(cli: &Cli, face: &Face, run: &str, format: ReportFormat
         .filter(|receipt| matches!(&receipt.act, Act::Drill(drill) if drill.run.0.starts_with(run)))
         .collect();
     let [receipt] = found.as_slice() else {
-        return Err(Failure::new(Exit::NotFound, format!("{} drills begin with `{}`", found.len(), printable(run))).hint("seaworthy drill list"));
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("{} drills begin with `{}`", found.len(), printable(run)),
+        )
+        .hint("seaworthy drill list"));
     };
     let Act::Drill(drill) = &receipt.act else {
         return Err(Failure::new(Exit::Unexpected, "a drill's receipt is none"));

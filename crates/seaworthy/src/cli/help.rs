@@ -15,7 +15,10 @@ pub(crate) fn run(face: &Face, arguments: &Help) -> Outcome {
     match topic.as_slice() {
         ["exit-codes"] => {
             if face.json {
-                let rows: Vec<_> = TABLE.iter().map(|(exit, words)| serde_json::json!({ "code": exit.number(), "means": words })).collect();
+                let rows: Vec<_> = TABLE
+                    .iter()
+                    .map(|(exit, words)| serde_json::json!({ "code": exit.number(), "means": words }))
+                    .collect();
                 face.json(&serde_json::json!({ "schema": "seaworthy.exit-codes/1", "data": rows }))?;
             } else {
                 for (exit, words) in TABLE {
@@ -25,11 +28,25 @@ pub(crate) fn run(face: &Face, arguments: &Help) -> Outcome {
         }
         ["findings"] => {
             for code in FindingCode::ALL {
-                face.data(format!("{:<15} {}\n{:<15} → {}", code.as_str(), code.meaning(), "", code.remedy()))?;
+                face.data(format!(
+                    "{:<15} {}\n{:<15} → {}",
+                    code.as_str(),
+                    code.meaning(),
+                    "",
+                    code.remedy()
+                ))?;
             }
         }
         ["levels"] => {
-            let levels = [Assurance::A0, Assurance::A1, Assurance::A2, Assurance::A3, Assurance::A4, Assurance::A5, Assurance::A6];
+            let levels = [
+                Assurance::A0,
+                Assurance::A1,
+                Assurance::A2,
+                Assurance::A3,
+                Assurance::A4,
+                Assurance::A5,
+                Assurance::A6,
+            ];
             for level in levels {
                 face.data(level.to_string())?;
             }
@@ -38,10 +55,13 @@ pub(crate) fn run(face: &Face, arguments: &Help) -> Outcome {
         verbs => {
             let mut command = Cli::command();
             for verb in verbs {
-                command = command
-                    .find_subcommand(verb)
-                    .cloned()
-                    .ok_or_else(|| Failure::new(Exit::Usage, format!("there is no verb or topic `{}`", crate::failure::printable(verb))).hint("seaworthy help"))?;
+                command = command.find_subcommand(verb).cloned().ok_or_else(|| {
+                    Failure::new(
+                        Exit::Usage,
+                        format!("there is no verb or topic `{}`", crate::failure::printable(verb)),
+                    )
+                    .hint("seaworthy help")
+                })?;
             }
             face.data(command.render_long_help().to_string())?;
         }

@@ -32,7 +32,8 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Init, cancel: Cancel
     let state = setup::bare_state(cli, face)?;
     let discovered = gather(cli, face, arguments, &state)?;
     let text = config::template(&discovered);
-    let parsed = config::parse(&[SourceText::new(path.display().to_string(), text.clone())]).map_err(|problems| setup::refused(face, &problems))?;
+    let parsed = config::parse(&[SourceText::new(path.display().to_string(), text.clone())])
+        .map_err(|problems| setup::refused(face, &problems))?;
     if cli.global.dry_run {
         face.data(text)?;
         face.say(format!("would write this to {}", path.display()))?;
@@ -45,16 +46,25 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Init, cancel: Cancel
     }
     for spec in parsed.inventory.repositories.values() {
         let made = make(spec, &cancel).await?;
-        face.say(format!("{} repository {} at {}", if made { "made" } else { "found" }, spec.name, spec.location))?;
+        face.say(format!(
+            "{} repository {} at {}",
+            if made { "made" } else { "found" },
+            spec.name,
+            spec.location
+        ))?;
     }
-    let schema = serde_json::to_string_pretty(&config::schema()).map_err(|error| Failure::because(Exit::Unexpected, "spell the schema", &error))?;
+    let schema = serde_json::to_string_pretty(&config::schema())
+        .map_err(|error| Failure::because(Exit::Unexpected, "spell the schema", &error))?;
     let beside = path.with_file_name(SCHEMA_FILE);
     if !beside.exists() {
         write_durably(&beside, schema.as_bytes(), 0o644)?;
     }
     write_durably(&path, text.as_bytes(), 0o644)?;
     face.say(format!("wrote {} with {}", path.display(), count(parsed.inventory.services.len(), "service")))?;
-    face.say(format!("the repository's password is in {}: keep a copy of it where a fire here does not reach it", discovered.password_file))?;
+    face.say(format!(
+        "the repository's password is in {}: keep a copy of it where a fire here does not reach it",
+        discovered.password_file
+    ))?;
     face.say("next:")?;
     face.say("  seaworthy doctor    what would keep a backup from working here")?;
     face.say("  seaworthy backup    the first copies")?;
@@ -70,7 +80,9 @@ async fn make(spec: &RepositorySpec, cancel: &CancellationToken) -> Outcome<bool
     let making = spec.clone();
     wiring::blocking(move || match wiring::open(&making, &control) {
         Ok(_) => Ok(false),
-        Err(failure) if failure.exit == Exit::NotFound => wiring::init(&making, &secret, &control).map(|_| true),
+        Err(failure) if failure.exit == Exit::NotFound => {
+            wiring::init(&making, &secret, &control).map(|_| true)
+        }
         Err(failure) => Err(failure),
     })
     .await
@@ -85,14 +97,20 @@ async fn missing_repositories(cli: &Cli, face: &Face, cancel: &CancellationToken
             continue;
         }
         let made = make(spec, cancel).await?;
-        face.say(format!("{} repository {} at {}", if made { "made" } else { "found" }, spec.name, spec.location))?;
+        face.say(format!(
+            "{} repository {} at {}",
+            if made { "made" } else { "found" },
+            spec.name,
+            spec.location
+        ))?;
     }
     Ok(Exit::Ok)
 }
 
 fn new_password() -> Outcome<Zeroizing<String>> {
     let mut random = Zeroizing::new([0_u8; 32]);
-    getrandom::fill(&mut *random).map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
+    getrandom::fill(&mut *random)
+        .map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
     let mut text = Zeroizing::new(String::with_capacity(65));
     for byte in random.iter() {
         text.push(char::from_digit(u32::from(byte >> 4), 16).expect("a nibble is a digit"));
@@ -103,13 +121,19 @@ fn new_password() -> Outcome<Zeroizing<String>> {
 }
 
 fn gather(cli: &Cli, face: &Face, arguments: &Init, state: &State) -> Outcome<Discovered> {
-    let interactive = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && !arguments.non_interactive && !cli.global.yes && !face.json;
+    let interactive = std::io::stdin().is_terminal()
+        && std::io::stderr().is_terminal()
+        && !arguments.non_interactive
+        && !cli.global.yes
+        && !face.json;
     let mut postgres = Vec::new();
     for address in &arguments.postgres {
         postgres.push(parse_postgres(address)?);
     }
-    let mut sqlite: Vec<PathBuf> = arguments.sqlite.iter().map(|path| absolute(path)).collect::<Outcome<_>>()?;
-    let mut directories: Vec<PathBuf> = arguments.files.iter().map(|path| absolute(path)).collect::<Outcome<_>>()?;
+    let mut sqlite: Vec<PathBuf> =
+        arguments.sqlite.iter().map(|path| absolute(path)).collect::<Outcome<_>>()?;
+    let mut directories: Vec<PathBuf> =
+        arguments.files.iter().map(|path| absolute(path)).collect::<Outcome<_>>()?;
     let starts = arguments.look_in.iter().map(|path| absolute(path)).collect::<Outcome<Vec<_>>>()?;
     let found = discover::sqlite_files(&starts);
     for path in found {
@@ -134,12 +158,20 @@ fn gather(cli: &Cli, face: &Face, arguments: &Init, state: &State) -> Outcome<Di
     let password_file = match &arguments.password {
         Some(reference) => match reference.strip_prefix("file:") {
             Some(path) => PathBuf::from(path),
-            None => return Err(Failure::new(Exit::Usage, "--password takes file:PATH here").hint("edit the configuration for env:, cmd:, systemd:")),
+            None => {
+                return Err(Failure::new(Exit::Usage, "--password takes file:PATH here")
+                    .hint("edit the configuration for env:, cmd:, systemd:"));
+            }
         },
         None => state.directory.join("repository.key"),
     };
     let text = |path: &PathBuf| {
-        path.to_str().map(str::to_owned).ok_or_else(|| Failure::new(Exit::Usage, format!("`{}` is not valid UTF-8, which a configuration must be", path.display())))
+        path.to_str().map(str::to_owned).ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                format!("`{}` is not valid UTF-8, which a configuration must be", path.display()),
+            )
+        })
     };
     Ok(Discovered {
         owner: std::env::var("USER").unwrap_or_else(|_| "operations".to_owned()),
@@ -154,7 +186,10 @@ fn gather(cli: &Cli, face: &Face, arguments: &Init, state: &State) -> Outcome<Di
 
 /// `[USER@]HOST[:PORT]/DATABASE`, where HOST may be the directory of a socket.
 fn parse_postgres(address: &str) -> Outcome<DiscoveredPostgres> {
-    let wrong = || Failure::new(Exit::Usage, format!("`{}` is not an address of a database", printable(address))).hint("write [USER@]HOST[:PORT]/DATABASE, e.g. backup@/run/postgresql/shop");
+    let wrong = || {
+        Failure::new(Exit::Usage, format!("`{}` is not an address of a database", printable(address)))
+            .hint("write [USER@]HOST[:PORT]/DATABASE, e.g. backup@/run/postgresql/shop")
+    };
     let (user, rest) = address.split_once('@').map_or(("postgres", address), |(user, rest)| (user, rest));
     let (place, database) = rest.rsplit_once('/').ok_or_else(wrong)?;
     let (host, port) = match place.rsplit_once(':') {
@@ -164,23 +199,44 @@ fn parse_postgres(address: &str) -> Outcome<DiscoveredPostgres> {
     if host.is_empty() || database.is_empty() || user.is_empty() {
         return Err(wrong());
     }
-    Ok(DiscoveredPostgres { host: host.to_owned(), port, user: user.to_owned(), database: database.to_owned() })
+    Ok(DiscoveredPostgres {
+        host: host.to_owned(),
+        port,
+        user: user.to_owned(),
+        database: database.to_owned(),
+    })
 }
 
 fn asked<T>(answer: Result<T, inquire::InquireError>) -> Outcome<T> {
     answer.map_err(|error| match error {
-        inquire::InquireError::OperationCanceled | inquire::InquireError::OperationInterrupted => Failure::new(Exit::Interrupted, "interrupted; nothing was written"),
-        error => Failure::because(Exit::Unexpected, "ask", &error).hint("every question has a flag: seaworthy init --help"),
+        inquire::InquireError::OperationCanceled | inquire::InquireError::OperationInterrupted => {
+            Failure::new(Exit::Interrupted, "interrupted; nothing was written")
+        }
+        error => Failure::because(Exit::Unexpected, "ask", &error)
+            .hint("every question has a flag: seaworthy init --help"),
     })
 }
 
-fn ask(postgres: &mut Vec<DiscoveredPostgres>, sqlite: &mut Vec<PathBuf>, directories: &mut Vec<PathBuf>, repository: &mut PathBuf) -> Outcome<()> {
+fn ask(
+    postgres: &mut Vec<DiscoveredPostgres>,
+    sqlite: &mut Vec<PathBuf>,
+    directories: &mut Vec<PathBuf>,
+    repository: &mut PathBuf,
+) -> Outcome<()> {
     for socket in discover::postgres_sockets() {
-        let question = format!("PostgreSQL listens in {} on port {}. Database to back up (empty: none):", socket.directory, socket.port);
+        let question = format!(
+            "PostgreSQL listens in {} on port {}. Database to back up (empty: none):",
+            socket.directory, socket.port
+        );
         let database = asked(inquire::Text::new(&question).prompt())?;
         if !database.trim().is_empty() {
             let user = asked(inquire::Text::new("Role that reads it:").with_default("postgres").prompt())?;
-            postgres.push(DiscoveredPostgres { host: socket.directory, port: socket.port, user, database: database.trim().to_owned() });
+            postgres.push(DiscoveredPostgres {
+                host: socket.directory,
+                port: socket.port,
+                user,
+                database: database.trim().to_owned(),
+            });
         }
     }
     let here = asked(inquire::Text::new("Look for SQLite databases below (empty: nowhere):").prompt())?;
@@ -197,7 +253,9 @@ fn ask(postgres: &mut Vec<DiscoveredPostgres>, sqlite: &mut Vec<PathBuf>, direct
         }
         directories.push(absolute(Path::new(directory.trim()))?);
     }
-    let place = asked(inquire::Text::new("Where copies go:").with_default(&repository.display().to_string()).prompt())?;
+    let place = asked(
+        inquire::Text::new("Where copies go:").with_default(&repository.display().to_string()).prompt(),
+    )?;
     *repository = absolute(Path::new(place.trim()))?;
     Ok(())
 }

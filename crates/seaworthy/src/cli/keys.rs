@@ -19,7 +19,10 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Keys, cancel: Cancel
             let mut all = setup.inventory().repositories.values();
             match (all.next(), all.next()) {
                 (Some(only), None) => only,
-                _ => return Err(Failure::new(Exit::Usage, "there are several repositories").hint("name one with --repository NAME")),
+                _ => {
+                    return Err(Failure::new(Exit::Usage, "there are several repositories")
+                        .hint("name one with --repository NAME"));
+                }
             }
         }
     };
@@ -31,7 +34,10 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Keys, cancel: Cancel
         KeysAction::List => {
             let listing = repository.clone();
             let what = format!("list the keys of `{name}`");
-            let keys = wiring::blocking(move || listing.keys(&control).map_err(|error| wiring::repository_failure(&what, error))).await?;
+            let keys = wiring::blocking(move || {
+                listing.keys(&control).map_err(|error| wiring::repository_failure(&what, error))
+            })
+            .await?;
             let current = repository.key_id();
             if face.json {
                 let rows: Vec<_> = keys
@@ -42,12 +48,20 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Keys, cancel: Cancel
             }
             for key in keys {
                 let mark = if key.id == current { "*" } else { " " };
-                face.data(format!("{mark} {}  {}@{}", &key.id.hex()[..16], printable(&key.username), printable(&key.hostname)))?;
+                face.data(format!(
+                    "{mark} {}  {}@{}",
+                    &key.id.hex()[..16],
+                    printable(&key.username),
+                    printable(&key.hostname)
+                ))?;
             }
             face.say("* opened the repository just now")?;
         }
         KeysAction::Add { password } => {
-            let reference = password.clone().try_into().map_err(|error: seaworthy_model::secret::SecretRefError| Failure::because(Exit::Usage, "understand --password", &error))?;
+            let reference =
+                password.clone().try_into().map_err(|error: seaworthy_model::secret::SecretRefError| {
+                    Failure::because(Exit::Usage, "understand --password", &error)
+                })?;
             if cli.global.dry_run {
                 face.say(format!("would add a key to repository `{name}`"))?;
                 return Ok(Exit::Ok);
@@ -55,7 +69,9 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Keys, cancel: Cancel
             let secret = resolve(&reference)?;
             let what = format!("add a key to `{name}`");
             let id = wiring::blocking(move || {
-                repository.add_key(secret.expose(), KdfParams::default(), &control).map_err(|error| wiring::repository_failure(&what, error))
+                repository
+                    .add_key(secret.expose(), KdfParams::default(), &control)
+                    .map_err(|error| wiring::repository_failure(&what, error))
             })
             .await?;
             face.say(format!("added key {} to repository `{name}`", &id.hex()[..16]))?;
@@ -66,18 +82,31 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Keys, cancel: Cancel
             let what = format!("remove a key of `{name}`");
             let keys = {
                 let what = what.clone();
-                wiring::blocking(move || listing.keys(&listing_control).map_err(|error| wiring::repository_failure(&what, error))).await?
+                wiring::blocking(move || {
+                    listing.keys(&listing_control).map_err(|error| wiring::repository_failure(&what, error))
+                })
+                .await?
             };
-            let matching: Vec<KeyId> = keys.iter().map(|key| key.id).filter(|key| key.hex().starts_with(id.as_str())).collect();
+            let matching: Vec<KeyId> =
+                keys.iter().map(|key| key.id).filter(|key| key.hex().starts_with(id.as_str())).collect();
             let [only] = matching.as_slice() else {
-                return Err(Failure::new(Exit::Usage, format!("`{}` is the beginning of {} keys of `{name}`", printable(id), matching.len())).hint("seaworthy keys list"));
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("`{}` is the beginning of {} keys of `{name}`", printable(id), matching.len()),
+                )
+                .hint("seaworthy keys list"));
             };
             let only = *only;
             if cli.global.dry_run {
                 face.say(format!("would remove key {} of repository `{name}`", &only.hex()[..16]))?;
                 return Ok(Exit::Ok);
             }
-            wiring::blocking(move || repository.remove_key(&only, &control).map_err(|error| wiring::repository_failure(&what, error))).await?;
+            wiring::blocking(move || {
+                repository
+                    .remove_key(&only, &control)
+                    .map_err(|error| wiring::repository_failure(&what, error))
+            })
+            .await?;
             face.say(format!("removed key {} of repository `{name}`; whoever has seen the master key can still read what it protects", &only.hex()[..16]))?;
         }
     }

@@ -44,7 +44,9 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Drill(arguments) => match &arguments.action {
             None => waiting(cli, |cancel| drill::run(cli, face, &arguments.run, cancel)),
             Some(DrillAction::Run(run)) => waiting(cli, |cancel| drill::run(cli, face, run, cancel)),
-            Some(DrillAction::List { service }) => waiting(cli, |_| drill::list(cli, face, service.as_deref())),
+            Some(DrillAction::List { service }) => {
+                waiting(cli, |_| drill::list(cli, face, service.as_deref()))
+            }
             Some(DrillAction::Show { run, format }) => waiting(cli, |_| drill::show(cli, face, run, *format)),
         },
         Verb::Status(arguments) => waiting(cli, |_| status::run(cli, face, arguments)),
@@ -134,7 +136,13 @@ impl Stopped {
     /// The ending of work that was asked to stop: what it had decided by then stands, anything else was the stop.
     fn ending(self, result: Outcome) -> Outcome {
         match result {
-            Ok(exit @ (Exit::Ok | Exit::DrillFailed | Exit::ObjectiveMissed | Exit::Findings | Exit::Incomplete)) => Ok(exit),
+            Ok(
+                exit @ (Exit::Ok
+                | Exit::DrillFailed
+                | Exit::ObjectiveMissed
+                | Exit::Findings
+                | Exit::Incomplete),
+            ) => Ok(exit),
             Ok(_) => Ok(self.exit()),
             Err(failure) => Err(Failure { exit: self.exit(), ..failure }),
         }
@@ -142,13 +150,15 @@ impl Stopped {
 }
 
 fn interrupted(exit: Exit, how: &str) -> Failure {
-    Failure::new(exit, format!("stopped: {how}"))
-        .hint("no copy is half visible; the next run removes what is left: locks, sandboxes, unfinished packs")
+    Failure::new(exit, format!("stopped: {how}")).hint(
+        "no copy is half visible; the next run removes what is left: locks, sandboxes, unfinished packs",
+    )
 }
 
 async fn signalled() -> Outcome<Stopped> {
     let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, "listen for signals", &error);
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
     tokio::select! {
         result = tokio::signal::ctrl_c() => result.map(|()| Stopped::Interrupted).map_err(failed),
         _ = terminate.recv() => Ok(Stopped::Terminated),
@@ -186,14 +196,16 @@ pub(crate) fn span(text: &str) -> Outcome<Duration> {
     };
     let count: Option<u64> = count.parse().ok().filter(|_| seconds > 0);
     count.and_then(|count| count.checked_mul(seconds)).map(Duration::from_secs).ok_or_else(|| {
-        Failure::new(Exit::Usage, format!("`{}` is not a span of time", crate::failure::printable(text))).hint("write e.g. 45s, 90m, 24h, 30d")
+        Failure::new(Exit::Usage, format!("`{}` is not a span of time", crate::failure::printable(text)))
+            .hint("write e.g. 45s, 90m, 24h, 30d")
     })
 }
 
 /// Reads an instant in RFC 3339.
 pub(crate) fn instant(text: &str) -> Outcome<jiff::Timestamp> {
     text.parse().map_err(|_| {
-        Failure::new(Exit::Usage, format!("`{}` is not an instant", crate::failure::printable(text))).hint("write e.g. 2026-11-21T12:00:00Z")
+        Failure::new(Exit::Usage, format!("`{}` is not an instant", crate::failure::printable(text)))
+            .hint("write e.g. 2026-11-21T12:00:00Z")
     })
 }
 

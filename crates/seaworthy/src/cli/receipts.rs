@@ -14,15 +14,28 @@ use seaworthy_model::receipt::{Act, Receipt};
 fn line(receipt: &Receipt) -> String {
     let words = match &receipt.act {
         Act::Due(due) => format!("a {} of {}/{} begins", due.act, due.service, due.source),
-        Act::Backup(backup) => format!("{}/{} into {}: {:?}", backup.service, backup.source, backup.repository.name, backup.outcome).to_lowercase(),
+        Act::Backup(backup) => format!(
+            "{}/{} into {}: {:?}",
+            backup.service, backup.source, backup.repository.name, backup.outcome
+        )
+        .to_lowercase(),
         Act::Drill(drill) => sentence(drill),
         Act::Restore(restore) => format!("{}/{} to {}", restore.service, restore.source, restore.target),
         Act::Verify(verify) => format!("repository {} read back", verify.repository.name),
-        Act::Abandoned(abandoned) => format!("a {} of {}/{}: {}", abandoned.act, abandoned.service, abandoned.source, abandoned.reason),
+        Act::Abandoned(abandoned) => {
+            format!("a {} of {}/{}: {}", abandoned.act, abandoned.service, abandoned.source, abandoned.reason)
+        }
         Act::KeyChange(change) => format!("from here on {} signs", change.introduces.0),
     };
     let digest = receipt.digest.0.trim_start_matches("sha256:");
-    format!("{:>6}  {}  {:<9}  {}  {}", receipt.sequence, instant(receipt.at), receipt.act.word(), digest.get(..12).unwrap_or(digest), printable(&words))
+    format!(
+        "{:>6}  {}  {:<9}  {}  {}",
+        receipt.sequence,
+        instant(receipt.at),
+        receipt.act.word(),
+        digest.get(..12).unwrap_or(digest),
+        printable(&words)
+    )
 }
 
 /// Lists, shows or exports.
@@ -50,13 +63,26 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Receipts) -> Outcome
                 .receipts()
                 .await?
                 .into_iter()
-                .filter(|receipt| receipt.sequence.to_string() == *wanted || (prefix.len() >= 4 && receipt.digest.0.trim_start_matches("sha256:").starts_with(prefix)))
+                .filter(|receipt| {
+                    receipt.sequence.to_string() == *wanted
+                        || (prefix.len() >= 4
+                            && receipt.digest.0.trim_start_matches("sha256:").starts_with(prefix))
+                })
                 .collect();
             let [receipt] = found.as_slice() else {
-                return Err(Failure::new(Exit::NotFound, format!("{} receipts are `{}`", found.len(), printable(wanted))).hint("seaworthy receipts list"));
+                return Err(Failure::new(
+                    Exit::NotFound,
+                    format!("{} receipts are `{}`", found.len(), printable(wanted)),
+                )
+                .hint("seaworthy receipts list"));
             };
             let document = serde_json::json!({ "schema": "seaworthy.receipt/1", "sequence": receipt.sequence, "at": receipt.at, "digest": receipt.digest, "previous": receipt.previous, "act": receipt.act });
-            let text = if face.json { document.to_string() } else { serde_json::to_string_pretty(&document).map_err(|error| Failure::because(Exit::Unexpected, "print the receipt", &error))? };
+            let text = if face.json {
+                document.to_string()
+            } else {
+                serde_json::to_string_pretty(&document)
+                    .map_err(|error| Failure::because(Exit::Unexpected, "print the receipt", &error))?
+            };
             face.data(text)?;
         }
         ReceiptsAction::Export { file } => {
@@ -69,8 +95,17 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Receipts) -> Outcome
             let key = file.with_file_name("signing.pub");
             let pem = state.public_key()?.to_pem();
             state::write_durably(&key, pem.as_bytes(), 0o644)?;
-            face.say(format!("wrote {} receipts to {} and the public key to {}", text.lines().count(), file.display(), key.display()))?;
-            face.say(format!("verify them anywhere: seaworthy verify {} --key {}", file.display(), key.display()))?;
+            face.say(format!(
+                "wrote {} receipts to {} and the public key to {}",
+                text.lines().count(),
+                file.display(),
+                key.display()
+            ))?;
+            face.say(format!(
+                "verify them anywhere: seaworthy verify {} --key {}",
+                file.display(),
+                key.display()
+            ))?;
         }
     }
     Ok(Exit::Ok)

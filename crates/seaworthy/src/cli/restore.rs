@@ -49,13 +49,20 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
     let locked = chosen.repository.clone();
     let control = seaworthy_engine::store::control(&cx);
     let what = format!("lock repository `{}` for reading", chosen.spec.name);
-    let lock = wiring::blocking(move || locked.lock(LockKind::Shared, &control).map_err(|error| wiring::repository_failure(&what, error))).await?;
-    let reader: Arc<dyn CopyReader> = Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
+    let lock = wiring::blocking(move || {
+        locked.lock(LockKind::Shared, &control).map_err(|error| wiring::repository_failure(&what, error))
+    })
+    .await?;
+    let reader: Arc<dyn CopyReader> =
+        Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
     let (witness, doubts) = super::drill::witness(&reader, &chosen.point).await;
     let Some((witness, _)) = witness else {
         let doubt = doubts.first().map_or_else(|| "the copy has no witness".to_owned(), ToString::to_string);
-        return Err(Failure::new(Exit::Unknown, format!("this version does not know how to restore the copy: {}", printable(&doubt)))
-            .hint("stock restic can: restic restore SNAPSHOT, then read .seaworthy/RESTORE.txt"));
+        return Err(Failure::new(
+            Exit::Unknown,
+            format!("this version does not know how to restore the copy: {}", printable(&doubt)),
+        )
+        .hint("stock restic can: restic restore SNAPSHOT, then read .seaworthy/RESTORE.txt"));
     };
     let paths = arguments.file.iter().map(|path| copy_path(path)).collect::<Outcome<Vec<_>>>()?;
     let job = RestoreJob {
@@ -73,25 +80,31 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
     let sealed = app.runner.restore(&cx, &subject, place, job).await.map_err(|error| run_failure(&error))?;
     drop(watch);
     let what = format!("unlock repository `{}`", chosen.spec.name);
-    wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error))).await?;
+    wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error)))
+        .await?;
     if face.json {
         face.json(&serde_json::json!({ "schema": "seaworthy.restore/1", "event": "summary", "receipt": sealed.receipt.sequence, "digest": sealed.receipt.digest, "restore": sealed.body }))?;
     }
     if let Some(mut error) = sealed.error {
         // A path that a person asked for and that the copy does not hold is no damage.
-        let is_unknown_path = !arguments.file.is_empty() && error.kind == ErrorKind::NotFound && error.code == Some(FindingCode::ObjectMissing);
+        let is_unknown_path = !arguments.file.is_empty()
+            && error.kind == ErrorKind::NotFound
+            && error.code == Some(FindingCode::ObjectMissing);
         if is_unknown_path {
             error.code = None;
         }
         let mut failure = Failure::from(error);
         if is_unknown_path {
-            failure.hint = Some("--file takes a path as it was when it was backed up, e.g. /srv/files/letter.txt".to_owned());
+            failure.hint = Some(
+                "--file takes a path as it was when it was backed up, e.g. /srv/files/letter.txt".to_owned(),
+            );
         }
         failure.chain.insert(0, format!("restore {}/{} to {words}", service.name, source.name));
         return Err(failure);
     }
     if !face.json {
-        let took = std::time::Duration::try_from(Timestamp::now().duration_since(sealed.body.started)).unwrap_or_default();
+        let took = std::time::Duration::try_from(Timestamp::now().duration_since(sealed.body.started))
+            .unwrap_or_default();
         face.data(format!(
             "{} restored {}/{} as of {} to {words} in {}: {} files, {}",
             face.paint(Tone::Good, "✓"),
@@ -109,21 +122,34 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
             face.say(printable(&sealed.summary))?;
         }
         if !sealed.summary.contains("equal to its witness") {
-            face.say("this restore was not compared with its witness; `seaworthy drill` does that in isolation")?;
+            face.say(
+                "this restore was not compared with its witness; `seaworthy drill` does that in isolation",
+            )?;
         }
     }
     Ok(Exit::Ok)
 }
 
-fn pick<'a>(service: &'a seaworthy_model::service::Service, name: Option<&str>) -> Outcome<&'a ServiceSource> {
+fn pick<'a>(
+    service: &'a seaworthy_model::service::Service,
+    name: Option<&str>,
+) -> Outcome<&'a ServiceSource> {
     let known: Vec<&str> = service.sources.iter().map(|source| source.name.as_str()).collect();
     match (name, service.sources.as_slice()) {
         (None, [only]) => Ok(only),
-        (None, _) => Err(Failure::new(Exit::Usage, format!("service `{}` has several sources", service.name)).hint(format!("name one with --source: {}", known.join(", ")))),
-        (Some(name), sources) => sources
-            .iter()
-            .find(|source| source.name.as_str() == name)
-            .ok_or_else(|| Failure::new(Exit::Usage, format!("service `{}` has no source `{}`", service.name, printable(name))).hint(format!("known: {}", known.join(", ")))),
+        (None, _) => {
+            Err(Failure::new(Exit::Usage, format!("service `{}` has several sources", service.name))
+                .hint(format!("name one with --source: {}", known.join(", "))))
+        }
+        (Some(name), sources) => {
+            sources.iter().find(|source| source.name.as_str() == name).ok_or_else(|| {
+                Failure::new(
+                    Exit::Usage,
+                    format!("service `{}` has no source `{}`", service.name, printable(name)),
+                )
+                .hint(format!("known: {}", known.join(", ")))
+            })
+        }
     }
 }
 
@@ -131,7 +157,12 @@ fn copy_path(path: &Path) -> Outcome<CopyPath> {
     use std::os::unix::ffi::OsStrExt as _;
     let bytes = path.as_os_str().as_bytes();
     let relative = bytes.strip_prefix(b"/").unwrap_or(bytes);
-    CopyPath::new(relative).ok_or_else(|| Failure::new(Exit::Usage, format!("`{}` is not a path inside a copy", printable(&path.to_string_lossy()))))
+    CopyPath::new(relative).ok_or_else(|| {
+        Failure::new(
+            Exit::Usage,
+            format!("`{}` is not a path inside a copy", printable(&path.to_string_lossy())),
+        )
+    })
 }
 
 /// Reads `--to`. What looks like a database is one only for a source that is one.
@@ -140,7 +171,11 @@ fn target(source: &ServiceSource, arguments: &Restore) -> Outcome<NewTarget> {
     let is_postgres = matches!(source.spec, SourceSpec::Postgres(_));
     if let Some(address) = to.strip_prefix("postgres:") {
         if !is_postgres {
-            return Err(Failure::new(Exit::Usage, format!("source `{}` is not a PostgreSQL database", source.name)).hint("give a new directory with --to"));
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("source `{}` is not a PostgreSQL database", source.name),
+            )
+            .hint("give a new directory with --to"));
         }
         if !arguments.file.is_empty() {
             return Err(Failure::new(Exit::Usage, "--file restores into a directory, not into a database"));
@@ -148,14 +183,22 @@ fn target(source: &ServiceSource, arguments: &Restore) -> Outcome<NewTarget> {
         return database(address, arguments.table.clone());
     }
     if !arguments.table.is_empty() {
-        return Err(Failure::new(Exit::Usage, "--table restores into a new database").hint("--to postgres:NAME"));
+        return Err(
+            Failure::new(Exit::Usage, "--table restores into a new database").hint("--to postgres:NAME")
+        );
     }
     Ok(NewTarget::Directory(absolute(&PathBuf::from(to))?))
 }
 
 /// `NAME`, or `//[USER@]HOST[:PORT]/NAME`.
 fn database(address: &str, tables: Vec<String>) -> Outcome<NewTarget> {
-    let wrong = || Failure::new(Exit::Usage, format!("`postgres:{}` is not an address of a database", printable(address))).hint("write postgres:NAME or postgres://[USER@]HOST[:PORT]/NAME");
+    let wrong = || {
+        Failure::new(
+            Exit::Usage,
+            format!("`postgres:{}` is not an address of a database", printable(address)),
+        )
+        .hint("write postgres:NAME or postgres://[USER@]HOST[:PORT]/NAME")
+    };
     let (server, name) = match address.strip_prefix("//") {
         None => (None, address),
         Some(rest) => {
@@ -166,7 +209,9 @@ fn database(address: &str, tables: Vec<String>) -> Outcome<NewTarget> {
     if name.is_empty() || name.starts_with('-') || name.contains(['=', '/', '\0']) {
         return Err(wrong());
     }
-    let (user, place) = match server.map(|server| server.split_once('@').map_or((None, server), |(user, place)| (Some(user), place))) {
+    let (user, place) = match server
+        .map(|server| server.split_once('@').map_or((None, server), |(user, place)| (Some(user), place)))
+    {
         None => (None, None),
         Some((user, place)) => (user, Some(place)),
     };

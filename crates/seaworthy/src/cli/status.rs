@@ -60,7 +60,15 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Status) -> Out
 
 fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome<()> {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["SERVICE", "READY", "RECOVERY POINT", "RPO NOW/TARGET", "LAST DRILL", "RTO/TARGET", "FINDINGS"]);
+    table.load_style(presets::NOTHING).set_header([
+        "SERVICE",
+        "READY",
+        "RECOVERY POINT",
+        "RPO NOW/TARGET",
+        "LAST DRILL",
+        "RTO/TARGET",
+        "FINDINGS",
+    ]);
     for service in assessed {
         let mark = match service.standing {
             Standing::Ready => "●",
@@ -69,8 +77,22 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
             Standing::Broken => "✗",
         };
         let ready = format!("{mark} {} {:?}", service.standing.word(), service.level);
-        let drill = service.last_drill.as_ref().map_or_else(|| "never".to_owned(), |drill| format!("{} {} ago", verdict(drill.verdict).split_whitespace().next().unwrap_or_default(), span(drill.age_ms)));
-        let codes: Vec<String> = service.findings.iter().filter(|finding| finding.code.severity() > Severity::Note).map(|finding| finding.code.to_string()).collect();
+        let drill = service.last_drill.as_ref().map_or_else(
+            || "never".to_owned(),
+            |drill| {
+                format!(
+                    "{} {} ago",
+                    verdict(drill.verdict).split_whitespace().next().unwrap_or_default(),
+                    span(drill.age_ms)
+                )
+            },
+        );
+        let codes: Vec<String> = service
+            .findings
+            .iter()
+            .filter(|finding| finding.code.severity() > Severity::Note)
+            .map(|finding| finding.code.to_string())
+            .collect();
         let mut codes = codes;
         codes.sort();
         codes.dedup();
@@ -78,9 +100,19 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
             Cell::new(service.service.as_str()),
             Cell::new(ready),
             Cell::new(service.point.map_or_else(|| "none".to_owned(), instant)),
-            Cell::new(format!("{}/{} {}", span(service.exposure_ms), target(service.rpo_target), word(service.rpo))),
+            Cell::new(format!(
+                "{}/{} {}",
+                span(service.exposure_ms),
+                target(service.rpo_target),
+                word(service.rpo)
+            )),
             Cell::new(drill),
-            Cell::new(format!("{}/{} {}", span(service.rto_ms), target(service.rto_target), word(service.rto))),
+            Cell::new(format!(
+                "{}/{} {}",
+                span(service.rto_ms),
+                target(service.rto_target),
+                word(service.rto)
+            )),
             Cell::new(if codes.is_empty() { "–".to_owned() } else { codes.join(" ") }),
         ]);
     }
@@ -103,7 +135,11 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
     ))?;
     for service in assessed.iter().filter(|service| service.standing != Standing::Ready).take(5) {
         if let Some(finding) = service.findings.iter().max_by_key(|finding| finding.code.severity()) {
-            face.data(format!("  {}  → {}", face.paint(Tone::Warn, &printable(&finding.to_string())), finding.code.remedy()))?;
+            face.data(format!(
+                "  {}  → {}",
+                face.paint(Tone::Warn, &printable(&finding.to_string())),
+                finding.code.remedy()
+            ))?;
         }
     }
     Ok(())
@@ -115,7 +151,16 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
     let memory = Memory::open_to_read(&setup.state).await?;
     let now = super::as_of(cli)?;
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["SERVICE/SOURCE", "POINT", "AGE", "COPY", "REPOSITORY", "SIZE", "STORED", "STATE"]);
+    table.load_style(presets::NOTHING).set_header([
+        "SERVICE/SOURCE",
+        "POINT",
+        "AGE",
+        "COPY",
+        "REPOSITORY",
+        "SIZE",
+        "STORED",
+        "STATE",
+    ]);
     let mut rows = Vec::new();
     for service in setup.services(&arguments.services)? {
         for source in &service.sources {
@@ -126,9 +171,13 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
                 let proven = match &point.standing {
                     PointStanding::Unproven => "not proven yet".to_owned(),
                     PointStanding::Proven { level, .. } => level.to_string(),
-                    PointStanding::Failed { codes, .. } => format!("FAILED {}", codes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+                    PointStanding::Failed { codes, .. } => format!(
+                        "FAILED {}",
+                        codes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+                    ),
                 };
-                let age = Duration::try_from(now.duration_since(point.point)).map_or_else(|_| "in the future".to_owned(), duration);
+                let age = Duration::try_from(now.duration_since(point.point))
+                    .map_or_else(|_| "in the future".to_owned(), duration);
                 table.add_row([
                     format!("{}/{}", service.name, source.name),
                     instant(point.point),

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use seaworthy_model::ledger::{Known, verify_export};
 use seaworthy_model::id::Digest;
+use seaworthy_model::ledger::{Known, verify_export};
 use seaworthy_model::receipt::{Act, verify_one};
 use seaworthy_model::signature::{Envelope, TrustedKeys};
 
@@ -19,7 +19,9 @@ use crate::{memory, setup};
 pub(crate) fn run(cli: &Cli, face: &Face, arguments: &Verify) -> Outcome {
     let (lines, key_path, what) = match &arguments.file {
         Some(file) => {
-            let text = std::fs::read_to_string(file).map_err(|error| Failure::because(Exit::NotFound, format!("read `{}`", file.display()), &error))?;
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                Failure::because(Exit::NotFound, format!("read `{}`", file.display()), &error)
+            })?;
             (text, arguments.key.clone().map_or_else(|| beside(file), Ok)?, file.display().to_string())
         }
         None => {
@@ -40,7 +42,9 @@ pub(crate) fn run(cli: &Cli, face: &Face, arguments: &Verify) -> Outcome {
         let wanted = digest(wanted);
         if head.as_ref() != Some(&wanted) {
             let found = head.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
-            findings.push(format!("EV-06 ledger: its newest receipt is {found}, not {wanted}: it was cut, or it has grown"));
+            findings.push(format!(
+                "EV-06 ledger: its newest receipt is {found}, not {wanted}: it was cut, or it has grown"
+            ));
         }
     }
     if report.verified == 0 && findings.is_empty() {
@@ -55,13 +59,22 @@ pub(crate) fn run(cli: &Cli, face: &Face, arguments: &Verify) -> Outcome {
         for finding in &findings {
             face.data(format!("{} {}", face.paint(Tone::Bad, "✗"), printable(finding)))?;
         }
-        let mark = if findings.is_empty() { face.paint(Tone::Good, "✓") } else { face.paint(Tone::Bad, "✗") };
-        face.data(format!("{mark} {what}: {} of {} receipts verified with {}", report.verified, report.seen, key_path.display()))?;
+        let mark =
+            if findings.is_empty() { face.paint(Tone::Good, "✓") } else { face.paint(Tone::Bad, "✗") };
+        face.data(format!(
+            "{mark} {what}: {} of {} receipts verified with {}",
+            report.verified,
+            report.seen,
+            key_path.display()
+        ))?;
         if let Some(head) = &report.head {
             face.data(format!("  head {} {}", head.sequence, head.digest))?;
         }
         for (sequence, due) in &report.open {
-            face.data(format!("  open: receipt {sequence} promises a {} of {}/{} that has not ended", due.act, due.service, due.source))?;
+            face.data(format!(
+                "  open: receipt {sequence} promises a {} of {}/{} that has not ended",
+                due.act, due.service, due.source
+            ))?;
         }
     }
     Ok(if findings.is_empty() { Exit::Ok } else { Exit::Findings })
@@ -75,8 +88,12 @@ fn single(face: &Face, arguments: &Verify, envelope: &Envelope, keys: &TrustedKe
     let receipt = match verify_one(envelope, keys) {
         Ok(receipt) => receipt,
         Err(error) => {
-            return Err(Failure::because(Exit::Findings, format!("{what}: this receipt does not verify [EV-07]"), &error)
-                .hint("treat it as altered, or name the right public key with --key"));
+            return Err(Failure::because(
+                Exit::Findings,
+                format!("{what}: this receipt does not verify [EV-07]"),
+                &error,
+            )
+            .hint("treat it as altered, or name the right public key with --key"));
         }
     };
     let words = match &receipt.act {
@@ -89,12 +106,20 @@ fn single(face: &Face, arguments: &Verify, envelope: &Envelope, keys: &TrustedKe
     };
     // An export that was cut down to its first line looks like a single receipt.
     if let Some(wanted) = arguments.head.as_deref().map(digest).filter(|wanted| *wanted != receipt.digest) {
-        findings.push(format!("EV-06 ledger: its newest receipt is {}, not {wanted}: it was cut, or it has grown", receipt.digest));
+        findings.push(format!(
+            "EV-06 ledger: its newest receipt is {}, not {wanted}: it was cut, or it has grown",
+            receipt.digest
+        ));
     }
     if face.json {
         face.json(&serde_json::json!({ "schema": "seaworthy.verify/1", "subject": what, "verified": 1, "seen": 1, "sequence": receipt.sequence, "digest": receipt.digest, "act": receipt.act, "findings": findings }))?;
     } else {
-        face.data(format!("{} {what}: receipt {} of {} verifies", face.paint(Tone::Good, "✓"), receipt.sequence, instant(receipt.at)))?;
+        face.data(format!(
+            "{} {what}: receipt {} of {} verifies",
+            face.paint(Tone::Good, "✓"),
+            receipt.sequence,
+            instant(receipt.at)
+        ))?;
         face.data(format!("  {}", printable(&words)))?;
         face.data(format!("  {}", receipt.digest))?;
         for finding in &findings {
@@ -111,5 +136,6 @@ fn beside(file: &Path) -> Outcome<PathBuf> {
     if key.is_file() {
         return Ok(key);
     }
-    Err(Failure::new(Exit::Usage, format!("there is no public key at `{}`", key.display())).hint("name it with --key FILE"))
+    Err(Failure::new(Exit::Usage, format!("there is no public key at `{}`", key.display()))
+        .hint("name it with --key FILE"))
 }

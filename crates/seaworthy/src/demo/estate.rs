@@ -32,8 +32,30 @@ impl Numbers {
 }
 
 const WORDS: &[&str] = &[
-    "anchor", "ballast", "compass", "draught", "ebb", "fathom", "galley", "harbour", "isobar", "jetty", "keel", "lighthouse",
-    "mooring", "neap", "oakum", "pilot", "quay", "rudder", "sextant", "tide", "upwind", "voyage", "winch", "yawl",
+    "anchor",
+    "ballast",
+    "compass",
+    "draught",
+    "ebb",
+    "fathom",
+    "galley",
+    "harbour",
+    "isobar",
+    "jetty",
+    "keel",
+    "lighthouse",
+    "mooring",
+    "neap",
+    "oakum",
+    "pilot",
+    "quay",
+    "rudder",
+    "sextant",
+    "tide",
+    "upwind",
+    "voyage",
+    "winch",
+    "yawl",
 ];
 
 fn failed(what: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
@@ -52,7 +74,12 @@ pub(crate) fn files(root: &Path) -> Outcome<()> {
         let lines: String = (0..20 + numbers.below(40))
             .map(|line| {
                 let word = WORDS[numbers.below(WORDS.len() as u64) as usize];
-                format!("{line:03};{word};{};{}.{:02}\n", numbers.below(90) + 1, numbers.below(900), numbers.below(100))
+                format!(
+                    "{line:03};{word};{};{}.{:02}\n",
+                    numbers.below(90) + 1,
+                    numbers.below(900),
+                    numbers.below(100)
+                )
             })
             .collect();
         put(root.join(format!("invoices/2026-{number:04}.csv")), lines.as_bytes())?;
@@ -88,7 +115,9 @@ pub(crate) struct LiveSqlite {
 impl LiveSqlite {
     /// Makes the database at `path` and starts writing to it.
     pub(crate) fn start(path: &Path) -> Outcome<Self> {
-        let failed = |error: rusqlite::Error| Failure::because(Exit::Unexpected, format!("make the sample `{}`", path.display()), &error);
+        let failed = |error: rusqlite::Error| {
+            Failure::because(Exit::Unexpected, format!("make the sample `{}`", path.display()), &error)
+        };
         let mut connection = Connection::open(path).map_err(failed)?;
         fill(&mut connection).map_err(failed)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -165,14 +194,21 @@ fn book(connection: &Connection, numbers: &mut Numbers) -> Result<(), rusqlite::
     Ok(())
 }
 
-fn write_until(connection: &mut Connection, stop: &AtomicBool, written: &AtomicU64) -> Result<(), rusqlite::Error> {
+fn write_until(
+    connection: &mut Connection,
+    stop: &AtomicBool,
+    written: &AtomicU64,
+) -> Result<(), rusqlite::Error> {
     let mut numbers = Numbers(13);
     while !stop.load(Ordering::Relaxed) {
         let transaction = connection.transaction()?;
         for _ in 0..5 {
             book(&transaction, &mut numbers)?;
         }
-        transaction.execute("UPDATE customer SET city = 'Moved' WHERE id = ?1", [(numbers.below(2_000) + 1) as i64])?;
+        transaction.execute(
+            "UPDATE customer SET city = 'Moved' WHERE id = ?1",
+            [(numbers.below(2_000) + 1) as i64],
+        )?;
         transaction.commit()?;
         written.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(2));

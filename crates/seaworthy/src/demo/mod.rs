@@ -36,7 +36,9 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.keep && let Err(error) = std::fs::remove_dir_all(&self.root) {
+        if !self.keep
+            && let Err(error) = std::fs::remove_dir_all(&self.root)
+        {
             let line = format!("note: `{}` is left over: {error}\n", self.root.display());
             if std::io::stderr().write_all(line.as_bytes()).is_err() {
                 // Nobody reads standard error any more.
@@ -55,12 +57,21 @@ pub(crate) async fn run(_cli: &Cli, face: &Face, arguments: &Demo, cancel: Cance
 
     say(face, Tone::Bold, "1. A small estate")?;
     let files = place.root.join("files");
-    std::fs::create_dir(&files).map_err(|error| Failure::because(Exit::Unexpected, "make the sample's directory", &error))?;
+    std::fs::create_dir(&files)
+        .map_err(|error| Failure::because(Exit::Unexpected, "make the sample's directory", &error))?;
     estate::files(&files)?;
-    face.data(format!("   {} a tree of files with links, holes and names that are not UTF-8: {}", mark(face), files.display()))?;
+    face.data(format!(
+        "   {} a tree of files with links, holes and names that are not UTF-8: {}",
+        mark(face),
+        files.display()
+    ))?;
     let database = place.root.join("bookings.sqlite");
     let mut live = estate::LiveSqlite::start(&database)?;
-    face.data(format!("   {} a SQLite database with a writer that never rests: {}", mark(face), database.display()))?;
+    face.data(format!(
+        "   {} a SQLite database with a writer that never rests: {}",
+        mark(face),
+        database.display()
+    ))?;
     let cx = cli::silent(&cancel);
     let provider = wiring::sandboxes(&state);
     let shop = match &bins {
@@ -69,11 +80,20 @@ pub(crate) async fn run(_cli: &Cli, face: &Face, arguments: &Demo, cancel: Cance
             let run = seaworthy_model::id::RunId("demo-shop".to_owned());
             let sandbox = provider.open(&cx, &run, needed).await?;
             let shop = Shop::start(&cx, sandbox, bins).await?;
-            face.data(format!("   {} a throw-away {} with a shop, sales going on: socket in {}", mark(face), shop.version, shop.socket.display()))?;
+            face.data(format!(
+                "   {} a throw-away {} with a shop, sales going on: socket in {}",
+                mark(face),
+                shop.version,
+                shop.socket.display()
+            ))?;
             Some(shop)
         }
         None => {
-            let why = if arguments.no_postgres { "left out on request" } else { "no PostgreSQL is installed here; the rest does not need it" };
+            let why = if arguments.no_postgres {
+                "left out on request"
+            } else {
+                "no PostgreSQL is installed here; the rest does not need it"
+            };
             face.data(format!("   {} PostgreSQL: {why}", face.paint(Tone::Dim, "–")))?;
             None
         }
@@ -88,7 +108,10 @@ pub(crate) async fn run(_cli: &Cli, face: &Face, arguments: &Demo, cancel: Cance
         shop.stop().await?;
     }
     let exit = result?;
-    face.data(format!("\n   {} in all; the writers committed {written} transactions meanwhile.", duration(began.elapsed())))?;
+    face.data(format!(
+        "\n   {} in all; the writers committed {written} transactions meanwhile.",
+        duration(began.elapsed())
+    ))?;
     if place.keep {
         face.data(format!("   Kept in {}.", place.root.display()))?;
     }
@@ -109,24 +132,35 @@ fn place(arguments: &Demo) -> Outcome<Place> {
         Some(directory) => {
             let root = crate::state::absolute(directory)?;
             if std::fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) {
-                return Err(Failure::new(Exit::Refused, format!("`{}` is not empty", root.display())).hint("name a new directory"));
+                return Err(Failure::new(Exit::Refused, format!("`{}` is not empty", root.display()))
+                    .hint("name a new directory"));
             }
             root
         }
         None => {
-            let random = getrandom::u32().map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
+            let random = getrandom::u32()
+                .map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
             // Short, because a socket's path has 107 bytes; not below a home that other users may not enter.
             PathBuf::from(format!("/var/tmp/swd-{random:08x}"))
         }
     };
-    std::fs::create_dir_all(&root).map_err(|error| Failure::because(Exit::Unexpected, format!("make `{}`", root.display()), &error))?;
+    std::fs::create_dir_all(&root)
+        .map_err(|error| Failure::because(Exit::Unexpected, format!("make `{}`", root.display()), &error))?;
     // Others may pass through (the sandbox's user must), not look in.
     let closed = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-    std::fs::set_permissions(&root, closed).map_err(|error| Failure::because(Exit::Unexpected, format!("close `{}`", root.display()), &error))?;
+    std::fs::set_permissions(&root, closed)
+        .map_err(|error| Failure::because(Exit::Unexpected, format!("close `{}`", root.display()), &error))?;
     Ok(Place { root, keep: arguments.keep || arguments.directory.is_some() })
 }
 
-fn configure(face: &Face, place: &Place, state: &State, files: &Path, database: &Path, shop: Option<&Shop>) -> Outcome<Setup> {
+fn configure(
+    face: &Face,
+    place: &Place,
+    state: &State,
+    files: &Path,
+    database: &Path,
+    shop: Option<&Shop>,
+) -> Outcome<Setup> {
     let password = place.root.join("state/repository.key");
     write_durably(&password, b"demo: not a secret\n", 0o600)?;
     let mut text = format!(
@@ -176,7 +210,8 @@ checks = [
     }
     let path = place.root.join("seaworthy.toml");
     write_durably(&path, text.as_bytes(), 0o644)?;
-    let parsed = config::parse(&[SourceText::new(path.display().to_string(), text)]).map_err(|problems| setup::refused(face, &problems))?;
+    let parsed = config::parse(&[SourceText::new(path.display().to_string(), text)])
+        .map_err(|problems| setup::refused(face, &problems))?;
     for spec in parsed.inventory.repositories.values() {
         let secret = crate::secrets::resolve(&spec.password)?;
         // A small work factor: this password protects nothing, and the demo is not about waiting for it.
@@ -211,7 +246,11 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
             let cx = cli::context(cancel, watch.sink());
             let repository = opened.get(&cx, spec).await?;
             let subject = wiring::subject(&app.setup.state, service, source)?;
-            let sealed = app.runner.backup(&cx, &subject, &repository, reference(spec, &repository)).await.map_err(|error| run_failure(&error))?;
+            let sealed = app
+                .runner
+                .backup(&cx, &subject, &repository, reference(spec, &repository))
+                .await
+                .map_err(|error| run_failure(&error))?;
             drop(watch);
             if let Some(error) = sealed.error {
                 return Err(Failure::from(error));
@@ -240,9 +279,18 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
     }
 
     say(face, Tone::Bold, "\n4. Damage a backup and drill it again")?;
-    let victim = app.setup.inventory().services.last().ok_or_else(|| Failure::new(Exit::Unexpected, "the demo has no service"))?;
-    let source = victim.sources.first().ok_or_else(|| Failure::new(Exit::Unexpected, "the demo's service has no source"))?;
-    let (size, pack) = last_packs.last().ok_or_else(|| Failure::new(Exit::Unexpected, "the last backup stored no pack"))?;
+    let victim = app
+        .setup
+        .inventory()
+        .services
+        .last()
+        .ok_or_else(|| Failure::new(Exit::Unexpected, "the demo has no service"))?;
+    let source = victim
+        .sources
+        .first()
+        .ok_or_else(|| Failure::new(Exit::Unexpected, "the demo's service has no source"))?;
+    let (size, pack) =
+        last_packs.last().ok_or_else(|| Failure::new(Exit::Unexpected, "the last backup stored no pack"))?;
     let offset = size / 2;
     let (before, after) = flip(pack, offset)?;
     face.data(format!(
@@ -252,7 +300,11 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
         victim.name
     ))?;
     let sealed = cli::drill_one(app, face, &mut opened, victim, source, &latest(), cancel).await?;
-    face.data(format!("{}  {}", face.paint(Tone::Bad, &render::verdict(sealed.body.verdict)), face.paint(Tone::Bold, &render::sentence(&sealed.body))))?;
+    face.data(format!(
+        "{}  {}",
+        face.paint(Tone::Bad, &render::verdict(sealed.body.verdict)),
+        face.paint(Tone::Bold, &render::sentence(&sealed.body))
+    ))?;
     for check in sealed.body.checks.iter().filter(|check| check.outcome == CheckOutcome::Failed) {
         for finding in &check.findings {
             face.data(format!("  finding    {}", face.paint(Tone::Bad, &printable(&finding.to_string()))))?;
@@ -275,8 +327,15 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
     let report = verify_export(&text, &TrustedKeys::of([key]), &Known::default());
     let head = report.head.as_ref().map_or_else(|| "none".to_owned(), |head| head.digest.to_string());
     let word = if report.findings.is_empty() { mark(face) } else { face.paint(Tone::Bad, "✗") };
-    face.data(format!("   {word} {} of {} receipts verified from the public key alone; the newest is\n     {head}", report.verified, report.seen))?;
-    face.data(format!("   Verify them yourself, offline: seaworthy verify {}{}", export.display(), if place.keep { "" } else { "   (with `seaworthy demo --keep`)" }))?;
+    face.data(format!(
+        "   {word} {} of {} receipts verified from the public key alone; the newest is\n     {head}",
+        report.verified, report.seen
+    ))?;
+    face.data(format!(
+        "   Verify them yourself, offline: seaworthy verify {}{}",
+        export.display(),
+        if place.keep { "" } else { "   (with `seaworthy demo --keep`)" }
+    ))?;
     if !report.findings.is_empty() {
         worst = Exit::Findings;
     }
@@ -285,7 +344,9 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
 
 /// Flips the lowest bit of one byte of a file that is otherwise never written again.
 fn flip(path: &Path, offset: u64) -> Outcome<(u8, u8)> {
-    let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, format!("damage `{}`", path.display()), &error);
+    let failed = |error: std::io::Error| {
+        Failure::because(Exit::Unexpected, format!("damage `{}`", path.display()), &error)
+    };
     let facts = std::fs::metadata(path).map_err(failed)?;
     let writable = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(path, writable).map_err(failed)?;

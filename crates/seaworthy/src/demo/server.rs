@@ -18,7 +18,8 @@ pub(crate) fn binaries() -> Option<PathBuf> {
     for entry in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
         let major = entry.file_name().to_str().and_then(|name| name.parse().ok());
         let bin = entry.path().join("bin");
-        let is_whole = ["initdb", "postgres", "pg_dump", "pg_restore"].iter().all(|tool| bin.join(tool).is_file());
+        let is_whole =
+            ["initdb", "postgres", "pg_dump", "pg_restore"].iter().all(|tool| bin.join(tool).is_file());
         if let (Some(major), true) = (major, is_whole) {
             found.push((major, bin));
         }
@@ -42,11 +43,20 @@ pub(crate) struct Shop {
 fn exec(bin: &Path, tool: &str, arguments: &[&str]) -> Exec {
     let mut argv = vec![bin.join(tool).display().to_string()];
     argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    Exec { argv, env: vec![("LC_ALL".to_owned(), "C.UTF-8".to_owned()), ("PATH".to_owned(), "/usr/bin:/bin".to_owned())], output_bytes_max: 64 * 1024, ..Exec::default() }
+    Exec {
+        argv,
+        env: vec![
+            ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
+            ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
+        ],
+        output_bytes_max: 64 * 1024,
+        ..Exec::default()
+    }
 }
 
 async fn connect(socket: &Path, database: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-    let (client, connection) = Config::new().host_path(socket).port(5432).user("postgres").dbname(database).connect(NoTls).await?;
+    let (client, connection) =
+        Config::new().host_path(socket).port(5432).user("postgres").dbname(database).connect(NoTls).await?;
     drop(tokio::spawn(connection));
     Ok(client)
 }
@@ -56,17 +66,46 @@ impl Shop {
     pub(crate) async fn start(cx: &Cx, sandbox: Arc<dyn Sandbox>, bin: &Path) -> Outcome<Self> {
         let root = sandbox.root().to_owned();
         let data = root.join("data").display().to_string();
-        let made = sandbox.exec(cx, exec(bin, "initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8"])).await?;
+        let made = sandbox
+            .exec(
+                cx,
+                exec(bin, "initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8"]),
+            )
+            .await?;
         if made.status != 0 {
-            return Err(Failure::new(Exit::Unexpected, format!("initdb ended with {}: {}", made.status, String::from_utf8_lossy(&made.stderr).trim())));
+            return Err(Failure::new(
+                Exit::Unexpected,
+                format!(
+                    "initdb ended with {}: {}",
+                    made.status,
+                    String::from_utf8_lossy(&made.stderr).trim()
+                ),
+            ));
         }
         let socket = root.display().to_string();
-        let settings = ["-D", data.as_str(), "-k", socket.as_str(), "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=64MB"];
+        let settings = [
+            "-D",
+            data.as_str(),
+            "-k",
+            socket.as_str(),
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+            "-c",
+            "shared_buffers=64MB",
+        ];
         let server = sandbox.spawn(cx, exec(bin, "postgres", &settings)).await?;
-        let failed = |what: &'static str| move |error: tokio_postgres::Error| Failure::because(Exit::Unexpected, what, &error);
+        let failed = |what: &'static str| {
+            move |error: tokio_postgres::Error| Failure::because(Exit::Unexpected, what, &error)
+        };
         let admin = ready(&root).await?;
         admin.batch_execute("CREATE DATABASE shop").await.map_err(failed("make the sample shop"))?;
-        let version: String = admin.query_one("SHOW server_version", &[]).await.map_err(failed("ask the sample server"))?.get(0);
+        let version: String = admin
+            .query_one("SHOW server_version", &[])
+            .await
+            .map_err(failed("ask the sample server"))?
+            .get(0);
         let client = connect(&root, "shop").await.map_err(failed("connect to the sample shop"))?;
         client.batch_execute(SHOP).await.map_err(failed("fill the sample shop"))?;
         let stop = Arc::new(AtomicBool::new(false));

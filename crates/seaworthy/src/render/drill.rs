@@ -29,7 +29,9 @@ fn millis(ms: u64) -> String {
 fn against(measured: &Measured) -> String {
     let value = measured.measured_ms.map_or_else(|| "not measured".to_owned(), millis);
     let target = match measured.target {
-        Objective::Within(bound) => format!(" of {}", duration(Duration::try_from(bound).unwrap_or_default())),
+        Objective::Within(bound) => {
+            format!(" of {}", duration(Duration::try_from(bound).unwrap_or_default()))
+        }
         Objective::NotApplicable => String::new(),
     };
     let word = match measured.met {
@@ -66,8 +68,13 @@ fn glyph(outcome: CheckOutcome) -> (&'static str, &'static str, Tone) {
 }
 
 fn worst(drill: &Drill) -> Option<&Finding> {
-    let failed = |wanted: CheckOutcome| drill.checks.iter().filter(move |check| check.outcome == wanted).flat_map(|check| &check.findings);
-    failed(CheckOutcome::Failed).next().or_else(|| failed(CheckOutcome::Inconclusive).next()).or_else(|| drill.findings.first())
+    let failed = |wanted: CheckOutcome| {
+        drill.checks.iter().filter(move |check| check.outcome == wanted).flat_map(|check| &check.findings)
+    };
+    failed(CheckOutcome::Failed)
+        .next()
+        .or_else(|| failed(CheckOutcome::Inconclusive).next())
+        .or_else(|| drill.findings.first())
 }
 
 /// One sentence: could the service be recovered?
@@ -79,11 +86,19 @@ pub(crate) fn sentence(drill: &Drill) -> String {
             format!("{what} could be recovered to {}{took} ({level})", instant(drill.point))
         }
         Verdict::Fail => match worst(drill) {
-            Some(finding) => format!("{what} could NOT be recovered from this copy: {} ({})", printable(&finding.detail), finding.code),
+            Some(finding) => format!(
+                "{what} could NOT be recovered from this copy: {} ({})",
+                printable(&finding.detail),
+                finding.code
+            ),
             None => format!("{what} could NOT be recovered from this copy"),
         },
         Verdict::Inconclusive => match worst(drill) {
-            Some(finding) => format!("whether {what} could be recovered is not known: {} ({})", printable(&finding.detail), finding.code),
+            Some(finding) => format!(
+                "whether {what} could be recovered is not known: {} ({})",
+                printable(&finding.detail),
+                finding.code
+            ),
             None => format!("whether {what} could be recovered is not known"),
         },
     }
@@ -102,19 +117,45 @@ pub(crate) fn terminal(face: &Face, receipt: &Receipt, drill: &Drill) -> String 
         Verdict::Pass(level) => words.strip_suffix(&format!(" ({level})")).unwrap_or(&words).to_owned(),
         Verdict::Fail | Verdict::Inconclusive => words,
     };
-    line(format!("{}  {}", face.paint(tone(drill.verdict), &verdict(drill.verdict)), face.paint(Tone::Bold, &words)));
-    line(format!("  copy       {} of {}, repository {}", short(&drill.copy.0), instant(drill.point), drill.repository.name));
+    line(format!(
+        "{}  {}",
+        face.paint(tone(drill.verdict), &verdict(drill.verdict)),
+        face.paint(Tone::Bold, &words)
+    ));
+    line(format!(
+        "  copy       {} of {}, repository {}",
+        short(&drill.copy.0),
+        instant(drill.point),
+        drill.repository.name
+    ));
     if let Some(engine) = &drill.engine {
         line(format!("  restored   {} ({} fetched)", printable(&engine.summary), bytes(drill.fetched_bytes)));
     }
     line(format!("  RTO        {}", against(&drill.rto)));
-    line(format!("  RPO        {}{}", against(&drill.rpo.exposure), drill.rpo.newest.map_or_else(String::new, |at| format!(", newest data {}", instant(at)))));
-    line(format!("  phases     {}", drill.phases.iter().map(|phase| format!("{} {}", phase.name, millis(phase.took_ms))).collect::<Vec<_>>().join(" · ")));
+    line(format!(
+        "  RPO        {}{}",
+        against(&drill.rpo.exposure),
+        drill.rpo.newest.map_or_else(String::new, |at| format!(", newest data {}", instant(at)))
+    ));
+    line(format!(
+        "  phases     {}",
+        drill
+            .phases
+            .iter()
+            .map(|phase| format!("{} {}", phase.name, millis(phase.took_ms)))
+            .collect::<Vec<_>>()
+            .join(" · ")
+    ));
     let passed = drill.checks.iter().filter(|check| check.outcome == CheckOutcome::Passed).count();
     line(format!("  proof      {passed} of {} checks passed", drill.expected_checks.len()));
     for check in shown(&drill.checks) {
         let (mark, _, tone) = glyph(check.outcome);
-        line(format!("    {} {}  {}", face.paint(tone, mark), printable(&check.name), face.paint(Tone::Dim, &printable(&check.detail))));
+        line(format!(
+            "    {} {}  {}",
+            face.paint(tone, mark),
+            printable(&check.name),
+            face.paint(Tone::Dim, &printable(&check.detail))
+        ));
         for finding in &check.findings {
             line(format!("        {}", face.paint(Tone::Bad, &printable(&finding.to_string()))));
         }
@@ -125,9 +166,23 @@ pub(crate) fn terminal(face: &Face, receipt: &Receipt, drill: &Drill) -> String 
     }
     match &drill.control {
         Some(control) => {
-            let (mark, word, tone) = if control.caught { ("✓", "caught", Tone::Good) } else { ("✗", "NOT NOTICED", Tone::Bad) };
-            let codes: Vec<String> = control.failed.iter().flat_map(|check| &check.findings).map(|finding| finding.code.to_string()).collect();
-            line(format!("  control    {} {word}: {} → {}", face.paint(tone, mark), printable(&control.damage), unique(codes).join(", ")));
+            let (mark, word, tone) = if control.caught {
+                ("✓", "caught", Tone::Good)
+            } else {
+                ("✗", "NOT NOTICED", Tone::Bad)
+            };
+            let codes: Vec<String> = control
+                .failed
+                .iter()
+                .flat_map(|check| &check.findings)
+                .map(|finding| finding.code.to_string())
+                .collect();
+            line(format!(
+                "  control    {} {word}: {} → {}",
+                face.paint(tone, mark),
+                printable(&control.damage),
+                unique(codes).join(", ")
+            ));
         }
         None => line("  control    not carried out: there was no pass to doubt".to_owned()),
     }
@@ -135,7 +190,14 @@ pub(crate) fn terminal(face: &Face, receipt: &Receipt, drill: &Drill) -> String 
         line(format!("  finding    {}", face.paint(Tone::Warn, &printable(&finding.to_string()))));
         line(format!("             {}", finding.code.remedy()));
     }
-    line(format!("  teardown   {}", if drill.teardown.proven { format!("sandbox gone, {} removed", bytes(drill.teardown.removed_bytes)) } else { printable(&drill.teardown.detail) }));
+    line(format!(
+        "  teardown   {}",
+        if drill.teardown.proven {
+            format!("sandbox gone, {} removed", bytes(drill.teardown.removed_bytes))
+        } else {
+            printable(&drill.teardown.detail)
+        }
+    ));
     line(format!("  receipt    {} {}", receipt.sequence, receipt.digest));
     text
 }
@@ -195,27 +257,44 @@ pub(crate) fn markdown(receipt: &Receipt, drill: &Drill) -> String {
     line("|---|---|---|".to_owned());
     for check in &drill.checks {
         let findings: String = check.findings.iter().map(|finding| format!(" · {finding}")).collect();
-        line(format!("| {} | {} | {}{} |", cell(&check.name), glyph(check.outcome).1, cell(&check.detail), cell(&findings)));
+        line(format!(
+            "| {} | {} | {}{} |",
+            cell(&check.name),
+            glyph(check.outcome).1,
+            cell(&check.detail),
+            cell(&findings)
+        ));
     }
     line(String::new());
     line("## Control line".to_owned());
     line(String::new());
     line(match &drill.control {
-        Some(control) => format!("Damage made on purpose: {}. {}.", cell(&control.damage), if control.caught { "The checks noticed it" } else { "The checks did NOT notice it" }),
+        Some(control) => format!(
+            "Damage made on purpose: {}. {}.",
+            cell(&control.damage),
+            if control.caught { "The checks noticed it" } else { "The checks did NOT notice it" }
+        ),
         None => "Not carried out: there was no pass to doubt.".to_owned(),
     });
     line(String::new());
     line("## Claim boundary".to_owned());
     line(String::new());
     line("This report covers the copy named above, restored into isolation on one host. It says nothing about DNS, clients, or other services.".to_owned());
-    line(format!("Verify it offline: `seaworthy verify RECEIPT --key signing.pub` (receipt {}, `{}`).", receipt.sequence, receipt.digest));
+    line(format!(
+        "Verify it offline: `seaworthy verify RECEIPT --key signing.pub` (receipt {}, `{}`).",
+        receipt.sequence, receipt.digest
+    ));
     text
 }
 
 /// The fields of the report (REQUIREMENTS of the field: tested by, date, database, sizes, RTO, RPO, schema, rows, …).
 fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
     let answer = |prefixes: &[&str]| {
-        let asked: Vec<&CheckReport> = drill.checks.iter().filter(|check| prefixes.iter().any(|prefix| check.name.starts_with(prefix))).collect();
+        let asked: Vec<&CheckReport> = drill
+            .checks
+            .iter()
+            .filter(|check| prefixes.iter().any(|prefix| check.name.starts_with(prefix)))
+            .collect();
         let is = |outcome: CheckOutcome| asked.iter().any(|check| check.outcome == outcome);
         if asked.is_empty() {
             "not asked".to_owned()
@@ -227,7 +306,13 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
             "UNKNOWN".to_owned()
         }
     };
-    let issues: Vec<String> = drill.checks.iter().flat_map(|check| &check.findings).chain(&drill.findings).map(ToString::to_string).collect();
+    let issues: Vec<String> = drill
+        .checks
+        .iter()
+        .flat_map(|check| &check.findings)
+        .chain(&drill.findings)
+        .map(ToString::to_string)
+        .collect();
     vec![
         ("TESTED_BY", drill.executor.clone()),
         ("DATE", instant(drill.started)),
@@ -235,8 +320,19 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         ("BACKUP_DATE", instant(drill.point)),
         ("COPY", drill.copy.0.clone()),
         ("REPOSITORY", format!("{} {}", drill.repository.name, drill.repository.id)),
-        ("SELECTION", format!("{} of {}{}", drill.selection.rule, count(usize::try_from(drill.selection.candidates).unwrap_or(usize::MAX), "candidate"), drill.selection.seed.map_or_else(String::new, |seed| format!(", seed {seed}")))),
-        ("BACKUP_SIZE", format!("{} fetched, {} restored", bytes(drill.fetched_bytes), bytes(drill.restored_bytes))),
+        (
+            "SELECTION",
+            format!(
+                "{} of {}{}",
+                drill.selection.rule,
+                count(usize::try_from(drill.selection.candidates).unwrap_or(usize::MAX), "candidate"),
+                drill.selection.seed.map_or_else(String::new, |seed| format!(", seed {seed}"))
+            ),
+        ),
+        (
+            "BACKUP_SIZE",
+            format!("{} fetched, {} restored", bytes(drill.fetched_bytes), bytes(drill.restored_bytes)),
+        ),
         ("RTO_MEASURED", against(&drill.rto)),
         ("RPO_MEASURED", against(&drill.rpo.exposure)),
         ("SCHEMA_EQUAL", answer(&["objects", "schema"])),
@@ -245,8 +341,24 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         ("NEWEST_DATA", drill.rpo.newest.map_or_else(|| "the data carry no time".to_owned(), instant)),
         ("APPLICATION_CHECKS", answer(&["user:"])),
         ("WRITE_PROBE", answer(&["write-probe"])),
-        ("CONTROL_LINE", drill.control.as_ref().map_or_else(|| "not carried out".to_owned(), |control| if control.caught { "damage noticed".to_owned() } else { "damage NOT noticed".to_owned() })),
-        ("SANDBOX", drill.sandbox.value().get("mode").and_then(|mode| mode.as_str()).map_or_else(|| "none".to_owned(), |mode| format!("isolated ({mode}), no network"))),
+        (
+            "CONTROL_LINE",
+            drill.control.as_ref().map_or_else(
+                || "not carried out".to_owned(),
+                |control| {
+                    if control.caught { "damage noticed".to_owned() } else { "damage NOT noticed".to_owned() }
+                },
+            ),
+        ),
+        (
+            "SANDBOX",
+            drill
+                .sandbox
+                .value()
+                .get("mode")
+                .and_then(|mode| mode.as_str())
+                .map_or_else(|| "none".to_owned(), |mode| format!("isolated ({mode}), no network")),
+        ),
         ("RESULT", verdict(drill.verdict)),
         ("ISSUES", if issues.is_empty() { "none".to_owned() } else { issues.join("; ") }),
         ("NEXT_DUE", drill.next_due.map_or_else(|| "not recorded".to_owned(), instant)),
@@ -256,7 +368,12 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
 
 /// Text that is safe between tags and in attributes.
 fn html_text(words: &str) -> String {
-    printable(words).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    printable(words)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 const STYLE: &str = "
@@ -280,16 +397,49 @@ pub(crate) fn html(receipt: &Receipt, drill: &Drill) -> String {
     };
     let mut page = String::with_capacity(16 * 1024);
     let title = format!("Restore test of {}/{}: {}", drill.service, drill.source, verdict(drill.verdict));
-    push(&mut page, format_args!("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n"));
-    push(&mut page, format_args!("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"));
-    push(&mut page, format_args!("<title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n", html_text(&title)));
-    push(&mut page, format_args!("<h1>Restore test of {}/{}</h1>\n<p class=\"verdict {class}\">{}</p>\n<p>{}</p>\n", html_text(drill.service.as_str()), html_text(drill.source.as_str()), html_text(&verdict(drill.verdict)), html_text(&sentence(drill))));
+    push(
+        &mut page,
+        format_args!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n"
+        ),
+    );
+    push(
+        &mut page,
+        format_args!(
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        ),
+    );
+    push(
+        &mut page,
+        format_args!(
+            "<title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n",
+            html_text(&title)
+        ),
+    );
+    push(
+        &mut page,
+        format_args!(
+            "<h1>Restore test of {}/{}</h1>\n<p class=\"verdict {class}\">{}</p>\n<p>{}</p>\n",
+            html_text(drill.service.as_str()),
+            html_text(drill.source.as_str()),
+            html_text(&verdict(drill.verdict)),
+            html_text(&sentence(drill))
+        ),
+    );
     push(&mut page, format_args!("<h2>Facts</h2>\n<table>\n"));
     for (name, value) in table(receipt, drill) {
-        push(&mut page, format_args!("<tr><th scope=\"row\">{name}</th><td>{}</td></tr>\n", html_text(&value)));
+        push(
+            &mut page,
+            format_args!("<tr><th scope=\"row\">{name}</th><td>{}</td></tr>\n", html_text(&value)),
+        );
     }
     push(&mut page, format_args!("</table>\n<h2>Phases</h2>\n{}", waterfall(drill)));
-    push(&mut page, format_args!("<h2>Checks</h2>\n<table>\n<tr><th scope=\"col\">check</th><th scope=\"col\">result</th><th scope=\"col\">detail</th></tr>\n"));
+    push(
+        &mut page,
+        format_args!(
+            "<h2>Checks</h2>\n<table>\n<tr><th scope=\"col\">check</th><th scope=\"col\">result</th><th scope=\"col\">detail</th></tr>\n"
+        ),
+    );
     for check in &drill.checks {
         let (mark, word, tone) = glyph(check.outcome);
         let class = match tone {
@@ -297,12 +447,30 @@ pub(crate) fn html(receipt: &Receipt, drill: &Drill) -> String {
             Tone::Warn | Tone::Dim | Tone::Bold => "warn",
             Tone::Bad => "bad",
         };
-        let findings: String = check.findings.iter().map(|finding| format!("<br><span class=\"bad\">{}</span>", html_text(&finding.to_string()))).collect();
-        push(&mut page, format_args!("<tr><td><code>{}</code></td><td class=\"{class}\">{mark} {word}</td><td>{}{findings}</td></tr>\n", html_text(&check.name), html_text(&check.detail)));
+        let findings: String = check
+            .findings
+            .iter()
+            .map(|finding| format!("<br><span class=\"bad\">{}</span>", html_text(&finding.to_string())))
+            .collect();
+        push(
+            &mut page,
+            format_args!(
+                "<tr><td><code>{}</code></td><td class=\"{class}\">{mark} {word}</td><td>{}{findings}</td></tr>\n",
+                html_text(&check.name),
+                html_text(&check.detail)
+            ),
+        );
     }
     push(&mut page, format_args!("</table>\n<h2>Control line</h2>\n<p>"));
     match &drill.control {
-        Some(control) => push(&mut page, format_args!("After the pass the drill damaged its own restore: {}. The checks <strong>{}</strong>.", html_text(&control.damage), if control.caught { "noticed it" } else { "did not notice it" })),
+        Some(control) => push(
+            &mut page,
+            format_args!(
+                "After the pass the drill damaged its own restore: {}. The checks <strong>{}</strong>.",
+                html_text(&control.damage),
+                if control.caught { "noticed it" } else { "did not notice it" }
+            ),
+        ),
         None => push(&mut page, format_args!("Not carried out: there was no pass to doubt.")),
     }
     push(&mut page, format_args!("</p>\n<h2>Findings</h2>\n"));
@@ -311,11 +479,25 @@ pub(crate) fn html(receipt: &Receipt, drill: &Drill) -> String {
     } else {
         push(&mut page, format_args!("<ul>\n"));
         for finding in &drill.findings {
-            push(&mut page, format_args!("<li>{}<br><span class=\"dim\">{}</span></li>\n", html_text(&finding.to_string()), html_text(finding.code.remedy())));
+            push(
+                &mut page,
+                format_args!(
+                    "<li>{}<br><span class=\"dim\">{}</span></li>\n",
+                    html_text(&finding.to_string()),
+                    html_text(finding.code.remedy())
+                ),
+            );
         }
         push(&mut page, format_args!("</ul>\n"));
     }
-    push(&mut page, format_args!("<h2>Claim boundary</h2>\n<p>This page covers the copy named above, restored into isolation on one host. It says nothing about DNS, clients or other services. It is drawn from receipt {} <code>{}</code>; verify that one offline with <code>seaworthy verify</code>.</p>\n</main>\n</body>\n</html>\n", receipt.sequence, html_text(&receipt.digest.0)));
+    push(
+        &mut page,
+        format_args!(
+            "<h2>Claim boundary</h2>\n<p>This page covers the copy named above, restored into isolation on one host. It says nothing about DNS, clients or other services. It is drawn from receipt {} <code>{}</code>; verify that one offline with <code>seaworthy verify</code>.</p>\n</main>\n</body>\n</html>\n",
+            receipt.sequence,
+            html_text(&receipt.digest.0)
+        ),
+    );
     page
 }
 
@@ -327,15 +509,39 @@ fn push(page: &mut String, words: std::fmt::Arguments<'_>) {
 fn waterfall(drill: &Drill) -> String {
     let total: u64 = drill.phases.iter().map(|phase| phase.took_ms).sum::<u64>().max(1);
     let height = drill.phases.len() * 26 + 8;
-    let mut picture = format!("<svg viewBox=\"0 0 800 {height}\" width=\"100%\" role=\"img\" aria-label=\"phases on a time line\">\n");
+    let mut picture = format!(
+        "<svg viewBox=\"0 0 800 {height}\" width=\"100%\" role=\"img\" aria-label=\"phases on a time line\">\n"
+    );
     let mut before = 0_u64;
     for (row, phase) in drill.phases.iter().enumerate() {
         let left = 160.0 + 500.0 * before as f64 / total as f64;
         let width = (500.0 * phase.took_ms as f64 / total as f64).max(1.5);
         let top = row * 26 + 4;
-        push(&mut picture, format_args!("<text x=\"0\" y=\"{}\" fill=\"currentColor\" font-size=\"14\">{}</text>", top + 15, html_text(&phase.name)));
-        push(&mut picture, format_args!("<rect x=\"{left:.1}\" y=\"{top}\" width=\"{width:.1}\" height=\"18\" fill=\"var(--bar)\"><title>{} {}</title></rect>", html_text(&phase.name), millis(phase.took_ms)));
-        push(&mut picture, format_args!("<text x=\"{:.1}\" y=\"{}\" fill=\"currentColor\" font-size=\"13\">{}</text>\n", left + width + 6.0, top + 14, millis(phase.took_ms)));
+        push(
+            &mut picture,
+            format_args!(
+                "<text x=\"0\" y=\"{}\" fill=\"currentColor\" font-size=\"14\">{}</text>",
+                top + 15,
+                html_text(&phase.name)
+            ),
+        );
+        push(
+            &mut picture,
+            format_args!(
+                "<rect x=\"{left:.1}\" y=\"{top}\" width=\"{width:.1}\" height=\"18\" fill=\"var(--bar)\"><title>{} {}</title></rect>",
+                html_text(&phase.name),
+                millis(phase.took_ms)
+            ),
+        );
+        push(
+            &mut picture,
+            format_args!(
+                "<text x=\"{:.1}\" y=\"{}\" fill=\"currentColor\" font-size=\"13\">{}</text>\n",
+                left + width + 6.0,
+                top + 14,
+                millis(phase.took_ms)
+            ),
+        );
         before += phase.took_ms;
     }
     picture.push_str("</svg>\n");

@@ -65,7 +65,11 @@ impl Run {
 
 impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}` ended with {} after {:?}\n--- stdout\n{}\n--- stderr\n{}", self.call, self.code, self.took, self.out, self.err)
+        write!(
+            f,
+            "`{}` ended with {} after {:?}\n--- stdout\n{}\n--- stderr\n{}",
+            self.call, self.code, self.took, self.out, self.err
+        )
     }
 }
 
@@ -135,7 +139,8 @@ impl Estate {
         if path.exists() {
             std::fs::remove_file(&path).unwrap();
         }
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
         std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
     }
 
@@ -211,7 +216,11 @@ pub(crate) fn finish(mut child: Child, call: String) -> Run {
         if began.elapsed() > RUN_MAX {
             child.kill().unwrap();
             child.wait().unwrap();
-            panic!("`{call}` did not end within {RUN_MAX:?}\n{}\n{}", out.join().unwrap(), err.join().unwrap());
+            panic!(
+                "`{call}` did not end within {RUN_MAX:?}\n{}\n{}",
+                out.join().unwrap(),
+                err.join().unwrap()
+            );
         }
         std::thread::sleep(Duration::from_millis(5));
     };

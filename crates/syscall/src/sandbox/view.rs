@@ -94,7 +94,8 @@ pub(super) fn build(order: &Order) -> Result<(), Failure> {
     if order.root.starts_with("/var/tmp") {
         directory(&at(Path::new("/var/tmp")))?;
     } else {
-        symlink("/tmp", at(Path::new("/var/tmp"))).map_err(Failure::isolation("link /var/tmp in the sandbox"))?;
+        symlink("/tmp", at(Path::new("/var/tmp")))
+            .map_err(Failure::isolation("link /var/tmp in the sandbox"))?;
     }
     bind(&order.root, &at(&order.root))?;
     let processes = at(Path::new("/proc"));

@@ -136,7 +136,12 @@ impl<R: Read> Input<R> {
         Ok(first)
     }
 
-    fn bytes(&mut self, mut count: usize, into: &mut Vec<u8>, inside: &'static str) -> Result<(), ArchiveError> {
+    fn bytes(
+        &mut self,
+        mut count: usize,
+        into: &mut Vec<u8>,
+        inside: &'static str,
+    ) -> Result<(), ArchiveError> {
         while count > 0 {
             let at_hand = self.fill()?;
             if at_hand.is_empty() {
@@ -183,7 +188,8 @@ fn encode_int(value: i64, int_bytes: usize, into: &mut Vec<u8>) {
 }
 
 fn encode_text(text: &[u8], int_bytes: usize, into: &mut Vec<u8>) -> Result<(), ArchiveError> {
-    let length = i64::try_from(text.len()).map_err(|_| ArchiveError::Malformed("a text too long".to_owned()))?;
+    let length =
+        i64::try_from(text.len()).map_err(|_| ArchiveError::Malformed("a text too long".to_owned()))?;
     encode_int(length, int_bytes, into);
     into.extend_from_slice(text);
     Ok(())
@@ -238,10 +244,14 @@ fn lossy(text: Option<Vec<u8>>) -> String {
 }
 
 /// Reads the header and table of contents of an archive; `from_directory` says which of the two layouts it has.
-fn read_toc<R: Read>(input: &mut Input<R>, from_directory: bool) -> Result<(ArchiveFacts, Toc, usize), ArchiveError> {
+fn read_toc<R: Read>(
+    input: &mut Input<R>,
+    from_directory: bool,
+) -> Result<(ArchiveFacts, Toc, usize), ArchiveError> {
     let mut head = Vec::new();
     input.bytes(11, &mut head, "its header")?;
-    let [b'P', b'G', b'D', b'M', b'P', major, minor, revision, int_bytes, offset_bytes, format] = head[..] else {
+    let [b'P', b'G', b'D', b'M', b'P', major, minor, revision, int_bytes, offset_bytes, format] = head[..]
+    else {
         return Err(ArchiveError::Unknown("it does not begin with PGDMP".to_owned()));
     };
     let version = (major, minor, revision);
@@ -267,7 +277,9 @@ fn read_toc<R: Read>(input: &mut Input<R>, from_directory: bool) -> Result<(Arch
         toc.int(input)?
     };
     if compression != 0 {
-        return Err(ArchiveError::Unknown("it is compressed; it must be written with --compress=0".to_owned()));
+        return Err(ArchiveError::Unknown(
+            "it is compressed; it must be written with --compress=0".to_owned(),
+        ));
     }
     for _ in 0..7 {
         toc.int(input)?;
@@ -316,7 +328,8 @@ fn read_entry<R: Read>(
     let mut dependencies = Vec::new();
     while let Some(text) = toc.text(input)? {
         let id = String::from_utf8(text).ok().and_then(|text| text.parse().ok());
-        dependencies.push(id.ok_or_else(|| ArchiveError::Malformed("a dependency that is not a number".to_owned()))?);
+        dependencies
+            .push(id.ok_or_else(|| ArchiveError::Malformed("a dependency that is not a number".to_owned()))?);
     }
     let mut entry = TocEntry {
         dump_id,
@@ -368,12 +381,15 @@ pub fn split(
         facts.entries.iter().enumerate().map(|(position, entry)| (entry.dump_id, position)).collect();
     let mut awaited: BTreeSet<i64> =
         facts.entries.iter().filter(|entry| entry.has_data).map(|entry| entry.dump_id).collect();
-    let mut block = Block { out: Vec::with_capacity(BUFFER_BYTES * 2), tail: Vec::new(), newlines: 0, bytes: 0 };
+    let mut block =
+        Block { out: Vec::with_capacity(BUFFER_BYTES * 2), tail: Vec::new(), newlines: 0, bytes: 0 };
     while !input.fill()?.is_empty() {
         let kind = input.byte("a block")?;
         let id = input.int(int_bytes, "a block")?;
         if !awaited.remove(&id) {
-            return Err(ArchiveError::Malformed(format!("data of entry {id}, which is unknown or came already")));
+            return Err(ArchiveError::Malformed(format!(
+                "data of entry {id}, which is unknown or came already"
+            )));
         }
         let position =
             *by_id.get(&id).ok_or_else(|| ArchiveError::Malformed(format!("data of unknown entry {id}")))?;
@@ -416,7 +432,9 @@ pub fn split(
                 sink.write(list.as_bytes())?;
                 sink.finish()?;
             }
-            (kind, _) => return Err(ArchiveError::Malformed(format!("a block of kind {kind} for entry {id}"))),
+            (kind, _) => {
+                return Err(ArchiveError::Malformed(format!("a block of kind {kind} for entry {id}")));
+            }
         }
     }
     if let Some(id) = awaited.first() {
@@ -560,7 +578,11 @@ mod tests {
     fn archive(minor: u8, blocks: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut writer = Writer { bytes: b"PGDMP".to_vec() };
         writer.bytes.extend_from_slice(&[1, minor, 0, 4, 8, 1]);
-        if minor >= 15 { writer.bytes.push(0) } else { writer.int(0) }
+        if minor >= 15 {
+            writer.bytes.push(0);
+        } else {
+            writer.int(0);
+        }
         for _ in 0..7 {
             writer.int(1);
         }
@@ -605,7 +627,11 @@ mod tests {
             assert_eq!(files.done[list], b"3000000000 blob_3000000000.dat\n");
             assert_eq!(facts.rows, BTreeMap::from([(16384, 2)]));
             assert_eq!(facts.large_objects, 1);
-            assert_eq!(files.order.last().map(String::as_str), Some("toc.dat"), "the table of contents is last");
+            assert_eq!(
+                files.order.last().map(String::as_str),
+                Some("toc.dat"),
+                "the table of contents is last"
+            );
             let read = read_directory_toc(&files.done["toc.dat"][..]).unwrap();
             assert_eq!(read.entries, facts.entries);
             assert_eq!(files.done["toc.dat"][10], 3);

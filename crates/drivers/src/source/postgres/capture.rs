@@ -2,7 +2,7 @@
 //!
 //! | what            | when                          | in the snapshot |
 //! |-----------------|-------------------------------|-----------------|
-//! | definitions     | before the dump, and after it | the server's deparser ignores it, hence twice |
+//! | definitions     | before it, and after the dump | the server's deparser ignores it, hence twice |
 //! | sequences       | before the dump, and after it | sequences ignore it, hence a bracket |
 //! | rows            | during the dump               | yes             |
 //! | large objects   | during the dump               | yes             |
@@ -15,16 +15,16 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use secrecy::ExposeSecret as _;
 use seaworthy_interface::{
     Captured, CopyFile, CopyPath, CopyWriter, Cuts, Cx, DriverError, ErrorKind, Progress, Stop,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::{
-    Definition, LargeObjectFacts, ObjectClass, PostgresWitness, Scope, SequenceBracket, ServerFacts, SnapshotFacts,
-    TableFacts, printable,
+    Definition, LargeObjectFacts, ObjectClass, PostgresWitness, Scope, SequenceBracket, ServerFacts,
+    SnapshotFacts, TableFacts, printable,
 };
+use secrecy::ExposeSecret as _;
 use tokio::io::AsyncReadExt as _;
 
 use super::archive::{self, ArchiveError, ArchiveFacts, ArchiveSink};
@@ -82,7 +82,10 @@ pub(super) fn client_environment(address: &Address) -> Result<ClientEnvironment,
                 .mode(0o600)
                 .open(&path)
                 .map_err(failed)?;
-            let line = secrecy::SecretString::from(format!("*:*:*:*:{}\n", passfile_field(password.expose_secret())));
+            let line = secrecy::SecretString::from(format!(
+                "*:*:*:*:{}\n",
+                passfile_field(password.expose_secret())
+            ));
             file.write_all(line.expose_secret().as_bytes()).map_err(failed)?;
             (tools::argument(&path)?, Some(directory))
         }
@@ -139,10 +142,14 @@ fn archive_failed(error: ArchiveError) -> DriverError {
             Err(other) => DriverError::new(ErrorKind::Other, "store the archive").because(other),
         },
         ArchiveError::Truncated(_) | ArchiveError::DataMissing(_) => {
-            DriverError::new(ErrorKind::Corrupt, "read the dump").because(error).code(FindingCode::StreamUnfinished)
+            DriverError::new(ErrorKind::Corrupt, "read the dump")
+                .because(error)
+                .code(FindingCode::StreamUnfinished)
         }
         ArchiveError::Read(_) | ArchiveError::Unknown(_) | ArchiveError::Malformed(_) => {
-            DriverError::new(ErrorKind::Corrupt, "read the dump").because(error).code(FindingCode::StreamUnfinished)
+            DriverError::new(ErrorKind::Corrupt, "read the dump")
+                .because(error)
+                .code(FindingCode::StreamUnfinished)
         }
     }
 }
@@ -197,13 +204,23 @@ impl PostgresSource {
         ]
         .map(str::to_owned)
         .to_vec();
-        let wait = self.spec.lock_timeout.as_millis().clamp(1, i128::from(i32::MAX));
-        options.push(format!("--lock-wait-timeout={wait}ms"));
+        options.push(format!("--lock-wait-timeout={}ms", self.lock_timeout_ms()));
         for schema in &self.spec.exclude_schemas {
             options.push(format!("--exclude-schema={}", identifier(schema)));
         }
         options.extend(owned.iter().map(|relation| format!("--exclude-table={relation}")));
         options
+    }
+
+    /// At least a millisecond, because zero would wait for ever.
+    fn lock_timeout_ms(&self) -> i128 {
+        self.spec.lock_timeout.as_millis().clamp(1, i128::from(i32::MAX))
+    }
+
+    /// Reading a view's definition locks what it reads from, as reading a table does.
+    async fn bound_locks(&self, cx: &Cx, session: &Session) -> Result<(), DriverError> {
+        let sql = format!("SET lock_timeout TO '{}ms'", self.lock_timeout_ms());
+        session.execute(cx, "bound the wait for locks", &sql).await
     }
 
     /// Relations left out on purpose: the declared tables and the sequences that they own.
@@ -328,12 +345,13 @@ impl PostgresSource {
         tables: &[Table],
     ) -> Result<Measured, DriverError> {
         let mut sessions = Vec::new();
-        for _ in 0..WORKERS.min(tables.len()) {
+        for _ in 0..WORKERS.min(tables.iter().map(Table::parts).sum()) {
             let session = Session::open(cx, &self.address(), Purpose::Source).await?;
             let begin = format!(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
                 literal(snapshot)
             );
+            self.bound_locks(cx, &session).await?;
             session.execute(cx, "import the snapshot", &begin).await?;
             sessions.push(session);
         }
@@ -357,8 +375,17 @@ impl PostgresSource {
             return Err(DriverError::new(ErrorKind::Unsupported, format!("back up PostgreSQL {major}"))
                 .hint(format!("majors {MAJOR_MIN} to {MAJOR_MAX} are understood")));
         }
-        let tool =
-            tools::find(cx, Tool::PgDump, major..=MAJOR_MAX, &self.programs, FindingCode::ToolRefused).await?;
+        let tool = tools::find(cx, Tool::PgDump, major..=MAJOR_MAX, &self.programs, FindingCode::ToolRefused)
+            .await?;
+        cx.phase("catalogue");
+        self.bound_locks(cx, &keeper).await?;
+        let excluded = self.excluded(cx, &keeper).await?;
+        let view = View {
+            exclude_schemas: self.spec.exclude_schemas.clone(),
+            exclude_relations: excluded.iter().map(|(oid, _)| *oid).collect(),
+            with_invalid_indexes: false,
+        };
+        let before = catalog::objects(cx, &keeper, &view).await?;
         cx.phase("snapshot");
         keeper.execute(cx, "begin", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         // The statement's own timestamp precedes its snapshot, so nothing older than it is missing from the copy.
@@ -384,19 +411,16 @@ impl PostgresSource {
             bootstrap_role: text(&row, 6)?,
         };
         let snapshot_facts = SnapshotFacts { at: point, lsn: text(&row, 3)?, on_standby: flag(&row, 2)? };
-        cx.phase("catalogue");
-        let excluded = self.excluded(cx, &keeper).await?;
-        let view = View {
-            exclude_schemas: self.spec.exclude_schemas.clone(),
-            exclude_relations: excluded.iter().map(|(oid, _)| *oid).collect(),
-            with_invalid_indexes: false,
-        };
+        keeper.execute(cx, "mark the snapshot", "SAVEPOINT catalogue").await?;
         let database = measure::database(cx, &keeper).await?;
         let globals = Globals::read(cx, &keeper, database.clone()).await?;
         let tables = measure::tables(cx, &keeper, &view).await?;
-        let before = catalog::objects(cx, &keeper, &view).await?;
         let sequences_before = measure::sequences(cx, &keeper, &view).await?;
         let mut findings = flaws(cx, &keeper, &view).await?;
+
+        // The deparser locks what it prints, until here. Held on, such a lock and a writer's wish for an exclusive one (a
+        // REFRESH, a REINDEX) would stop pg_dump behind the writer while we wait for pg_dump: nobody would ever go on.
+        keeper.execute(cx, "let go of the catalogue", "ROLLBACK TO SAVEPOINT catalogue").await?;
 
         cx.phase("dump");
         let relations: Vec<String> = excluded.into_iter().map(|(_, name)| name).collect();
@@ -547,7 +571,8 @@ async fn scope_findings(
     view: &View,
     archive: &ArchiveFacts,
 ) -> Result<Vec<Finding>, DriverError> {
-    let held: BTreeSet<(u32, u32)> = archive.entries.iter().map(|entry| (entry.table_oid, entry.oid)).collect();
+    let held: BTreeSet<(u32, u32)> =
+        archive.entries.iter().map(|entry| (entry.table_oid, entry.oid)).collect();
     let schema = view.schema();
     let sql = format!(
         "SELECT 'pg_class'::regclass::oid::text, c.oid::text, format('%I.%I', n.nspname, c.relname) FROM pg_class c \

@@ -200,18 +200,13 @@ fn statements(version: u32, view: &View) -> Vec<(ObjectClass, String)> {
         ),
     );
     add_attached(&mut add, view, &schema);
-    add_routines(&mut add, &schema);
+    add_routines(&mut add, version, &schema);
     add_privileges(&mut add, view, &schema);
     add_rest(&mut add, version, view, &schema);
     all
 }
 
-fn add_types(
-    add: &mut impl FnMut(ObjectClass, String),
-    version: u32,
-    schema: &str,
-    relation_columns: &str,
-) {
+fn add_types(add: &mut impl FnMut(ObjectClass, String), version: u32, schema: &str, relation_columns: &str) {
     let multirange = if version >= 140_000 { "r.rngmultitypid::regtype::text" } else { "NULL" };
     let range = packed(&[
         "r.rngsubtype::regtype::text",
@@ -247,7 +242,9 @@ fn add_types(
         "CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) || chr(30) || t.typnotnull::text \
          || chr(30) || t.typcollation::regcollation::text END",
         &format!("CASE WHEN t.typtype = 'c' THEN {relation_columns} END"),
-        &format!("CASE WHEN t.typtype = 'r' THEN (SELECT {range} FROM pg_range r WHERE r.rngtypid = t.oid) END"),
+        &format!(
+            "CASE WHEN t.typtype = 'r' THEN (SELECT {range} FROM pg_range r WHERE r.rngtypid = t.oid) END"
+        ),
         &format!("CASE WHEN t.typtype IN ('b', 'p') THEN {base} END"),
     ]);
     add(
@@ -273,8 +270,8 @@ fn add_attached(add: &mut impl FnMut(ObjectClass, String), view: &View, schema: 
         "k.contype::text",
         "pg_get_constraintdef(k.oid)",
         "k.convalidated::text",
-        // Of checks only: for a partition's key it says how the partition was attached, not what holds.
-        "(k.contype = 'c' AND k.connoinherit)::text",
+        // Of a key that a partition inherits, this says how it came to be attached.
+        "CASE WHEN k.contype = 'c' THEN k.connoinherit::text END",
     ]);
     // A constraint that a partition inherits is named anew by a restore: its identity is its parent's.
     add(
@@ -301,8 +298,11 @@ fn add_attached(add: &mut impl FnMut(ObjectClass, String), view: &View, schema: 
         "(SELECT string_agg(ia.attnum || '=' || coalesce(ia.attstattarget, -1), ',' ORDER BY ia.attnum) \
          FROM pg_attribute ia WHERE ia.attrelid = i.indexrelid AND coalesce(ia.attstattarget, -1) >= 0)",
     ]);
-    let valid =
-        if view.with_invalid_indexes { "true" } else { "((i.indisvalid AND i.indisready) OR c.relkind = 'p')" };
+    let valid = if view.with_invalid_indexes {
+        "true"
+    } else {
+        "((i.indisvalid AND i.indisready) OR c.relkind = 'p')"
+    };
     add(
         ObjectClass::Indexes,
         format!(
@@ -356,7 +356,30 @@ fn add_attached(add: &mut impl FnMut(ObjectClass, String), view: &View, schema: 
     );
 }
 
-fn add_routines(add: &mut impl FnMut(ObjectClass, String), schema: &str) {
+fn add_routines(add: &mut impl FnMut(ObjectClass, String), version: u32, schema: &str) {
+    let body = if version >= 140_000 { "pg_get_function_sqlbody(p.oid)" } else { "NULL" };
+    // Columns instead of `pg_get_functiondef`, because columns are read in the snapshot, and of all objects routines are
+    // replaced most often while a dump runs.
+    let routine = packed(&[
+        "p.prokind::text",
+        "(SELECT l.lanname FROM pg_language l WHERE l.oid = p.prolang)",
+        "p.provolatile::text",
+        "p.proisstrict::text",
+        "p.prosecdef::text",
+        "p.proleakproof::text",
+        "p.proparallel::text",
+        "p.proretset::text",
+        "p.procost::text",
+        "p.prorows::text",
+        "p.prosupport::regproc::text",
+        "p.protrftypes::regtype[]::text",
+        &sorted("p.proconfig"),
+        "p.prosrc",
+        "p.probin",
+        "pg_get_function_arguments(p.oid)",
+        "pg_get_function_result(p.oid)",
+        body,
+    ]);
     let aggregate = packed(&[
         "g.aggkind::text",
         "g.aggnumdirectargs::text",
@@ -387,7 +410,7 @@ fn add_routines(add: &mut impl FnMut(ObjectClass, String), schema: &str) {
         format!(
             "SELECT p.oid::regprocedure::text, CASE WHEN p.prokind = 'a' \
              THEN (SELECT {aggregate} FROM pg_aggregate g WHERE g.aggfnoid = p.oid) \
-             ELSE pg_get_functiondef(p.oid) END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+             ELSE {routine} END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
              WHERE {schema} AND {} AND NOT EXISTS (SELECT 1 FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass \
              AND i.objid = p.oid AND i.deptype = 'i')",
             own("pg_proc", "p.oid")
@@ -397,12 +420,7 @@ fn add_routines(add: &mut impl FnMut(ObjectClass, String), schema: &str) {
         ObjectClass::EventTriggers,
         format!(
             "SELECT quote_ident(e.evtname), {} FROM pg_event_trigger e WHERE {}",
-            packed(&[
-                "e.evtevent",
-                "e.evtfoid::regproc::text",
-                "e.evtenabled::text",
-                &sorted("e.evttags"),
-            ]),
+            packed(&["e.evtevent", "e.evtfoid::regproc::text", "e.evtenabled::text", &sorted("e.evttags"),]),
             own("pg_event_trigger", "e.oid")
         ),
     );
@@ -509,8 +527,9 @@ fn add_rest(add: &mut impl FnMut(ObjectClass, String), version: u32, view: &View
     let mut hidden_schema = "coalesce(i.schema, '') !~ '^pg_'".to_owned();
     if !view.exclude_schemas.is_empty() {
         let names = literals(&view.exclude_schemas);
-        hidden_schema =
-            format!("{hidden_schema} AND coalesce(i.schema, '') NOT IN ({names}) AND i.identity NOT IN ({names})");
+        hidden_schema = format!(
+            "{hidden_schema} AND coalesce(i.schema, '') NOT IN ({names}) AND i.identity NOT IN ({names})"
+        );
     }
     let commented = |columns: &str, catalogue: &str| {
         format!(
@@ -606,7 +625,11 @@ fn add_rest(add: &mut impl FnMut(ObjectClass, String), version: u32, view: &View
              JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw WHERE {} \
              UNION ALL SELECT format('mapping of %s on %I', CASE m.umuser WHEN 0 THEN 'PUBLIC' \
              ELSE m.umuser::regrole::text END, m.srvname), 'mapping' FROM pg_user_mappings m",
-            packed(&["w.fdwhandler::regproc::text", "w.fdwvalidator::regproc::text", &options("w.fdwoptions")]),
+            packed(&[
+                "w.fdwhandler::regproc::text",
+                "w.fdwvalidator::regproc::text",
+                &options("w.fdwoptions")
+            ]),
             own("pg_foreign_data_wrapper", "w.oid"),
             packed(&["w.fdwname", "s.srvtype", "s.srvversion", &options("s.srvoptions")]),
             own("pg_foreign_server", "s.oid")
@@ -642,8 +665,12 @@ fn add_operators(add: &mut impl FnMut(ObjectClass, String), schema: &str) {
          WHERE ap.amprocfamily = o.oid)",
     ]);
     let cast = packed(&["k.castfunc::regprocedure::text", "k.castcontext::text", "k.castmethod::text"]);
-    let conversion =
-        packed(&["o.conforencoding::text", "o.contoencoding::text", "o.conproc::regproc::text", "o.condefault::text"]);
+    let conversion = packed(&[
+        "o.conforencoding::text",
+        "o.contoencoding::text",
+        "o.conproc::regproc::text",
+        "o.condefault::text",
+    ]);
     let language = packed(&[
         "l.lanpltrusted::text",
         "l.lanplcallfoid::regproc::text",
@@ -787,16 +814,134 @@ pub(super) async fn objects(
 
 /// Brings an expression that the server deparsed to the form that it has after one more parse.
 ///
-/// `(ARRAY[a, b])::t[]` is parsed as an array whose elements are cast, and deparsed as `ARRAY[(a)::t, (b)::t]` from then
-/// on. That is what becomes of `CHECK (x IN ('a', 'b'))` on a `varchar` column, so a definition and its restored form
-/// would differ in every second database. Texts and quoted names are passed over.
+/// A dump holds deparsed text, a restore parses it, and three things then look otherwise although they are the same:
+/// - `(ARRAY[a, b])::t[]` becomes `ARRAY[(a)::t, (b)::t]`: every `CHECK (x IN ('a', 'b'))` on a `varchar` column;
+/// - `((a AND b) AND c)` becomes `(a AND b AND c)`: every `x BETWEEN 1 AND 5 AND ...`;
+/// - `'y'::text` in a routine's body gets the name that it always had, `'y'::text AS text`.
+///
+/// Both sides of a comparison are brought to the later form. Texts and quoted names are passed over.
 pub(super) fn canonical(definition: &str) -> String {
     let mut text = definition.to_owned();
-    // Each round rewrites the first such cast; every round removes one, so it ends.
+    // Each round rewrites the first such place, and every round removes one, so it ends.
     while let Some(rewritten) = rewrite_first(&text) {
         text = rewritten;
     }
-    text
+    for word in [" AND ", " OR "] {
+        if text.contains(word) {
+            while let Some(rewritten) = flatten_first(&text, word) {
+                text = rewritten;
+            }
+        }
+    }
+    unnamed_casts(&text)
+}
+
+/// Where the text between two positions is cut by a word that lies outside of quotes and brackets.
+fn parts(bytes: &[u8], begin: usize, end: usize, word: &[u8]) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let (mut position, mut from) = (begin, begin);
+    while position < end {
+        let after = skip_quoted(bytes, position);
+        if after > position {
+            position = after;
+        } else if matches!(bytes[position], b'(' | b'[') {
+            match bracketed(bytes, position) {
+                Some((close, _)) => position = close + 1,
+                None => return Vec::new(),
+            }
+        } else if bytes[position..end].starts_with(word) {
+            found.push((from, position));
+            position += word.len();
+            from = position;
+        } else {
+            position += 1;
+        }
+    }
+    found.push((from, end));
+    found
+}
+
+fn flatten_first(text: &str, word: &str) -> Option<String> {
+    let (bytes, word) = (text.as_bytes(), word.as_bytes());
+    let mut position = 0;
+    while position < bytes.len() {
+        let after = skip_quoted(bytes, position);
+        if after > position {
+            position = after;
+            continue;
+        }
+        if bytes[position] == b'('
+            && let Some((close, _)) = bracketed(bytes, position)
+        {
+            let outer = parts(bytes, position + 1, close, word);
+            for (begin, end) in outer.iter().copied().filter(|_| outer.len() > 1) {
+                let is_group = end > begin + 1
+                    && bytes[begin] == b'('
+                    && bracketed(bytes, begin).is_some_and(|(inner, _)| inner + 1 == end);
+                if is_group && parts(bytes, begin + 1, end - 1, word).len() > 1 {
+                    return Some(format!(
+                        "{}{}{}",
+                        text.get(..begin)?,
+                        text.get(begin + 1..end - 1)?,
+                        text.get(end..)?
+                    ));
+                }
+            }
+        }
+        position += 1;
+    }
+    None
+}
+
+/// Drops the names that a column gets from the type it is cast to.
+fn unnamed_casts(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut kept = String::with_capacity(text.len());
+    let (mut position, mut from) = (0, 0);
+    while position < bytes.len() {
+        let after = skip_quoted(bytes, position);
+        if after > position {
+            position = after;
+            continue;
+        }
+        if !bytes[position..].starts_with(b"::") {
+            position += 1;
+            continue;
+        }
+        let begin = position + 2;
+        let mut end = begin;
+        while end < bytes.len()
+            && (bytes[end].is_ascii_lowercase() || matches!(bytes[end], b' ' | b'_' | b'0'..=b'9'))
+        {
+            end += 1;
+        }
+        position = end.max(begin);
+        let Some(name) = text.get(begin..end).map(str::trim_end) else { continue };
+        let Some(rest) = text.get(begin + name.len()..).and_then(|rest| rest.strip_prefix(" AS ")) else {
+            continue;
+        };
+        let alias = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+        let own = match name {
+            "integer" => "int4",
+            "bigint" => "int8",
+            "smallint" => "int2",
+            "boolean" => "bool",
+            "double precision" => "float8",
+            "real" => "float4",
+            "timestamp with time zone" => "timestamptz",
+            "timestamp without time zone" => "timestamp",
+            "character varying" => "varchar",
+            "character" => "bpchar",
+            other => other,
+        };
+        if alias == own {
+            kept.push_str(text.get(from..begin + name.len()).unwrap_or_default());
+            from = begin + name.len() + " AS ".len() + alias.len();
+            position = from;
+        }
+    }
+    kept.push_str(text.get(from..).unwrap_or_default());
+    kept
 }
 
 /// Position after the string or quoted name that begins at `at`; `at` itself where none begins there.
@@ -885,7 +1030,10 @@ fn rewrite_at(text: &str, at: usize) -> Option<String> {
         let after = skip_quoted(bytes, end);
         if after > end {
             end = after;
-        } else if bytes[end].is_ascii_alphanumeric() || matches!(bytes[end], b'_' | b'.' | b' ') || bytes[end] >= 128 {
+        } else if bytes[end].is_ascii_alphanumeric()
+            || matches!(bytes[end], b'_' | b'.' | b' ')
+            || bytes[end] >= 128
+        {
             end += 1;
         } else if bytes[end] == b'(' {
             end = bracketed(bytes, end)?.0 + 1;
@@ -912,11 +1060,25 @@ mod tests {
 
     #[test]
     fn a_cast_array_has_the_form_that_it_has_after_one_more_parse() {
-        let before = "CHECK (((s)::text = ANY ((ARRAY['a'::character varying, 'b,]'::character varying])::text[])))";
-        let after =
-            "CHECK (((s)::text = ANY (ARRAY[('a'::character varying)::text, ('b,]'::character varying)::text])))";
+        let before =
+            "CHECK (((s)::text = ANY ((ARRAY['a'::character varying, 'b,]'::character varying])::text[])))";
+        let after = "CHECK (((s)::text = ANY (ARRAY[('a'::character varying)::text, ('b,]'::character varying)::text])))";
         assert_eq!(canonical(before), after);
         assert_eq!(canonical(after), after, "it is a fixed point");
+    }
+
+    #[test]
+    fn nested_conditions_are_flat_after_one_more_parse() {
+        let before = "CHECK (((a = 1) OR (((b >= 1) AND (b <= 5)) AND (a IS NOT NULL))))";
+        let after = "CHECK (((a = 1) OR ((b >= 1) AND (b <= 5) AND (a IS NOT NULL))))";
+        assert_eq!(canonical(before), after);
+        assert_eq!(canonical(after), after, "it is a fixed point");
+        let different = "CHECK ((((a = 1) OR (b >= 1)) AND (b <= 5) AND (a IS NOT NULL)))";
+        assert_eq!(canonical(different), different, "another meaning stays another text");
+        assert_eq!(
+            canonical("SELECT 'y'::text AS text, (1)::integer AS one"),
+            "SELECT 'y'::text, (1)::integer AS one"
+        );
     }
 
     #[test]

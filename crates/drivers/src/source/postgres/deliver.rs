@@ -28,8 +28,16 @@ const SMALL_BYTES_MAX: u64 = 64 << 20;
 const BESIDE: &[&str] = &["globals.sql", "globals.json", "README.txt"];
 /// Kinds of entries that belong to a table and come after it.
 const ATTACHED: &[&str] = &[
-    "TABLE DATA", "DEFAULT", "SEQUENCE", "SEQUENCE SET", "SEQUENCE OWNED BY", "CONSTRAINT", "CHECK CONSTRAINT", "INDEX",
-    "COMMENT", "STATISTICS",
+    "TABLE DATA",
+    "DEFAULT",
+    "SEQUENCE",
+    "SEQUENCE SET",
+    "SEQUENCE OWNED BY",
+    "CONSTRAINT",
+    "CHECK CONSTRAINT",
+    "INDEX",
+    "COMMENT",
+    "STATISTICS",
 ];
 
 impl PostgresSource {
@@ -49,8 +57,9 @@ impl PostgresSource {
                 }
                 let host = host.clone().unwrap_or_else(|| self.spec.host.clone());
                 if !is_local(&host) {
-                    return Err(DriverError::new(ErrorKind::Unsupported, format!("restore to {host}"))
-                        .hint("TLS is not built in yet: use a Unix socket, or an SSH tunnel to a loopback address"));
+                    return Err(DriverError::new(ErrorKind::Unsupported, format!("restore to {host}")).hint(
+                        "TLS is not built in yet: use a Unix socket, or an SSH tunnel to a loopback address",
+                    ));
                 }
                 let address = Address {
                     host,
@@ -85,16 +94,25 @@ impl PostgresSource {
         }
         let exists = format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(&name));
         if !server.query(cx, "look for the database", &exists).await?.is_empty() {
-            return Err(DriverError::new(ErrorKind::Conflict, format!("restore to `{}`: it exists", printable(&name)))
-                .code(FindingCode::LiveTarget)
-                .hint("name a database that does not exist; a live one is never written to"));
+            return Err(DriverError::new(
+                ErrorKind::Conflict,
+                format!("restore to `{}`: it exists", printable(&name)),
+            )
+            .code(FindingCode::LiveTarget)
+            .hint("name a database that does not exist; a live one is never written to"));
         }
         let globals = read_globals(cx, &from).await?;
-        let dump_major =
-            witness.scope.dump_version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(major);
+        let dump_major = witness
+            .scope
+            .dump_version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse().ok())
+            .unwrap_or(major);
         let oldest = dump_major.max(witness.server.major());
         let tool =
-            tools::find(cx, Tool::PgRestore, oldest..=MAJOR_MAX, &self.programs, FindingCode::EnvBinary).await?;
+            tools::find(cx, Tool::PgRestore, oldest..=MAJOR_MAX, &self.programs, FindingCode::EnvBinary)
+                .await?;
         cx.phase("fetch");
         let failed = |error| DriverError::io("make a private directory for the archive", error);
         let staging = tempfile::Builder::new().prefix("seaworthy-").tempdir().map_err(failed)?;
@@ -109,7 +127,11 @@ impl PostgresSource {
                 .code(FindingCode::ArchiveTruncated)
         })?;
         let mut options: Vec<String> = [
-            "--format=directory", "--jobs=2", "--exit-on-error", "--no-password", "--no-tablespaces",
+            "--format=directory",
+            "--jobs=2",
+            "--exit-on-error",
+            "--no-password",
+            "--no-tablespaces",
             "--no-subscriptions",
         ]
         .map(str::to_owned)
@@ -226,7 +248,8 @@ async fn to_directory(
     let written = blocking(cx, move || {
         let mut written: Written = from.restore(&under, &into.join(ARCHIVE))?;
         for name in BESIDE {
-            let path = CopyPath::new(*name).ok_or_else(|| DriverError::new(ErrorKind::Other, "name a file"))?;
+            let path =
+                CopyPath::new(*name).ok_or_else(|| DriverError::new(ErrorKind::Other, "name a file"))?;
             let bytes = from.read(&path, SMALL_BYTES_MAX)?;
             std::fs::write(into.join(name), &bytes)
                 .map_err(|error| DriverError::io(format!("write {name}"), error))?;
@@ -275,8 +298,11 @@ fn chosen(facts: &ArchiveFacts, tables: &[String]) -> Result<String, DriverError
     let mut roots: BTreeSet<i64> = BTreeSet::new();
     for table in tables {
         let unknown = || {
-            DriverError::new(ErrorKind::NotFound, format!("restore the table `{}`: the copy has none", printable(table)))
-                .hint("write it as schema.table")
+            DriverError::new(
+                ErrorKind::NotFound,
+                format!("restore the table `{}`: the copy has none", printable(table)),
+            )
+            .hint("write it as schema.table")
         };
         let parts = split_qualified(table).ok_or_else(unknown)?;
         let (schema, name) = match &parts[..] {
@@ -333,20 +359,23 @@ async fn verify(
     has_owners: bool,
 ) -> Result<Vec<Finding>, DriverError> {
     cx.phase("verify");
-    let observed = match observe(cx, address, Purpose::Target, witness, &std::collections::BTreeMap::new()).await {
-        Ok(observed) => observed,
-        Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
-        Err(error) => {
-            let facts = format!("restored, but not compared: could not {error}");
-            return Ok(vec![Finding::new(FindingCode::EnvOther, printable(&address.database), facts)]);
-        }
-    };
+    let observed =
+        match observe(cx, address, Purpose::Target, witness, &std::collections::BTreeMap::new()).await {
+            Ok(observed) => observed,
+            Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+            Err(error) => {
+                let facts = format!("restored, but not compared: could not {error}");
+                return Ok(vec![Finding::new(FindingCode::EnvOther, printable(&address.database), facts)]);
+            }
+        };
     let of_server = ["roles", "settings", "database", "objects:default-privileges"];
     Ok(witness
         .compare(&observed)
         .into_iter()
         .filter(|report| !of_server.contains(&report.name.as_str()))
-        .filter(|report| has_owners || !matches!(report.name.as_str(), "objects:privileges" | "objects:policies"))
+        .filter(|report| {
+            has_owners || !matches!(report.name.as_str(), "objects:privileges" | "objects:policies")
+        })
         .flat_map(|report| report.findings)
         .collect())
 }

@@ -88,13 +88,18 @@ pub(super) struct Globals {
 
 impl Globals {
     /// Reads them in the session's snapshot.
-    pub(super) async fn read(cx: &Cx, session: &Session, database: DatabaseFacts) -> Result<Self, DriverError> {
+    pub(super) async fn read(
+        cx: &Cx,
+        session: &Session,
+        database: DatabaseFacts,
+    ) -> Result<Self, DriverError> {
         let one_column = |rows: Vec<tokio_postgres::Row>| -> Result<Vec<String>, DriverError> {
             rows.iter().map(|row| text(row, 0)).collect()
         };
         let mut extensions = Vec::new();
-        for row in
-            session.query(cx, "list the extensions", "SELECT extname, extversion FROM pg_extension ORDER BY 1").await?
+        for row in session
+            .query(cx, "list the extensions", "SELECT extname, extversion FROM pg_extension ORDER BY 1")
+            .await?
         {
             extensions.push((text(&row, 0)?, text(&row, 1)?));
         }
@@ -168,7 +173,11 @@ impl Globals {
             let verb = if role.name == existing { "ALTER" } else { "CREATE" };
             statements.push(format!("{verb} ROLE {} WITH {}", identifier(&role.name), role.attributes()));
             if let Some(comment) = &role.comment {
-                statements.push(format!("COMMENT ON ROLE {} IS {}", identifier(&role.name), literal(comment)));
+                statements.push(format!(
+                    "COMMENT ON ROLE {} IS {}",
+                    identifier(&role.name),
+                    literal(comment)
+                ));
             }
         }
         for role in &self.roles {
@@ -282,9 +291,10 @@ impl Globals {
         bootstrap: &str,
     ) -> Result<(), DriverError> {
         for statement in self.role_statements(bootstrap) {
-            session.execute(cx, "restore the roles", &statement).await.map_err(|error| {
-                error.code(FindingCode::OwnersOrGrants)
-            })?;
+            session
+                .execute(cx, "restore the roles", &statement)
+                .await
+                .map_err(|error| error.code(FindingCode::OwnersOrGrants))?;
         }
         Ok(())
     }
@@ -312,7 +322,8 @@ impl Globals {
         session: &Session,
         database: &str,
     ) -> Result<Vec<Finding>, DriverError> {
-        self.restore_settings(cx, session, database, |setting| setting.in_database && setting.role.is_none()).await
+        self.restore_settings(cx, session, database, |setting| setting.in_database && setting.role.is_none())
+            .await
     }
 
     async fn restore_settings(

@@ -20,6 +20,11 @@ use super::session::{Session, flag, optional, parsed, text};
 
 /// Seed of the second hash: the golden ratio, so that it shares no structure with the first one's zero.
 const SECOND_SEED: i64 = 0x1e37_79b9_7f4a_7c15;
+/// Pages of a large table that one worker measures at once (128 MiB), so that the last table of a run does not leave
+/// the other worker idle.
+const PAGES_AT_ONCE: u64 = 16_384;
+/// Bytes of a page.
+const PAGE_BYTES: u64 = 8_192;
 /// Sequences asked for in one statement: each costs the parser a branch of a union.
 const SEQUENCES_AT_ONCE: usize = 100;
 /// Bytes of a large object hashed at once on the server: bounds its memory.
@@ -36,21 +41,30 @@ pub(super) struct Table {
     pub(super) oid: u32,
     /// Size of its main fork.
     pub(super) bytes: u64,
-    /// The statement that measures it.
-    statement: String,
+    /// The statements that measure it, each a part of its pages; their results add up.
+    statements: Vec<String>,
     /// Whether the dump counts the same rows: not for an extension's table, of which a part is dumped.
     pub(super) is_whole: bool,
 }
 
+impl Table {
+    /// How many workers could measure it at once.
+    pub(super) fn parts(&self) -> usize {
+        self.statements.len()
+    }
+}
+
 /// The tables in view that hold rows of their own: ordinary tables and partitions, never their parents' share of them.
 ///
+/// A generated column that is not stored is left out: reading it would run its owner's code as the backup role.
 /// Of a table that belongs to an extension, only the rows that the extension declares as the user's are measured; if it
 /// declares none, the table is left out, as it is from a dump.
 pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Vec<Table>, DriverError> {
     let sql = format!(
         "SELECT format('%I.%I', n.nspname, c.relname), c.oid::text, pg_relation_size(c.oid)::text, \
          (SELECT string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attname::text COLLATE \"C\") FROM pg_attribute a \
-         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), e.condition \
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'), e.condition, \
+         (c.relam = (SELECT m.oid FROM pg_am m WHERE m.amname = 'heap'))::text \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL (\
          SELECT x.extcondition[array_position(x.extconfig, c.oid)] AS condition FROM pg_extension x \
          WHERE c.oid = ANY (x.extconfig) LIMIT 1) e ON true \
@@ -65,49 +79,67 @@ pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Ve
         let name = text(&row, 0)?;
         let columns = optional(&row, 3)?.unwrap_or_default();
         let condition = optional(&row, 4)?;
-        let statement = format!(
-            "SELECT count(*)::text, coalesce(sum(h.a), 0)::text, coalesce(sum(h.b), 0)::text FROM (\
-             SELECT hashtextextended(r.x, 0) AS a, hashtextextended(r.x, {SECOND_SEED}) AS b FROM (\
-             SELECT ROW({columns})::text COLLATE \"C\" AS x FROM ONLY {name} t {} OFFSET 0) r) h",
-            condition.as_deref().unwrap_or_default()
-        );
-        found.push(Table {
-            name,
-            oid: parsed(&row, 1)?,
-            bytes: parsed(&row, 2)?,
-            statement,
-            is_whole: condition.is_none(),
-        });
+        let bytes: u64 = parsed(&row, 2)?;
+        let measured = |part: &str| {
+            format!(
+                "SELECT count(*)::text, coalesce(sum(h.a), 0)::text, coalesce(sum(h.b), 0)::text FROM (\
+                 SELECT hashtextextended(r.x, 0) AS a, hashtextextended(r.x, {SECOND_SEED}) AS b FROM (\
+                 SELECT ROW({columns})::text COLLATE \"C\" AS x FROM ONLY {name} t {part} OFFSET 0) r) h"
+            )
+        };
+        // A range of pages is scanned alone from PostgreSQL 14 on; before, each part would scan everything.
+        let parts = bytes / PAGE_BYTES / PAGES_AT_ONCE;
+        let statements = match &condition {
+            Some(condition) => vec![measured(condition)],
+            None if parts < 2 || session.version < 140_000 || !flag(&row, 5)? => vec![measured("")],
+            None => (0..parts)
+                .map(|part| {
+                    let from = format!("WHERE t.ctid >= '({},0)'::tid", part * PAGES_AT_ONCE);
+                    // The last part has no upper end, wherever the table ends by now.
+                    if part + 1 == parts {
+                        measured(&from)
+                    } else {
+                        measured(&format!("{from} AND t.ctid < '({},0)'::tid", (part + 1) * PAGES_AT_ONCE))
+                    }
+                })
+                .collect(),
+        };
+        found.push(Table { name, oid: parsed(&row, 1)?, bytes, statements, is_whole: condition.is_none() });
     }
     Ok(found)
 }
 
-/// Counts and sums one table.
-async fn measure(cx: &Cx, session: &Session, table: &Table) -> Result<TableFacts, DriverError> {
-    let row = session.row(cx, &format!("measure {}", table.name), &table.statement).await?;
-    Ok(TableFacts {
-        rows: parsed(&row, 0)?,
-        sums: [text(&row, 1)?, text(&row, 2)?],
-        bytes: table.bytes,
-    })
+/// Counts and sums one part of one table.
+async fn measure(
+    cx: &Cx,
+    session: &Session,
+    table: &Table,
+    statement: &str,
+) -> Result<(u64, [i128; 2]), DriverError> {
+    let row = session.row(cx, &format!("measure {}", table.name), statement).await?;
+    Ok((parsed(&row, 0)?, [parsed(&row, 1)?, parsed(&row, 2)?]))
 }
 
-/// Measures tables on several sessions at once; each takes the largest that is left.
+/// Measures tables on several sessions at once; each takes the largest part that is left.
 pub(super) async fn rows(
     cx: &Cx,
     sessions: &[Session],
     tables: &[Table],
 ) -> Result<BTreeMap<String, TableFacts>, DriverError> {
+    let parts: Vec<(&Table, &String)> = tables
+        .iter()
+        .flat_map(|table| table.statements.iter().map(move |statement| (table, statement)))
+        .collect();
     let next = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
     let work = |session| {
-        let (next, done) = (&next, &done);
+        let (next, done, parts) = (&next, &done, &parts);
         async move {
             let mut measured = Vec::new();
-            while let Some(table) = tables.get(next.fetch_add(1, Ordering::Relaxed)) {
-                measured.push((table.name.clone(), measure(cx, session, table).await?));
+            while let Some((table, statement)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                measured.push((*table, measure(cx, session, table, statement).await?));
                 let count = done.fetch_add(1, Ordering::Relaxed) + 1;
-                cx.progress(Progress::Items { done: count as u64, total: Some(tables.len() as u64) });
+                cx.progress(Progress::Items { done: count as u64, total: Some(parts.len() as u64) });
             }
             Ok::<_, DriverError>(measured)
         }
@@ -122,7 +154,21 @@ pub(super) async fn rows(
             first
         }
     };
-    Ok(measured.into_iter().collect())
+    // Each sum is below 2^63 times the number of rows, so 128 bits hold it exactly.
+    let mut sums: BTreeMap<&str, (&Table, u64, [i128; 2])> = BTreeMap::new();
+    for (table, (rows, part)) in measured {
+        let (_, count, sum) = sums.entry(&table.name).or_insert((table, 0, [0, 0]));
+        *count += rows;
+        sum[0] += part[0];
+        sum[1] += part[1];
+    }
+    Ok(sums
+        .into_iter()
+        .map(|(name, (table, rows, [first, second]))| {
+            let sums = [first.to_string(), second.to_string()];
+            (name.to_owned(), TableFacts { rows, sums, bytes: table.bytes })
+        })
+        .collect())
 }
 
 /// Where each sequence stands now. Sequences ignore snapshots.
@@ -206,9 +252,8 @@ pub(super) async fn large_objects(cx: &Cx, session: &Session) -> Result<LargeObj
             facts.each.insert(oid, digests);
         }
     }
-    let hexadecimal = |hash: Sha256| {
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
+    let hexadecimal =
+        |hash: Sha256| hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     facts.content = hexadecimal(contents);
     facts.metadata = hexadecimal(metadata);
     Ok(facts)

@@ -74,14 +74,20 @@ impl PostgresSource {
         let unusable = |what: &str| {
             DriverError::new(ErrorKind::Refused, format!("use `{}` as {what}", printable(&spec.database)))
         };
-        for (value, what) in [(&spec.host, "a host"), (&spec.user, "a role"), (&spec.database, "a database")] {
+        for (value, what) in [(&spec.host, "a host"), (&spec.user, "a role"), (&spec.database, "a database")]
+        {
             if value.is_empty() || value.contains('\0') {
-                return Err(DriverError::new(ErrorKind::Refused, format!("use `{}` as {what}", printable(value)))
-                    .hint("it is empty or holds a NUL"));
+                return Err(DriverError::new(
+                    ErrorKind::Refused,
+                    format!("use `{}` as {what}", printable(value)),
+                )
+                .hint("it is empty or holds a NUL"));
             }
         }
         if spec.database.contains('=') || spec.database.contains("://") || spec.database.starts_with('-') {
-            return Err(unusable("a database").hint("a database is given by its name, not by a connection string"));
+            return Err(
+                unusable("a database").hint("a database is given by its name, not by a connection string")
+            );
         }
         match spec.tls {
             Tls::LocalOnly if !names::is_local(&spec.host) => {
@@ -90,14 +96,20 @@ impl PostgresSource {
             }
             Tls::LocalOnly => {}
             Tls::VerifyFull => {
-                return Err(DriverError::new(ErrorKind::Unsupported, format!("connect to {} with TLS", spec.host))
-                    .hint("TLS is not built in yet: use a Unix socket, or an SSH tunnel to a loopback address"));
+                return Err(DriverError::new(
+                    ErrorKind::Unsupported,
+                    format!("connect to {} with TLS", spec.host),
+                )
+                .hint("TLS is not built in yet: use a Unix socket, or an SSH tunnel to a loopback address"));
             }
         }
         for table in &spec.exclude_tables {
-            if !names::split_qualified(table).is_some_and(|parts| parts.len() == 2) {
-                return Err(DriverError::new(ErrorKind::Refused, format!("exclude the table `{}`", printable(table)))
-                    .hint("write it as schema.table; quote a part that holds a dot"));
+            if names::split_qualified(table).is_none_or(|parts| parts.len() != 2) {
+                return Err(DriverError::new(
+                    ErrorKind::Refused,
+                    format!("exclude the table `{}`", printable(table)),
+                )
+                .hint("write it as schema.table; quote a part that holds a dot"));
             }
         }
         let mut directories: Vec<PathBuf> = spec.bin_dir.iter().map(PathBuf::from).collect();
@@ -120,10 +132,11 @@ impl PostgresSource {
 fn own_witness(witness: &Witness) -> Result<&PostgresWitness, DriverError> {
     match witness {
         Witness::Postgres(witness) => Ok(witness),
-        Witness::Sqlite(_) | Witness::Files(_) => {
-            Err(DriverError::new(ErrorKind::Refused, format!("restore a {} witness as PostgreSQL", witness.kind()))
-                .code(FindingCode::WrongSource))
-        }
+        Witness::Sqlite(_) | Witness::Files(_) => Err(DriverError::new(
+            ErrorKind::Refused,
+            format!("restore a {} witness as PostgreSQL", witness.kind()),
+        )
+        .code(FindingCode::WrongSource)),
     }
 }
 
@@ -193,7 +206,10 @@ impl Source for PostgresSource {
             Ok(rows) => {
                 for row in rows {
                     let (code, detail) = if flag(&row, 1)? {
-                        (FindingCode::RowsFiltered, "row security would hide rows from this role: a backup will fail")
+                        (
+                            FindingCode::RowsFiltered,
+                            "row security would hide rows from this role: a backup will fail",
+                        )
                     } else {
                         (FindingCode::ScopeNarrow, "this role may not read it: a backup will fail")
                     };

@@ -74,7 +74,7 @@ fn environment_fault(status: i32, messages: &str) -> Option<(FindingCode, &'stat
         return Some((FindingCode::EnvDisk, "free space, or give the sandbox another directory"));
     }
     if messages.contains("could not open extension control file")
-        || messages.contains("is not available")
+        || (messages.contains("extension \"") && messages.contains("is not available"))
         || messages.contains("could not access file")
         || messages.contains("could not load library")
     {
@@ -138,7 +138,8 @@ pub(super) fn archive_path() -> Result<CopyPath, DriverError> {
 pub(super) async fn read_globals(cx: &Cx, from: &Arc<dyn CopyReader>) -> Result<Globals, DriverError> {
     let reader = Arc::clone(from);
     let json = blocking(cx, move || {
-        let path = CopyPath::new(GLOBALS).ok_or_else(|| DriverError::new(ErrorKind::Other, "name the globals"))?;
+        let path =
+            CopyPath::new(GLOBALS).ok_or_else(|| DriverError::new(ErrorKind::Other, "name the globals"))?;
         reader.read(&path, GLOBALS_BYTES_MAX)
     })
     .await?;
@@ -148,8 +149,11 @@ pub(super) async fn read_globals(cx: &Cx, from: &Arc<dyn CopyReader>) -> Result<
             .code(FindingCode::ObjectSwapped)
     })?;
     if globals.version != 1 {
-        return Err(DriverError::new(ErrorKind::Unsupported, format!("read {GLOBALS} of shape {}", globals.version))
-            .hint("use a newer Seaworthy"));
+        return Err(DriverError::new(
+            ErrorKind::Unsupported,
+            format!("read {GLOBALS} of shape {}", globals.version),
+        )
+        .hint("use a newer Seaworthy"));
     }
     Ok(globals)
 }
@@ -172,10 +176,12 @@ pub(super) async fn restore(
     programs: &[PathBuf],
 ) -> Result<RestoredPostgres, DriverError> {
     let major = witness.server.major();
-    let dump_major = witness.scope.dump_version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(major);
+    let dump_major =
+        witness.scope.dump_version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(major);
     let missing = FindingCode::EnvBinary;
     let engine = tools::find(cx, Tool::Postgres, major..=major, programs, missing).await?;
-    let pg_restore = tools::find(cx, Tool::PgRestore, dump_major.max(major)..=MAJOR_MAX, programs, missing).await?;
+    let pg_restore =
+        tools::find(cx, Tool::PgRestore, dump_major.max(major)..=MAJOR_MAX, programs, missing).await?;
     let root = sandbox.root().to_path_buf();
     let socket = root.join(format!(".s.PGSQL.{PORT}"));
     if socket.as_os_str().len() > SOCKET_PATH_MAX {
@@ -184,7 +190,9 @@ pub(super) async fn restore(
             ErrorKind::Unsupported,
             format!("make a socket below {}", root.display()),
         )
-        .hint(format!("the sandbox's path must be shorter: a socket's has at most {SOCKET_PATH_MAX} bytes")));
+        .hint(format!(
+            "the sandbox's path must be shorter: a socket's has at most {SOCKET_PATH_MAX} bytes"
+        )));
     }
     let globals = read_globals(cx, &from).await?;
 
@@ -234,7 +242,9 @@ pub(super) async fn restore(
         database: "template1".to_owned(),
         password: None,
     };
-    match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore.argument()?, &archive).await {
+    match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore.argument()?, &archive)
+        .await
+    {
         Ok(filled) => Ok(RestoredPostgres::new(
             Arc::clone(&sandbox),
             process,
@@ -245,7 +255,11 @@ pub(super) async fn restore(
         Err(error) => {
             // The sandbox kills what is left; asking first keeps the engine from writing while it is removed.
             let stopped = process.stop(&Cx::unbounded(), 3, Duration::from_secs(2)).await;
-            Err(if stopped.is_err() { error.hint("the scratch engine did not stop; its sandbox ends it") } else { error })
+            Err(if stopped.is_err() {
+                error.hint("the scratch engine did not stop; its sandbox ends it")
+            } else {
+                error
+            })
         }
     }
 }
@@ -280,8 +294,12 @@ async fn started(
         }
         let is_late = limited.check().is_err();
         if cx.check().is_ok() && is_late {
-            return Err(environment(FindingCode::EnvTimeout, ErrorKind::Unreachable, "start the scratch engine")
-                .because(error));
+            return Err(environment(
+                FindingCode::EnvTimeout,
+                ErrorKind::Unreachable,
+                "start the scratch engine",
+            )
+            .because(error));
         }
         cx.check()?;
         cx.run(tokio::time::sleep(START_PAUSE)).await?;
@@ -302,7 +320,8 @@ async fn fill(
     let name = &witness.database.name;
     let session = started(cx, address, process).await?;
     let identity = prove_fresh(cx, &session, witness).await?;
-    let version = text(&session.row(cx, "ask the version", "SELECT current_setting('server_version')").await?, 0)?;
+    let version =
+        text(&session.row(cx, "ask the version", "SELECT current_setting('server_version')").await?, 0)?;
     check_extensions(cx, &session, globals).await?;
 
     cx.phase("restore");
@@ -383,8 +402,10 @@ async fn check_extensions(cx: &Cx, session: &Session, globals: &Globals) -> Resu
     if names.is_empty() {
         return Ok(());
     }
-    let sql =
-        format!("SELECT DISTINCT name FROM pg_available_extension_versions WHERE name IN ({})", literals(&names));
+    let sql = format!(
+        "SELECT DISTINCT name FROM pg_available_extension_versions WHERE name IN ({})",
+        literals(&names)
+    );
     let mut available = Vec::new();
     for row in session.query(cx, "list the extensions that can be had", &sql).await? {
         available.push(text(&row, 0)?);

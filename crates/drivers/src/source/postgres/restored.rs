@@ -96,7 +96,7 @@ pub(super) async fn observe(
     let (again, kept): (Vec<_>, Vec<_>) =
         tables.into_iter().partition(|table| !reuse.contains_key(&table.name));
     let mut sessions = Vec::new();
-    for _ in 0..WORKERS.min(again.len()) {
+    for _ in 0..WORKERS.min(again.iter().map(measure::Table::parts).sum()) {
         sessions.push(Session::open(cx, address, purpose).await?);
     }
     let mut rows = measure::rows(cx, &sessions, &again).await?;
@@ -185,7 +185,10 @@ impl RestoredPostgres {
         match question {
             Question::Sql { database, query, expect } => {
                 if database.as_ref().is_some_and(|database| *database != self.address.database) {
-                    return Err(DriverError::new(ErrorKind::Unsupported, "ask a database that is not in this copy"));
+                    return Err(DriverError::new(
+                        ErrorKind::Unsupported,
+                        "ask a database that is not in this copy",
+                    ));
                 }
                 let found = session.one_value(cx, "ask the query", query).await?;
                 let is_met = match (found.as_deref(), expect.as_deref()) {
@@ -194,7 +197,8 @@ impl RestoredPostgres {
                     (Some(found), Some(expect)) => found == expect,
                     (Some(_) | None, _) => false,
                 };
-                let detail = if is_met { "the query answers as expected" } else { "the query answers otherwise" };
+                let detail =
+                    if is_met { "the query answers as expected" } else { "the query answers otherwise" };
                 Ok((is_met, detail.to_owned()))
             }
             Question::MinimumRows { table, rows } => {
@@ -222,8 +226,11 @@ impl RestoredPostgres {
             }
             Question::Migration { tool, revision } => {
                 let Some(sql) = migration_query(tool) else {
-                    return Err(DriverError::new(ErrorKind::Unsupported, format!("ask for a migration of `{tool}`"))
-                        .hint("known are alembic, sqlx, flyway, diesel, django and rails"));
+                    return Err(DriverError::new(
+                        ErrorKind::Unsupported,
+                        format!("ask for a migration of `{tool}`"),
+                    )
+                    .hint("known are alembic, sqlx, flyway, diesel, django and rails"));
                 };
                 let mut found = Vec::new();
                 for row in session.query(cx, "ask for the newest migration", sql).await? {
@@ -249,8 +256,10 @@ impl RestoredPostgres {
                 let outcome = self.sandbox.exec(cx, run).await?;
                 Ok((outcome.status == 0, format!("the program ended with status {}", outcome.status)))
             }
-            Question::Http { .. } => Err(DriverError::new(ErrorKind::Unsupported, "ask a database over HTTP")
-                .hint("an HTTP check belongs to a service that runs in the sandbox")),
+            Question::Http { .. } => {
+                Err(DriverError::new(ErrorKind::Unsupported, "ask a database over HTTP")
+                    .hint("an HTTP check belongs to a service that runs in the sandbox"))
+            }
         }
     }
 }
@@ -273,7 +282,9 @@ fn migration_query(tool: &str) -> Option<&'static str> {
              ORDER BY installed_rank DESC LIMIT 1"
         }
         "diesel" => "SELECT max(version)::text FROM __diesel_schema_migrations",
-        "django" => "SELECT v::text FROM django_migrations m, LATERAL (VALUES (m.name), (m.app || '.' || m.name)) n(v)",
+        "django" => {
+            "SELECT v::text FROM django_migrations m, LATERAL (VALUES (m.name), (m.app || '.' || m.name)) n(v)"
+        }
         "rails" => "SELECT max(version)::text FROM schema_migrations",
         _ => return None,
     })
@@ -349,7 +360,11 @@ impl RestoredPostgres {
                 if let Some(value) = changed(&column, &type_name) {
                     attempts.push(Attempt {
                         sql: format!("UPDATE ONLY {name} SET {column} = {value} WHERE {one}"),
-                        description: format!("changed column {} of one row of {}", printable(&column), printable(name)),
+                        description: format!(
+                            "changed column {} of one row of {}",
+                            printable(&column),
+                            printable(name)
+                        ),
                         expected: FindingCode::RowContent,
                         touches: Some(name.clone()),
                     });
@@ -407,12 +422,14 @@ impl RestoredPostgres {
                    JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1";
         let mut attempts = Vec::new();
         for row in session.query(cx, "list the sequences", sql).await? {
-            let (name, least, most): (String, i64, i64) = (text(&row, 0)?, parsed(&row, 1)?, parsed(&row, 2)?);
+            let (name, least, most): (String, i64, i64) =
+                (text(&row, 0)?, parsed(&row, 1)?, parsed(&row, 2)?);
             let Some(bracket) = expected.sequences.get(&name) else { continue };
             let places = [least, most, least.midpoint(most)];
-            let Some(place) = places.into_iter().find(|place| {
-                !bracket.covers(SequencePosition { last_value: *place, is_called: false })
-            }) else {
+            let Some(place) = places
+                .into_iter()
+                .find(|place| !bracket.covers(SequencePosition { last_value: *place, is_called: false }))
+            else {
                 continue;
             };
             attempts.push(Attempt {
@@ -479,12 +496,7 @@ impl Restored for RestoredPostgres {
         Ok(newest)
     }
 
-    async fn answer(
-        &self,
-        cx: &Cx,
-        check: &UserCheck,
-        point: Timestamp,
-    ) -> Result<CheckReport, DriverError> {
+    async fn answer(&self, cx: &Cx, check: &UserCheck, point: Timestamp) -> Result<CheckReport, DriverError> {
         let name = format!("user:{}", check.name);
         let limit = Duration::try_from(check.timeout).unwrap_or(Duration::ZERO);
         let limited = cx.within(limit);
@@ -577,8 +589,12 @@ impl Restored for RestoredPostgres {
                     }
                     Err(error) => {
                         // A trigger may lawfully refuse an update; what does not exist or does not load may not.
-                        let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                        if ["(SQLSTATE 42", "(SQLSTATE 58", "(SQLSTATE XX"].iter().any(|class| reason.contains(class)) {
+                        let reason =
+                            std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                        if ["(SQLSTATE 42", "(SQLSTATE 58", "(SQLSTATE XX"]
+                            .iter()
+                            .any(|class| reason.contains(class))
+                        {
                             findings.push(unusable(&printable(&name), &error));
                         } else {
                             refused += 1;
@@ -625,7 +641,10 @@ impl Restored for RestoredPostgres {
                         session.execute(cx, "keep the damage", "COMMIT").await?;
                         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                         state.damaged.get_or_insert_default().extend(attempt.touches);
-                        return Ok(Damage { description: attempt.description, expected: vec![attempt.expected] });
+                        return Ok(Damage {
+                            description: attempt.description,
+                            expected: vec![attempt.expected],
+                        });
                     }
                     Err(error) if matches!(error.kind, ErrorKind::Stopped(_) | ErrorKind::Unreachable) => {
                         return Err(error);
@@ -635,8 +654,11 @@ impl Restored for RestoredPostgres {
                 }
             }
         }
-        Err(DriverError::new(ErrorKind::Unsupported, "damage the restore: it holds nothing that can be damaged")
-            .code(FindingCode::CheckerBlind))
+        Err(DriverError::new(
+            ErrorKind::Unsupported,
+            "damage the restore: it holds nothing that can be damaged",
+        )
+        .code(FindingCode::CheckerBlind))
     }
 
     async fn close(self: Box<Self>, cx: &Cx) -> Result<(), DriverError> {
@@ -657,10 +679,14 @@ mod tests {
 
     #[test]
     fn a_seed_always_chooses_the_same() {
-        let choices = |seed| (0..8).map({
-            let mut choice = Choice(seed);
-            move |_| choice.below(10)
-        }).collect::<Vec<_>>();
+        let choices = |seed| {
+            (0..8)
+                .map({
+                    let mut choice = Choice(seed);
+                    move |_| choice.below(10)
+                })
+                .collect::<Vec<_>>()
+        };
         assert_eq!(choices(7), choices(7));
         assert_ne!(choices(7), choices(8));
         assert_eq!(Choice(1).below(0), 0);

@@ -5,9 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
 use seaworthy_interface::{Cx, DriverError, ErrorKind};
 use seaworthy_model::finding::FindingCode;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{CancelToken, Client, Config, NoTls, Row};
@@ -73,8 +73,9 @@ impl<'a> FromSql<'a> for Text {
 
 /// A column that must be a text.
 pub(super) fn text(row: &Row, column: usize) -> Result<String, DriverError> {
-    optional(row, column)?
-        .ok_or_else(|| DriverError::new(ErrorKind::Corrupt, format!("read column {column} of a catalogue: null")))
+    optional(row, column)?.ok_or_else(|| {
+        DriverError::new(ErrorKind::Corrupt, format!("read column {column} of a catalogue: null"))
+    })
 }
 
 /// A column that may be null.
@@ -131,7 +132,9 @@ pub(super) fn failed(context: impl Into<String>, error: tokio_postgres::Error) -
         &SqlState::INSUFFICIENT_PRIVILEGE => (
             ErrorKind::PermissionDenied,
             Some(FindingCode::ScopeNarrow),
-            Some("run `GRANT pg_read_all_data TO <backup role>` (PostgreSQL 14 and newer), or declare an exclusion"),
+            Some(
+                "run `GRANT pg_read_all_data TO <backup role>` (PostgreSQL 14 and newer), or declare an exclusion",
+            ),
         ),
         &SqlState::UNDEFINED_DATABASE => (ErrorKind::NotFound, None, Some("is the database's name right?")),
         &SqlState::CANNOT_CONNECT_NOW | &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN => {
@@ -140,9 +143,11 @@ pub(super) fn failed(context: impl Into<String>, error: tokio_postgres::Error) -
         &SqlState::TOO_MANY_CONNECTIONS => {
             (ErrorKind::Unreachable, None, Some("raise max_connections or the role's connection limit"))
         }
-        &SqlState::LOCK_NOT_AVAILABLE => {
-            (ErrorKind::Conflict, None, Some("a lock was held for longer than `lock_timeout`; which session holds it?"))
-        }
+        &SqlState::LOCK_NOT_AVAILABLE => (
+            ErrorKind::Conflict,
+            None,
+            Some("a lock was held for longer than `lock_timeout`; which session holds it?"),
+        ),
         &SqlState::DISK_FULL => (ErrorKind::Exhausted, None, Some("free space on the server")),
         _ => (ErrorKind::Other, None, None),
     };
@@ -209,10 +214,8 @@ impl Session {
             config.options("-c session_preload_libraries= -c local_preload_libraries=");
         }
         let context = format!("connect to {to:?}");
-        let (client, connection) = cx
-            .run(config.connect(NoTls))
-            .await?
-            .map_err(|error| failed(context.clone(), error))?;
+        let (client, connection) =
+            cx.run(config.connect(NoTls)).await?.map_err(|error| failed(context.clone(), error))?;
         // The connection must be polled for the client to work. The task ends with the session: `Drop` aborts it.
         let driven = tokio::spawn(async move {
             // How it ended is told by the next query, which finds it closed; there is nobody else to tell.
@@ -220,7 +223,9 @@ impl Session {
         });
         let cancel = client.cancel_token();
         let mut session = Self { client, cancel, driven, version: 0 };
-        let rows = session.query(cx, "ask the server's version", "SELECT current_setting('server_version_num')").await?;
+        let rows = session
+            .query(cx, "ask the server's version", "SELECT current_setting('server_version_num')")
+            .await?;
         let row = rows.first().ok_or_else(|| DriverError::new(ErrorKind::Corrupt, context))?;
         session.version = parsed(row, 0)?;
         session.pin(cx, purpose).await?;
@@ -260,11 +265,19 @@ impl Session {
                 settings.push(("default_transaction_read_only", "on"));
                 settings.push(("max_parallel_workers_per_gather", "0"));
             }
-            Purpose::Scratch | Purpose::Target => settings.push(("default_transaction_read_only", "off")),
+            Purpose::Scratch => {
+                settings.push(("default_transaction_read_only", "off"));
+                // What was restored with a role must not make our session another one.
+                settings.push(("role", "none"));
+                settings.push(("session_replication_role", "origin"));
+            }
+            Purpose::Target => settings.push(("default_transaction_read_only", "off")),
         }
         let calls: Vec<String> = settings
             .iter()
-            .map(|(name, value)| format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value)))
+            .map(|(name, value)| {
+                format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value))
+            })
             .collect();
         self.execute(cx, "pin the session", &format!("SELECT {}", calls.join(", "))).await
     }
@@ -309,12 +322,20 @@ impl Session {
 
     /// Runs one query of a user's, which must be a single statement with a single column and a single row; its value as
     /// the text that the server makes of it, `None` for null.
-    pub(super) async fn one_value(&self, cx: &Cx, what: &str, sql: &str) -> Result<Option<String>, DriverError> {
+    pub(super) async fn one_value(
+        &self,
+        cx: &Cx,
+        what: &str,
+        sql: &str,
+    ) -> Result<Option<String>, DriverError> {
         // Preparing refuses more than one statement; the simple protocol returns any type as text.
         let prepared = cx.run(self.client.prepare(sql)).await?.map_err(|error| failed(what, error))?;
         if prepared.columns().len() != 1 {
             let count = prepared.columns().len();
-            return Err(DriverError::new(ErrorKind::Refused, format!("{what}: it returns {count} columns, not one")));
+            return Err(DriverError::new(
+                ErrorKind::Refused,
+                format!("{what}: it returns {count} columns, not one"),
+            ));
         }
         let messages = match cx.run(self.client.simple_query(sql)).await {
             Ok(messages) => messages.map_err(|error| failed(what, error))?,
@@ -338,9 +359,9 @@ impl Session {
         let error = DriverError::from(stop);
         match tokio::time::timeout(CANCEL_GRACE, self.cancel.cancel_query(NoTls)).await {
             Ok(Ok(())) => error,
-            Ok(Err(_)) | Err(_) => {
-                error.hint("a query may still run on the server; it ends when it notices that the connection is gone")
-            }
+            Ok(Err(_)) | Err(_) => error.hint(
+                "a query may still run on the server; it ends when it notices that the connection is gone",
+            ),
         }
     }
 }

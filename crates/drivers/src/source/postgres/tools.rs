@@ -67,7 +67,10 @@ fn floor(tool: Tool, major: u32) -> Option<(u32, &'static str)> {
                 ..=12 => u32::MAX,
                 _ => return None,
             };
-            Some((minor, "CVE-2025-8715 (newline in a name) and CVE-2024-7348 (relation replaced during the dump)"))
+            Some((
+                minor,
+                "CVE-2025-8715 (newline in a name) and CVE-2024-7348 (relation replaced during the dump)",
+            ))
         }
         Tool::Postgres | Tool::Initdb => None,
     }
@@ -120,7 +123,8 @@ fn directories(known: &[PathBuf]) -> Vec<PathBuf> {
         let mut versions: Vec<PathBuf> = entries
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
             .filter(|path| {
-                let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                let name =
+                    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                 match parent {
                     "/usr" => name.starts_with("pgsql-"),
                     "/opt/homebrew/opt" => name.starts_with("postgresql@"),
@@ -165,11 +169,14 @@ async fn version_of(cx: &Cx, program: &Path) -> Result<Option<Version>, DriverEr
         Ok(output) if output.status.success() => Ok(parse_version(&String::from_utf8_lossy(&output.stdout))),
         Ok(_) => Ok(None),
         // A program that cannot be run is not a candidate; the run's own end is not the program's fault.
-        Err(error) => cx.check().map(|()| None).map_err(DriverError::from).map_err(|stop| stop.because(error)),
+        Err(error) => {
+            cx.check().map(|()| None).map_err(DriverError::from).map_err(|stop| stop.because(error))
+        }
     }
 }
 
-/// Every installed `tool` whose version is known, oldest major first, newest minor first within a major.
+/// Every installed `tool` whose version is known: those in directories that the user named first, then oldest major
+/// first, newest minor first within a major.
 async fn installed(cx: &Cx, tool: Tool, known: &[PathBuf]) -> Result<Vec<Found>, DriverError> {
     let mut found: Vec<Found> = Vec::new();
     for directory in directories(known) {
@@ -183,11 +190,15 @@ async fn installed(cx: &Cx, tool: Tool, known: &[PathBuf]) -> Result<Vec<Found>,
             found.push(Found { path, version });
         }
     }
-    found.sort_by_key(|found| (found.version.major, std::cmp::Reverse(found.version.minor)));
+    found.sort_by_key(|found| {
+        let is_named = known.iter().any(|directory| found.path.starts_with(directory));
+        (!is_named, found.version.major, std::cmp::Reverse(found.version.minor))
+    });
     Ok(found)
 }
 
-/// The `tool` of the smallest major in `majors` that is installed and has no known hole on its path.
+/// The first `tool` of a major in `majors` that is installed and has no known hole on its path; what the user named
+/// comes before what the system has, and a small major before a large one.
 pub(super) async fn find(
     cx: &Cx,
     tool: Tool,
@@ -224,10 +235,14 @@ pub(super) async fn find(
             .hint(hint));
     }
     let versions: Vec<String> = installed.iter().map(|found| found.version.to_string()).collect();
-    let seen = if versions.is_empty() { "none is".to_owned() } else { format!("only {} are", versions.join(", ")) };
-    Err(DriverError::new(ErrorKind::Unsupported, format!("find {wanted}: {seen} installed"))
-        .code(code)
-        .hint(format!("install the package postgresql-{} (or postgresql-client-…), or set `bin_dir`", majors.start())))
+    let seen =
+        if versions.is_empty() { "none is".to_owned() } else { format!("only {} are", versions.join(", ")) };
+    Err(DriverError::new(ErrorKind::Unsupported, format!("find {wanted}: {seen} installed")).code(code).hint(
+        format!(
+            "install the package postgresql-{} (or postgresql-client-…), or set `bin_dir`",
+            majors.start()
+        ),
+    ))
 }
 
 #[cfg(test)]

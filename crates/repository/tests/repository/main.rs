@@ -1,0 +1,14 @@
+//! What the repository promises, against real stores, real directories and stock restic.
+//!
+//! restic is looked for on `PATH` and in `SEAWORTHY_TEST_RESTIC` (several, separated by colons); none is a failure.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test as the tests themselves do")]
+
+mod common;
+mod crash;
+mod failures;
+mod golden;
+mod hostile;
+mod interop;
+mod locks_and_keys;
+mod traps;

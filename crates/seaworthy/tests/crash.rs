@@ -1,0 +1,414 @@
+//! Killed at any moment, the product leaves the old or the new state, and the next run goes on without a human: what was
+//! acknowledged restores, the ledger verifies, nothing is left running, locked or lying about.
+//!
+//! `SEAWORTHY_KILLS` says how often each act is killed at a random moment; `SEAWORTHY_SEED` which moments those are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use seaworthy_testkit::components::{program, restics};
+use seaworthy_testkit::estate::{self, Dice};
+use seaworthy_testkit::postgres::{Server, shop};
+use seaworthy_testkit::product::{Product, run, wait};
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_seaworthy");
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// A small estate and the product that backs it up.
+struct Estate {
+    product: Product,
+    server: Option<Server>,
+    /// Trials so far: each leaves something new to back up.
+    changes: u64,
+}
+
+impl Estate {
+    fn new(with_postgres: bool) -> Self {
+        let product = Product::new(PROGRAM, "").unwrap();
+        let (files, database) = (product.path().join("files"), product.path().join("live.sqlite"));
+        fs::create_dir(&files).unwrap();
+        estate::mixed_tree(&files, 60, 3 << 20, 5).unwrap();
+        estate::sqlite::shop(&database, estate::sqlite::Journal::Wal, 2_000, 7).unwrap();
+        let mut services = format!(
+            "[services.files.sources.tree]\nkind = \"files\"\npaths = [\"{}\"]\n\n\
+             [services.bookings.sources.database]\nkind = \"sqlite\"\npath = \"{}\"\n\n",
+            files.display(),
+            database.display()
+        );
+        let server = with_postgres.then(|| {
+            let server = Server::start(&[]).unwrap();
+            server.create("shop", &[]).unwrap();
+            server.sql("shop", &shop(300)).unwrap();
+            server.sql("shop", "UPDATE orders SET placed = now() WHERE id = 1").unwrap();
+            services.push_str(&format!(
+                "[services.shop.sources.database]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\n",
+                server.host(),
+                server.port()
+            ));
+            server
+        });
+        product.configure(&services).unwrap();
+        Self { product, server, changes: 0 }
+    }
+
+    /// Makes something that only the next backup will hold.
+    fn change(&mut self) {
+        self.changes += 1;
+        let number = self.changes;
+        let mut bytes = vec![0; 200_000];
+        Dice::new(number).fill(&mut bytes);
+        fs::write(self.product.path().join(format!("files/new-{}", number % 5)), bytes).unwrap();
+        let connection = rusqlite::Connection::open(self.product.path().join("live.sqlite")).unwrap();
+        connection
+            .execute("INSERT INTO audit VALUES (?1, randomblob(50000))", [number.cast_signed()])
+            .unwrap();
+        if let Some(server) = &self.server {
+            server
+                .sql(
+                    "shop",
+                    &format!(
+                        "UPDATE orders SET note = repeat(md5('{number}'), 50) WHERE id % 7 = {number} % 7"
+                    ),
+                )
+                .unwrap();
+        }
+    }
+
+    /// Runs a verb and kills it after a while; whether it had not ended before.
+    fn kill_after(&self, arguments: &[&str], delay: Duration) -> bool {
+        let mut command = self.product.command(arguments);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while began.elapsed() < delay {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let was_running = child.try_wait().unwrap().is_none();
+        child.kill().unwrap();
+        wait(&mut child, Duration::from_secs(30)).unwrap().expect("a killed process ends");
+        was_running
+    }
+
+    /// Copies that were acknowledged: a receipt says so. Service and copy.
+    fn acknowledged(&self) -> BTreeSet<(String, String)> {
+        let mut found = BTreeSet::new();
+        let ran = self.product.run(&["points", "--json"]).unwrap();
+        let points: Value = serde_json::from_str(&ran.expect(0).unwrap()).unwrap();
+        for point in points["data"].as_array().unwrap() {
+            found.insert((
+                point["service"].as_str().unwrap().to_owned(),
+                point["copy"].as_str().unwrap().to_owned(),
+            ));
+        }
+        found
+    }
+
+    /// What must hold the moment after a crash, before anything of ours has run again.
+    fn holds_as_it_lies(&self, what: &str, acknowledged_before: &BTreeSet<(String, String)>) {
+        let left = self.product.quiet(Duration::from_secs(10)).unwrap();
+        assert!(left.is_empty(), "{what}: still running: {left:#?}");
+        let restic = &restics().unwrap()[0];
+        // The dead process's lock is still there; a judge that only reads may ignore it.
+        self.product
+            .restic(restic, &["check", "--no-lock"])
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let said = self.product.restic(restic, &["snapshots", "--no-lock", "--json"]).unwrap();
+        let snapshots: Value = serde_json::from_str(&said).unwrap();
+        let stored: BTreeSet<&str> =
+            snapshots.as_array().unwrap().iter().filter_map(|snapshot| snapshot["id"].as_str()).collect();
+        let verified = self.product.run(&["verify", "--json"]).unwrap();
+        assert_eq!(verified.code, Some(0), "{what}: {verified:?}");
+        let acknowledged = self.acknowledged();
+        assert!(acknowledged.is_superset(acknowledged_before), "{what}: an acknowledged copy was forgotten");
+        for (service, copy) in &acknowledged {
+            assert!(
+                stored.contains(copy.as_str()),
+                "{what}: {service} {copy} was acknowledged and is not stored"
+            );
+        }
+    }
+
+    /// What must hold after one more run that nobody disturbs.
+    fn converges(&self, what: &str, arguments: &[&str]) {
+        let ran = self.product.run(arguments).unwrap();
+        assert_eq!(ran.code, Some(0), "{what}: the next run: {ran:?}");
+        let left = self.product.left_in_scratch().unwrap();
+        assert!(left.is_empty(), "{what}: left in scratch: {left:#?}");
+        let verified = self.product.run(&["verify", "--json"]).unwrap().expect(0).unwrap();
+        let report: Value = serde_json::from_str(&verified).unwrap();
+        assert_eq!(report["open"], 0, "{what}: {report:#}");
+        // A judge that takes an exclusive lock finds none of ours in its way.
+        let restic = &restics().unwrap()[0];
+        self.product.restic(restic, &["check"]).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let left = self.product.quiet(Duration::from_secs(5)).unwrap();
+        assert!(left.is_empty(), "{what}: still running: {left:#?}");
+    }
+
+    /// Every acknowledged copy comes back, and the newest of each service is proven.
+    fn every_acknowledged_copy_restores(&self) {
+        self.product.judged(&["check", "--read-data"]).unwrap();
+        let place = self.product.path().join("back");
+        for (service, copy) in self.acknowledged() {
+            if place.exists() {
+                fs::remove_dir_all(&place).unwrap();
+            }
+            let to = place.display().to_string();
+            let ran = self.product.run(&["restore", &service, "--point", &copy, "--to", &to]).unwrap();
+            assert_eq!(ran.code, Some(0), "{service} {copy}: {ran:?}");
+        }
+        let ran = self.product.run(&["drill"]).unwrap();
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+}
+
+/// How long an undisturbed run takes.
+fn takes(estate: &Estate, arguments: &[&str]) -> Duration {
+    let began = Instant::now();
+    estate.product.run(arguments).unwrap().expect(0).unwrap();
+    began.elapsed()
+}
+
+#[test]
+fn a_backup_killed_at_any_moment_loses_nothing_that_was_acknowledged() {
+    let mut estate = Estate::new(true);
+    let seed = number("SEAWORTHY_SEED", 1);
+    let mut dice = Dice::new(seed);
+    takes(&estate, &["backup"]);
+    let usual = takes(&estate, &["backup"]);
+    let kills = number("SEAWORTHY_KILLS", 40);
+    let mut killed = 0;
+    for trial in 0..kills {
+        estate.change();
+        let before = estate.acknowledged();
+        let delay = usual.mul_f64(dice.below(1_000) as f64 / 950.0);
+        let what = format!("seed {seed}, trial {trial}: backup killed after {delay:?}");
+        killed += u64::from(estate.kill_after(&["backup"], delay));
+        estate.holds_as_it_lies(&what, &before);
+        estate.converges(&what, &["backup", "files"]);
+    }
+    assert!(killed * 3 > kills * 2, "only {killed} of {kills} runs were killed: the others had ended");
+    estate.every_acknowledged_copy_restores();
+}
+
+#[test]
+fn a_drill_killed_at_any_moment_leaves_nothing_behind() {
+    let mut estate = Estate::new(true);
+    let seed = number("SEAWORTHY_SEED", 2);
+    let mut dice = Dice::new(seed);
+    let backup = takes(&estate, &["backup"]);
+    assert!(backup > Duration::ZERO);
+    let services = ["files", "bookings", "shop"];
+    let usual: BTreeMap<&str, Duration> =
+        services.iter().map(|service| (*service, takes(&estate, &["drill", service]))).collect();
+    let kills = number("SEAWORTHY_KILLS", 40);
+    let mut killed = 0;
+    for trial in 0..kills {
+        estate.changes += 1;
+        let service = services[trial as usize % services.len()];
+        let before = estate.acknowledged();
+        let delay = usual[service].mul_f64(dice.below(1_000) as f64 / 950.0);
+        let what = format!("seed {seed}, trial {trial}: drill of {service} killed after {delay:?}");
+        killed += u64::from(estate.kill_after(&["drill", service], delay));
+        estate.holds_as_it_lies(&what, &before);
+        estate.converges(&what, &["drill", "bookings"]);
+    }
+    assert!(killed * 3 > kills * 2, "only {killed} of {kills} runs were killed: the others had ended");
+    estate.every_acknowledged_copy_restores();
+}
+
+/// Calls that change what is on the disk.
+const MUTATING: &[&str] = &[
+    "write",
+    "pwrite64",
+    "writev",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "mkdirat",
+    "ftruncate",
+    "fchmod",
+    "sync_file_range",
+    "copy_file_range",
+    "flock",
+    "fcntl",
+];
+
+/// How often any one thread of an undisturbed run makes each of the calls.
+fn calls(estate: &Estate, arguments: &[&str]) -> BTreeMap<String, u64> {
+    let log = estate.product.path().join("calls");
+    let mut command = traced(
+        estate,
+        arguments,
+        &["-o", &log.display().to_string(), "-e", &format!("trace={}", MUTATING.join(","))],
+    );
+    let ran = command.stdout(Stdio::null()).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let mut by_thread: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for line in fs::read_to_string(log).unwrap().lines() {
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let Some((call, _)) = rest.trim_start().split_once('(') else { continue };
+        *by_thread.entry((call.to_owned(), thread.to_owned())).or_default() += 1;
+    }
+    let mut most = BTreeMap::new();
+    for ((call, _), count) in by_thread {
+        let known = most.entry(call).or_insert(0);
+        *known = count.max(*known);
+    }
+    most
+}
+
+fn traced(estate: &Estate, arguments: &[&str], options: &[&str]) -> Command {
+    let mut command = Command::new(program("strace").unwrap());
+    command
+        .args(["-f", "-qq", "--seccomp-bpf"])
+        .args(options)
+        .arg(PROGRAM)
+        .args(estate.product.arguments(arguments));
+    command.env_clear().current_dir(estate.product.path()).stdin(Stdio::null());
+    for (name, value) in estate.product.environment() {
+        command.env(name, value);
+    }
+    command
+}
+
+#[test]
+fn a_backup_killed_at_any_call_that_changes_the_disk_loses_nothing() {
+    let mut estate = Estate::new(false);
+    takes(&estate, &["backup"]);
+    estate.change();
+    let most = calls(&estate, &["backup"]);
+    assert!(
+        most.contains_key("rename")
+            || most.contains_key("renameat")
+            || most.contains_key("renameat2")
+            || most.contains_key("linkat"),
+        "{most:?}"
+    );
+    assert!(most.keys().any(|call| call.contains("sync")), "{most:?}");
+    // A thread's share of the work differs from run to run, so that the later half of its calls is often not reached.
+    let mut moments: BTreeSet<(String, u64)> =
+        most.keys().flat_map(|call| [(call.clone(), 1), (call.clone(), 2)]).collect();
+    let all: Vec<(String, u64)> = most
+        .iter()
+        .flat_map(|(call, count)| (1..=count.div_ceil(2)).map(move |at| (call.clone(), at)))
+        .collect();
+    let total = all.len() as u64;
+    let wanted = number("SEAWORTHY_CALLS", 24).min(total);
+    // Evenly over all calls, and at least the first two of each kind.
+    moments.extend((0..wanted).map(|index| all[(index * total / wanted) as usize].clone()));
+    let mut killed = 0;
+    for (call, at) in &moments {
+        estate.change();
+        let before = estate.acknowledged();
+        let what = format!("killed at {call} number {at} of a thread");
+        let mut command = traced(
+            &estate,
+            &["backup"],
+            &[
+                "-o",
+                "/dev/null",
+                "-e",
+                &format!("trace={call}"),
+                "-e",
+                &format!("inject={call}:signal=SIGKILL:when={at}"),
+            ],
+        );
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        killed += usize::from(!status.success());
+        estate.holds_as_it_lies(&what, &before);
+        estate.converges(&what, &["backup", "files"]);
+    }
+    assert!(killed * 2 > moments.len(), "only {killed} of {} runs were killed", moments.len());
+    estate.every_acknowledged_copy_restores();
+}
+
+/// Kills every `program` that was given `word` in its environment; how many there were.
+fn kill_clients(program: &str, word: &str) -> usize {
+    let mut killed = 0;
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let read = |name: &str| {
+            fs::read(entry.path().join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let (Ok(arguments), Ok(environment)) = (read("cmdline"), read("environ")) else { continue };
+        let pid = entry.file_name().into_string().unwrap_or_default();
+        // The server's own processes bear the word too.
+        if arguments.split('\0').next().is_some_and(|first| first.ends_with(program))
+            && environment.contains(word)
+        {
+            let mut command = Command::new("kill");
+            command.args(["-9", &pid]);
+            killed += usize::from(run(command).unwrap().code == Some(0));
+        }
+    }
+    killed
+}
+
+#[test]
+fn a_dump_tool_that_is_killed_leaves_no_copy_and_the_next_backup_works() {
+    let server = Server::start(&[]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(500)).unwrap();
+    // Held by a lock that pg_dump must wait for, so that it is killed in the middle of its work.
+    let services = format!(
+        "[services.shop.sources.database]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\n",
+        server.host(),
+        server.port()
+    );
+    let product = Product::new(PROGRAM, &services).unwrap();
+    product.backup("shop").unwrap();
+    server.sql("shop", "CREATE TABLE wide AS SELECT i, repeat(md5(i::text), 20) AS filler FROM generate_series(1, 60000) i").unwrap();
+    let host = server.host();
+    let mut caught = 0;
+    for _ in 0..3 {
+        let child = product
+            .command(&["backup", "shop"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut killed = 0;
+        while killed == 0 && Instant::now() < until {
+            killed = kill_clients("pg_dump", &host);
+        }
+        let ran = seaworthy_testkit::product::finish(child, "backup").unwrap();
+        if killed > 0 {
+            caught += 1;
+            assert!(!matches!(ran.code, Some(0 | 3)), "{ran:?}");
+            let points: Value =
+                serde_json::from_str(&product.run(&["points", "--json"]).unwrap().expect(0).unwrap())
+                    .unwrap();
+            assert_eq!(
+                points["data"].as_array().unwrap().len(),
+                1,
+                "a copy was made without its dump: {points:#}"
+            );
+        }
+    }
+    assert!(caught > 0, "no dump was caught at work");
+    let staging: PathBuf = product.scratch();
+    product.backup("shop").unwrap();
+    product.drill("shop", 0).unwrap();
+    product.judged(&["check", "--read-data"]).unwrap();
+    assert_eq!(product.left_in_scratch().unwrap(), Vec::<String>::new(), "{}", staging.display());
+    assert_eq!(
+        server
+            .sql("shop", "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+            .unwrap()
+            .trim(),
+        "1"
+    );
+}
