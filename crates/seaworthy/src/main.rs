@@ -37,8 +37,10 @@ fn main() -> ExitCode {
             let is_help = !error.use_stderr();
             let printed = error.print();
             // `seaworthy --help | head` closes our output; that is the reader's decision.
-            let is_read = printed.as_ref().is_ok_and(|()| true)
-                || printed.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+            let is_read = match &printed {
+                Ok(()) => true,
+                Err(error) => error.kind() == std::io::ErrorKind::BrokenPipe,
+            };
             return ExitCode::from(if is_help && is_read { Exit::Ok } else { Exit::Usage }.number());
         }
     };
