@@ -251,7 +251,12 @@ impl Runner {
                 None
             }
             Err(error) => {
-                body.findings.push(finding_of(&error, &format!("{}/{}", subject.service, subject.source)));
+                let mut finding = finding_of(&error, &format!("{}/{}", subject.service, subject.source));
+                if error.code.is_none() && error.kind == ErrorKind::NotFound {
+                    // It is the source that is not there, not an object of the repository.
+                    finding.code = FindingCode::ReadFailed;
+                }
+                body.findings.push(finding);
                 Some(error)
             }
         };

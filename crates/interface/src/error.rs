@@ -85,8 +85,15 @@ impl DriverError {
     }
 
     /// From an input/output error while attempting `context`; the kind follows from the error's.
+    ///
+    /// A stream of a copy can only fail with an input/output error. Where that one carries a `DriverError`, what it knows
+    /// (kind, code, hint) is kept: a damaged blob stays damage, whoever reads the stream.
     #[must_use]
     pub fn io(context: impl Into<String>, error: std::io::Error) -> Self {
+        if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
+            let (kind, code, hint) = (inner.kind, inner.code, inner.hint.clone());
+            return Self { code, hint, ..Self::new(kind, context).because(error) };
+        }
         let kind = match error.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
@@ -120,5 +127,18 @@ impl fmt::Display for DriverError {
 impl Error for DriverError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_stays_damage_on_its_way_through_a_stream() {
+        let damaged = DriverError::new(ErrorKind::Corrupt, "read a blob").code(FindingCode::ObjectDamaged).hint("another copy");
+        let seen = DriverError::io("copy the stream", std::io::Error::other(damaged));
+        assert_eq!((seen.kind, seen.code, seen.hint.as_deref()), (ErrorKind::Corrupt, Some(FindingCode::ObjectDamaged), Some("another copy")));
+        assert_eq!(seen.context, "copy the stream");
     }
 }

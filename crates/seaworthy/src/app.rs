@@ -49,11 +49,10 @@ pub(crate) fn run_failure(error: &RunError) -> Failure {
         }
         cause = error.source();
     }
-    let hint = match exit {
-        Exit::Locked => "another seaworthy holds the ledger: wait for it to end, then run this again",
-        _ => {
-            "without a receipt this run does not count; is the state directory full or read-only? Make room and run it again"
-        }
+    let hint = if exit == Exit::Locked {
+        "another seaworthy holds the ledger: wait for it to end, then run this again"
+    } else {
+        "without a receipt this run does not count; is the state directory full or read-only? Make room and run it again"
     };
     Failure::because(exit, "write the run into the ledger", error).hint(hint)
 }

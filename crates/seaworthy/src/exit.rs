@@ -38,7 +38,7 @@ pub(crate) const TABLE: &[(Exit, &str)] = &[
     (Exit::Usage, "the command line or the configuration is wrong"),
     (
         Exit::Incomplete,
-        "the copy is stored but INCOMPLETE: something could not be read or changed while it was read",
+        "the copy is stored but INCOMPLETE or implausible: something could not be read, changed while it was read, or is empty",
     ),
     (Exit::Findings, "a reading verb (doctor, status, verify, config check) found something"),
     (Exit::DrillFailed, "a drill FAILED: what was restored is wrong"),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::ErrorKind as ErrorKindIo;
 
 use seaworthy_interface::{DriverError, ErrorKind, Stop};
+use seaworthy_model::finding::FindingCode;
 
 use crate::exit::Exit;
 
@@ -101,7 +102,14 @@ pub(crate) fn printable(text: &str) -> String {
 
 impl From<DriverError> for Failure {
     fn from(error: DriverError) -> Self {
+        // What the kind alone says, where the driver named no finding.
+        let code = error.code.or(match error.kind {
+            ErrorKind::Unreachable => Some(FindingCode::Unreachable),
+            ErrorKind::Unauthenticated => Some(FindingCode::AuthDenied),
+            _ => None,
+        });
         let exit = match error.kind {
+            _ if code == Some(FindingCode::LiveTarget) => Exit::Refused,
             ErrorKind::Stopped(Stop::Cancelled) => Exit::Interrupted,
             ErrorKind::Stopped(Stop::DeadlineExceeded) => Exit::Unknown,
             ErrorKind::NotFound => Exit::NotFound,
@@ -118,10 +126,9 @@ impl From<DriverError> for Failure {
         let hint = error
             .hint
             .clone()
-            .or_else(|| error.code.map(|code| code.remedy().to_owned()))
+            .or_else(|| code.map(|code| code.remedy().to_owned()))
             .or_else(|| io_hint(&error).map(str::to_owned));
         let mut chain = Vec::new();
-        let code = error.code;
         push_chain(&mut chain, &error);
         if let (Some(code), Some(first)) = (code, chain.first_mut()) {
             *first = format!("{first} [{code}]");

@@ -36,7 +36,12 @@ fn main() -> ExitCode {
         Err(error) => {
             let is_help = !error.use_stderr();
             let printed = error.print();
-            return ExitCode::from(if is_help && printed.is_ok() { Exit::Ok } else { Exit::Usage }.number());
+            // `seaworthy --help | head` closes our output; that is the reader's decision.
+            let is_read = match &printed {
+                Ok(()) => true,
+                Err(error) => error.kind() == std::io::ErrorKind::BrokenPipe,
+            };
+            return ExitCode::from(if is_help && is_read { Exit::Ok } else { Exit::Usage }.number());
         }
     };
     let face = Face::new(&cli.global);

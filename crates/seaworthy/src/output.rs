@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use comfy_table::{ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use seaworthy_interface::Progress;
 use seaworthy_interface::cx::ProgressSink;
@@ -76,6 +77,19 @@ impl Face {
         writeln!(out, "{}", line.as_ref()).or_else(ignore_closed_pipe)
     }
 
+    /// Prints a table; where a terminal is too narrow for it, cells break and columns stay.
+    pub(crate) fn table(&self, table: &mut Table) -> Outcome<()> {
+        if let Some(width) = terminal_width() {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        }
+        self.data(table.trim_fmt())
+    }
+
+    /// Whether standard output is a terminal on which a wide table would break.
+    pub(crate) fn is_narrow(&self) -> bool {
+        terminal_width().is_some_and(|width| width < 105)
+    }
+
     /// Prints a JSON document as one line of data.
     pub(crate) fn json(&self, value: &serde_json::Value) -> Outcome<()> {
         self.data(value.to_string())
@@ -139,6 +153,13 @@ impl Face {
         }));
         Watch { bar, state }
     }
+}
+
+/// Columns of the terminal on standard output, where it is one that says so.
+fn terminal_width() -> Option<u16> {
+    let stdout = std::io::stdout();
+    let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten();
+    size.map(|size| size.ws_col).filter(|width| *width >= 40)
 }
 
 fn ignore_closed_pipe(error: std::io::Error) -> Outcome<()> {
@@ -288,8 +309,11 @@ pub(crate) fn duration(took: Duration) -> String {
         0 => format!("{}ms", took.as_millis()),
         1..10 => format!("{}.{}s", seconds, took.subsec_millis() / 100),
         10..60 => format!("{seconds}s"),
+        60..3600 if seconds % 60 == 0 => format!("{}m", seconds / 60),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 if seconds % 3600 < 60 => format!("{}h", seconds / 3600),
         3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ if seconds % 86_400 < 3600 => format!("{}d", seconds / 86_400),
         _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
 }
@@ -320,6 +344,8 @@ mod tests {
         assert_eq!(bytes(10 * 1024 * 1024 * 1024), "10.0 GiB");
         assert_eq!(duration(Duration::from_millis(850)), "850ms");
         assert_eq!(duration(Duration::from_secs(372)), "6m12s");
+        assert_eq!(duration(Duration::from_secs(4 * 3600)), "4h");
+        assert_eq!(duration(Duration::from_secs(86_400)), "1d");
         assert_eq!(duration(Duration::from_secs(2 * 86_400 + 3 * 3600)), "2d 3h");
     }
 

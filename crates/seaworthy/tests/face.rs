@@ -71,8 +71,11 @@ fn status_says_with_its_exit_code_what_may_be_claimed() {
     estate.run(&["status"]).exits(0).says(&["READY A4", "2 ready"]);
     estate.run(&["status", "papers"]).exits(0).says(&["1 service: 1 ready"]);
     estate.run(&["status", "--as-of", &between]).exits(7).says(&["2 not yet proven"]);
-    let late = estate.run(&["status", "--as-of", "2099-01-01T00:00:00Z", "--json"]).exits(4).json();
+    let in_three_days = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(72)).to_string();
+    let late = estate.run(&["status", "--as-of", &in_three_days, "--json"]).exits(4).json();
     assert_eq!(late["schema"], "seaworthy.status/1");
+    // A proof that is older than the policy allows no longer counts.
+    estate.run(&["status", "--as-of", "2099-01-01T00:00:00Z"]).exits(7);
     let before = estate.run(&["status", "--as-of", "2020-01-01T00:00:00Z"]);
     assert_ne!(before.code, 0, "{before}");
     estate.run(&["status", "--as-of", "yesterday"]).exits(2).hints();
@@ -138,7 +141,7 @@ fn a_restore_goes_to_a_new_place_only() {
     assert!(plan.out.contains("would restore papers/files") && !estate.path("out").exists(), "{plan}");
     estate.run(&["restore", "papers", "--to", "out"]).exits(0).says(&["restored papers/files"]);
     let source = estate.path("files");
-    let back = estate.path("out").join(source.strip_prefix("/").unwrap());
+    let back = estate.path("out");
     assert_eq!(
         std::fs::read(back.join("noise.bin")).unwrap(),
         std::fs::read(source.join("noise.bin")).unwrap()
@@ -212,7 +215,7 @@ fn verify_sees_an_altered_receipt_a_cut_tail_and_another_key() {
     let key = stranger.path("state/signing.pub");
     estate.run(&["verify", "ledger.jsonl", "--key", key.to_str().unwrap()]).exits(4);
     std::fs::write(estate.path("empty.jsonl"), "").unwrap();
-    estate.run(&["verify", "empty.jsonl"]).exits(4).says(&["EV-06"]);
+    estate.run(&["verify", "empty.jsonl"]).exits(4).says(&["EV-01"]);
     estate.run(&["verify", "no-such.jsonl"]).exits(10);
 }
 
@@ -370,8 +373,12 @@ fn a_truncated_pack_is_found_and_named() {
     let length = std::fs::metadata(&largest).unwrap().len();
     std::fs::OpenOptions::new().write(true).open(&largest).unwrap().set_len(length / 2).unwrap();
     estate.run(&["check"]).exits(4).says(&["RP-0"]);
-    estate.run(&["drill", "papers"]).exits(5).says(&["FAIL", "RP-0"]);
-    estate.run(&["restore", "papers", "--to", "out"]).hints();
+    // The pack may hold the witness too; then equality is not known. Either way it is no pass, and the damage is named.
+    let drill = estate.run(&["drill", "papers"]).says(&["RP-0"]);
+    assert!(drill.code == 5 || drill.code == 7, "{drill}");
+    let restore = estate.run(&["restore", "papers", "--to", "out"]);
+    assert_ne!(restore.code, 0, "{restore}");
+    restore.hints();
     // What is not touched by the damage is still proven.
     std::fs::remove_file(&largest).unwrap();
     estate.run(&["check"]).exits(4).says(&["RP-02"]);
@@ -439,9 +446,88 @@ fn a_full_state_directory_is_said_and_works_again_with_room() {
 #[test]
 fn an_unreadable_file_makes_the_copy_incomplete_and_is_named() {
     let estate = Estate::new();
-    // Root reads everything but what the kernel itself refuses: a file of /proc that gives an IO error, through a mount.
-    let run = with_small_disk(&estate, "s", "exit 0");
-    drop(run);
+    let locked = estate.path("files/locked.txt");
+    std::fs::write(&locked, "nobody reads this").unwrap();
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0)).unwrap();
+    let call = ["backup", "papers"];
+    let run = if rustix::process::geteuid().is_root() {
+        // Root without the capabilities that read everything.
+        let plain = estate.command(&call);
+        let mut command = std::process::Command::new("setpriv");
+        command
+            .arg("--bounding-set=-dac_override,-dac_read_search")
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        command
+            .current_dir(estate.path(""))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        finish(command.spawn().unwrap(), "backup papers, without capabilities".to_owned())
+    } else {
+        estate.run(&call)
+    };
+    let run = run.exits(3);
+    assert!(
+        run.out.contains("INCOMPLETE") && run.out.contains("FS-05") && run.out.contains("locked.txt"),
+        "{run}"
+    );
+    estate.run(&["points"]).exits(0).says(&["INCOMPLETE"]);
+}
+
+#[test]
+fn a_database_that_does_not_answer_or_refuses_is_told_from_each_other() {
+    let server = seaworthy_testkit::postgres::Server::start(&["password_encryption=scram-sha-256"]).unwrap();
+    server.sql("postgres", &format!("CREATE ROLE keeper LOGIN SUPERUSER PASSWORD '{CANARY}'")).unwrap();
+    server.create("shop", &[]).unwrap();
+    server
+        .sql("shop", "CREATE TABLE sale(id int PRIMARY KEY); INSERT INTO sale SELECT generate_series(1, 100)")
+        .unwrap();
+    let hba = server.sql("postgres", "SHOW hba_file").unwrap();
+    let hba = Path::new(hba.trim());
+    let open = text(hba);
+    std::fs::write(hba, format!("local all keeper scram-sha-256\n{open}")).unwrap();
+    server.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+
+    let estate = Estate::empty();
+    estate.sources();
+    let root = estate.path("");
+    let root = root.display();
+    let service = |name: &str, host: &str, port: u16, password: &str| {
+        format!(
+            "\n[services.{name}.sources.database]\nkind = \"postgres\"\nhost = \"{host}\"\nport = {port}\nuser = \"keeper\"\ndatabase = \"shop\"\npassword = \"file:{root}{password}\"\n"
+        )
+    };
+    let host = server.host();
+    estate.configure(&format!(
+        "{}{}{}",
+        service("good", &host, server.port(), "password"),
+        service("wrong", &host, server.port(), "other"),
+        service("gone", "/nonexistent", 5432, "password")
+    ));
+    estate.secret("other", "not-the-canary");
+    estate.run(&["init", "--missing-repositories"]).exits(0);
+    estate.run(&["backup", "good"]).exits(0);
+    estate.run(&["drill", "good"]).exits(0).says(&["PASS"]);
+    estate.run(&["backup", "wrong"]).exits(1).says(&["AUTH-DENIED"]).hints();
+    estate.run(&["backup", "gone"]).exits(1).says(&["IO-UNREACHABLE"]).hints();
+    estate.run(&["doctor"]).exits(4).says(&["AUTH-DENIED", "IO-UNREACHABLE"]);
+    estate.run(&["receipts", "export", "ledger.jsonl"]).exits(0);
+    assert!(!text(&estate.path("ledger.jsonl")).contains(CANARY));
+    let shown = estate.run(&["config", "show"]).exits(0);
+    assert!(shown.out.contains("file:"), "{shown}");
+}
+
+#[test]
+fn a_read_only_state_directory_is_said() {
+    let estate = Estate::new();
+    let run = with_small_disk(
+        &estate,
+        "state",
+        "mount -o remount,ro state; sw $bin backup shop; echo ended $?; sw $bin points; echo points $?",
+    );
+    assert!(run.out.contains("ended 1"), "{run}");
+    run.hints();
 }
 
 #[test]
@@ -452,15 +538,14 @@ fn directories_that_are_missing_or_empty_are_not_backed_up_as_nothing() {
     assert_ne!(missing.code, 0, "{missing}");
     missing.says(&["files"]).hints();
     std::fs::create_dir(estate.path("files")).unwrap();
-    let empty = estate.run(&["backup", "papers"]);
-    assert_ne!(empty.code, 0, "{empty}");
-    empty.says(&["files"]).hints();
+    estate.run(&["backup", "papers"]).exits(3).says(&["IMPLAUSIBLE", "RP-11", "files", "→"]);
     std::fs::remove_file(estate.path("shop.db")).unwrap();
     let missing = estate.run(&["backup", "shop"]);
     assert_ne!(missing.code, 0, "{missing}");
     missing.says(&["shop.db"]).hints();
     assert!(!estate.path("shop.db").exists(), "a backup made the database that it should read");
-    estate.run(&["points"]).exits(0).says(&["no recovery points yet"]);
+    let points = estate.run(&["points"]).exits(0);
+    assert!(!points.out.contains("shop/database"), "{points}");
 }
 
 #[test]

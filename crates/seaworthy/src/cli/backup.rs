@@ -1,6 +1,7 @@
 //! `backup`: every source of the services asked for, into each of their repositories.
 
 use seaworthy_interface::ErrorKind;
+use seaworthy_model::finding::Severity;
 use seaworthy_model::receipt::{Backup, Outcome as Ending};
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +123,7 @@ async fn one(
         report(face, &name, &sealed.body, &sealed.receipt.digest.0)?;
     }
     match sealed.error {
-        None if sealed.body.outcome == Ending::Complete => Ok(Exit::Ok),
+        None if is_whole(&sealed.body) => Ok(Exit::Ok),
         None => Ok(Exit::Incomplete),
         Some(error) => {
             let is_locked = error.kind == ErrorKind::Conflict;
@@ -130,10 +131,21 @@ async fn one(
             if is_locked && failure.exit == Exit::Unexpected {
                 failure.exit = Exit::Locked;
             }
+            if failure.exit == Exit::NotFound {
+                // The repository is open: it is the source that is not there, and 10 speaks of repositories.
+                failure.exit = Exit::Unexpected;
+                failure.hint.get_or_insert_with(|| "is it mounted, and is its path right? seaworthy config show --origin says where it is written".to_owned());
+            }
             failure.chain.insert(0, format!("back up {name}: no copy was made"));
             Err(failure)
         }
     }
+}
+
+/// Whether the copy holds what it should. An empty directory is captured in full, and is still not what anybody wants.
+fn is_whole(backup: &Backup) -> bool {
+    backup.outcome == Ending::Complete
+        && backup.findings.iter().all(|finding| finding.code.severity() < Severity::Critical)
 }
 
 /// What happened, for people.
@@ -142,10 +154,10 @@ pub(crate) fn report(face: &Face, name: &str, backup: &Backup, digest: &str) -> 
         std::time::Duration::try_from(backup.finished.duration_since(backup.started)).unwrap_or_default();
     match (&backup.copy, backup.outcome) {
         (Some(copy), outcome) => {
-            let (mark, word, tone) = if outcome == Ending::Complete {
-                ("✓", "backed up", Tone::Good)
-            } else {
-                ("!", "backed up, INCOMPLETE:", Tone::Warn)
+            let (mark, word, tone) = match outcome {
+                Ending::Complete if is_whole(backup) => ("✓", "backed up", Tone::Good),
+                Ending::Complete => ("!", "backed up, IMPLAUSIBLE:", Tone::Warn),
+                Ending::Incomplete | Ending::Failed => ("!", "backed up, INCOMPLETE:", Tone::Warn),
             };
             face.data(format!(
                 "{} {word} {name} as of {} in {}: {} read, {} new, {} stored; copy {} in {}",
@@ -163,6 +175,9 @@ pub(crate) fn report(face: &Face, name: &str, backup: &Backup, digest: &str) -> 
     }
     for finding in backup.findings.iter().take(20) {
         face.data(format!("    {}", face.paint(Tone::Warn, &printable(&finding.to_string()))))?;
+        if finding.code.severity() == Severity::Critical && backup.copy.is_some() {
+            face.data(format!("      → {}", finding.code.remedy()))?;
+        }
     }
     if backup.findings.len() > 20 {
         face.data(format!("    and {} more findings in the receipt", backup.findings.len() - 20))?;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use seaworthy_engine::RestoreJob;
 use seaworthy_engine::store::SnapshotReader;
-use seaworthy_interface::{CopyPath, CopyReader, NewTarget};
+use seaworthy_interface::{CopyPath, CopyReader, ErrorKind, NewTarget};
+use seaworthy_model::finding::FindingCode;
 use seaworthy_model::service::ServiceSource;
 use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::LockKind;
@@ -84,8 +85,20 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
     if face.json {
         face.json(&serde_json::json!({ "schema": "seaworthy.restore/1", "event": "summary", "receipt": sealed.receipt.sequence, "digest": sealed.receipt.digest, "restore": sealed.body }))?;
     }
-    if let Some(error) = sealed.error {
+    if let Some(mut error) = sealed.error {
+        // A path that a person asked for and that the copy does not hold is no damage.
+        let is_unknown_path = !arguments.file.is_empty()
+            && error.kind == ErrorKind::NotFound
+            && error.code == Some(FindingCode::ObjectMissing);
+        if is_unknown_path {
+            error.code = None;
+        }
         let mut failure = Failure::from(error);
+        if is_unknown_path {
+            failure.hint = Some(
+                "--file takes a path as it was when it was backed up, e.g. /srv/files/letter.txt".to_owned(),
+            );
+        }
         failure.chain.insert(0, format!("restore {}/{} to {words}", service.name, source.name));
         return Err(failure);
     }
@@ -108,9 +121,11 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
         if !sealed.summary.is_empty() {
             face.say(printable(&sealed.summary))?;
         }
-        face.say(
-            "this restore was not checked against its witness; `seaworthy drill` does that in isolation",
-        )?;
+        if !sealed.summary.contains("equal to its witness") {
+            face.say(
+                "this restore was not compared with its witness; `seaworthy drill` does that in isolation",
+            )?;
+        }
     }
     Ok(Exit::Ok)
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use comfy_table::{Cell, Table, presets};
+use comfy_table::{Cell, ColumnConstraint, Table, presets};
 use jiff::Timestamp;
 use seaworthy_model::assess::{ServiceAssessment, Standing};
 use seaworthy_model::finding::Severity;
 use seaworthy_model::objective::{Met, Objective};
 use seaworthy_model::point::PointStanding;
+use seaworthy_model::receipt::Outcome as Ending;
 
 use crate::cli::args::{self, Cli};
 use crate::exit::Exit;
@@ -65,7 +66,7 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
         "RECOVERY POINT",
         "RPO NOW/TARGET",
         "LAST DRILL",
-        "RTO MEASURED/TARGET",
+        "RTO/TARGET",
         "FINDINGS",
     ]);
     for service in assessed {
@@ -78,7 +79,13 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
         let ready = format!("{mark} {} {:?}", service.standing.word(), service.level);
         let drill = service.last_drill.as_ref().map_or_else(
             || "never".to_owned(),
-            |drill| format!("{} ago  {}", span(drill.age_ms), verdict(drill.verdict)),
+            |drill| {
+                format!(
+                    "{} {} ago",
+                    verdict(drill.verdict).split_whitespace().next().unwrap_or_default(),
+                    span(drill.age_ms)
+                )
+            },
         );
         let codes: Vec<String> = service
             .findings
@@ -94,14 +101,14 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
             Cell::new(ready),
             Cell::new(service.point.map_or_else(|| "none".to_owned(), instant)),
             Cell::new(format!(
-                "{} / {}  {}",
+                "{}/{} {}",
                 span(service.exposure_ms),
                 target(service.rpo_target),
                 word(service.rpo)
             )),
             Cell::new(drill),
             Cell::new(format!(
-                "{} / {}  {}",
+                "{}/{} {}",
                 span(service.rto_ms),
                 target(service.rto_target),
                 word(service.rto)
@@ -109,7 +116,13 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
             Cell::new(if codes.is_empty() { "–".to_owned() } else { codes.join(" ") }),
         ]);
     }
-    face.data(table.trim_fmt())?;
+    if face.is_narrow()
+        && let Some(point) = table.column_mut(2)
+    {
+        // The exposure beside it says the same.
+        point.set_constraint(ColumnConstraint::Hidden);
+    }
+    face.table(&mut table)?;
     let count = |standing: Standing| assessed.iter().filter(|service| service.standing == standing).count();
     face.data(format!(
         "{}: {} ready, {} need attention, {} not yet proven, {} broken.   (as of {})",
@@ -144,18 +157,20 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
         "AGE",
         "COPY",
         "REPOSITORY",
-        "RESTORES TO",
+        "SIZE",
         "STORED",
         "STATE",
-        "PROVEN",
     ]);
     let mut rows = Vec::new();
     for service in setup.services(&arguments.services)? {
         for source in &service.sources {
             for point in app::points(&memory, &service.name, &source.name, None).await? {
+                if cli.global.as_of.is_some() && point.point > now {
+                    continue;
+                }
                 let proven = match &point.standing {
-                    PointStanding::Unproven => "not yet".to_owned(),
-                    PointStanding::Proven { level, at, .. } => format!("{level} {}", instant(*at)),
+                    PointStanding::Unproven => "not proven yet".to_owned(),
+                    PointStanding::Proven { level, .. } => level.to_string(),
                     PointStanding::Failed { codes, .. } => format!(
                         "FAILED {}",
                         codes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
@@ -171,8 +186,10 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
                     point.repository.name.to_string(),
                     bytes(point.restore_bytes),
                     bytes(point.stored_bytes),
-                    format!("{:?}", point.outcome).to_lowercase(),
-                    proven,
+                    match point.outcome {
+                        Ending::Complete => proven,
+                        Ending::Incomplete | Ending::Failed => format!("INCOMPLETE, {proven}"),
+                    },
                 ]);
                 rows.push(serde_json::json!(point));
             }
@@ -183,7 +200,14 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
     } else if rows.is_empty() {
         face.data("no recovery points yet: seaworthy backup")?;
     } else {
-        face.data(table.trim_fmt())?;
+        if face.is_narrow() {
+            for at in [2, 4, 6] {
+                if let Some(column) = table.column_mut(at) {
+                    column.set_constraint(ColumnConstraint::Hidden);
+                }
+            }
+        }
+        face.table(&mut table)?;
     }
     Ok(Exit::Ok)
 }

@@ -100,9 +100,10 @@ fn single(face: &Face, arguments: &Verify, envelope: &Envelope, keys: &TrustedKe
         Act::Drill(drill) => sentence(drill),
         act => act.word().to_owned(),
     };
-    let mut findings: Vec<String> = match &receipt.act {
-        Act::Drill(drill) => drill.contradictions().iter().map(ToString::to_string).collect(),
-        _ => Vec::new(),
+    let mut findings: Vec<String> = if let Act::Drill(drill) = &receipt.act {
+        drill.contradictions().iter().map(ToString::to_string).collect()
+    } else {
+        Vec::new()
     };
     // An export that was cut down to its first line looks like a single receipt.
     if let Some(wanted) = arguments.head.as_deref().map(digest).filter(|wanted| *wanted != receipt.digest) {

@@ -11,7 +11,7 @@ use seaworthy_model::receipt::{Drill, Measured, Receipt};
 use seaworthy_model::verdict::{CheckOutcome, CheckReport, Verdict};
 
 use crate::failure::printable;
-use crate::output::{Face, Tone, bytes, duration};
+use crate::output::{Face, Tone, bytes, count, duration};
 
 /// Most checks of one kind that are listed one by one when they passed.
 const LISTED_MAX: usize = 12;
@@ -289,15 +289,21 @@ pub(crate) fn markdown(receipt: &Receipt, drill: &Drill) -> String {
 
 /// The fields of the report (REQUIREMENTS of the field: tested by, date, database, sizes, RTO, RPO, schema, rows, …).
 fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
-    let answer = |prefix: &str| {
-        let asked: Vec<&CheckReport> =
-            drill.checks.iter().filter(|check| check.name.starts_with(prefix)).collect();
+    let answer = |prefixes: &[&str]| {
+        let asked: Vec<&CheckReport> = drill
+            .checks
+            .iter()
+            .filter(|check| prefixes.iter().any(|prefix| check.name.starts_with(prefix)))
+            .collect();
+        let is = |outcome: CheckOutcome| asked.iter().any(|check| check.outcome == outcome);
         if asked.is_empty() {
             "not asked".to_owned()
-        } else if asked.iter().all(|check| check.outcome == CheckOutcome::Passed) {
-            format!("yes ({} checks)", asked.len())
-        } else {
+        } else if is(CheckOutcome::Failed) {
             "NO".to_owned()
+        } else if asked.iter().all(|check| check.outcome == CheckOutcome::Passed) {
+            format!("yes ({})", count(asked.len(), "check"))
+        } else {
+            "UNKNOWN".to_owned()
         }
     };
     let issues: Vec<String> = drill
@@ -317,9 +323,9 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         (
             "SELECTION",
             format!(
-                "{} of {} candidates{}",
+                "{} of {}{}",
                 drill.selection.rule,
-                drill.selection.candidates,
+                count(usize::try_from(drill.selection.candidates).unwrap_or(usize::MAX), "candidate"),
                 drill.selection.seed.map_or_else(String::new, |seed| format!(", seed {seed}"))
             ),
         ),
@@ -329,11 +335,12 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         ),
         ("RTO_MEASURED", against(&drill.rto)),
         ("RPO_MEASURED", against(&drill.rpo.exposure)),
-        ("SCHEMA_EQUAL", answer("objects:")),
-        ("ROWS_EQUAL", answer("rows:")),
+        ("SCHEMA_EQUAL", answer(&["objects", "schema"])),
+        ("ROWS_EQUAL", answer(&["rows"])),
+        ("FILES_EQUAL", answer(&["content", "entries", "metadata", "types-and-links"])),
         ("NEWEST_DATA", drill.rpo.newest.map_or_else(|| "the data carry no time".to_owned(), instant)),
-        ("APPLICATION_CHECKS", answer("user:")),
-        ("WRITE_PROBE", answer("write-probe")),
+        ("APPLICATION_CHECKS", answer(&["user:"])),
+        ("WRITE_PROBE", answer(&["write-probe"])),
         (
             "CONTROL_LINE",
             drill.control.as_ref().map_or_else(
@@ -354,7 +361,7 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         ),
         ("RESULT", verdict(drill.verdict)),
         ("ISSUES", if issues.is_empty() { "none".to_owned() } else { issues.join("; ") }),
-        ("NEXT_DUE", drill.next_due.map_or_else(|| "no schedule".to_owned(), instant)),
+        ("NEXT_DUE", drill.next_due.map_or_else(|| "not recorded".to_owned(), instant)),
         ("RECEIPT", format!("{} {}", receipt.sequence, receipt.digest)),
     ]
 }

@@ -149,11 +149,6 @@ impl Estate {
         self.root.path().join(name)
     }
 
-    /// Sets a variable of the environment of later runs.
-    pub(crate) fn set(&mut self, name: &str, value: impl Into<OsString>) {
-        self.environment.insert(name.to_owned(), value.into());
-    }
-
     /// The program, called with `arguments`; its state, scratch and configuration are the estate's.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_seaworthy"));
