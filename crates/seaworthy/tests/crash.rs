@@ -66,9 +66,18 @@ impl Estate {
         Dice::new(number).fill(&mut bytes);
         fs::write(self.product.path().join(format!("files/new-{}", number % 5)), bytes).unwrap();
         let connection = rusqlite::Connection::open(self.product.path().join("live.sqlite")).unwrap();
-        connection.execute("INSERT INTO audit VALUES (?1, randomblob(50000))", [number.cast_signed()]).unwrap();
+        connection
+            .execute("INSERT INTO audit VALUES (?1, randomblob(50000))", [number.cast_signed()])
+            .unwrap();
         if let Some(server) = &self.server {
-            server.sql("shop", &format!("UPDATE orders SET note = repeat(md5('{number}'), 50) WHERE id % 7 = {number} % 7")).unwrap();
+            server
+                .sql(
+                    "shop",
+                    &format!(
+                        "UPDATE orders SET note = repeat(md5('{number}'), 50) WHERE id % 7 = {number} % 7"
+                    ),
+                )
+                .unwrap();
         }
     }
 
@@ -92,7 +101,10 @@ impl Estate {
         let ran = self.product.run(&["points", "--json"]).unwrap();
         let points: Value = serde_json::from_str(&ran.expect(0).unwrap()).unwrap();
         for point in points["data"].as_array().unwrap() {
-            found.insert((point["service"].as_str().unwrap().to_owned(), point["copy"].as_str().unwrap().to_owned()));
+            found.insert((
+                point["service"].as_str().unwrap().to_owned(),
+                point["copy"].as_str().unwrap().to_owned(),
+            ));
         }
         found
     }
@@ -103,16 +115,22 @@ impl Estate {
         assert!(left.is_empty(), "{what}: still running: {left:#?}");
         let restic = &restics().unwrap()[0];
         // The dead process's lock is still there; a judge that only reads may ignore it.
-        self.product.restic(restic, &["check", "--no-lock"]).unwrap_or_else(|error| panic!("{what}: {error}"));
+        self.product
+            .restic(restic, &["check", "--no-lock"])
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
         let said = self.product.restic(restic, &["snapshots", "--no-lock", "--json"]).unwrap();
         let snapshots: Value = serde_json::from_str(&said).unwrap();
-        let stored: BTreeSet<&str> = snapshots.as_array().unwrap().iter().filter_map(|snapshot| snapshot["id"].as_str()).collect();
+        let stored: BTreeSet<&str> =
+            snapshots.as_array().unwrap().iter().filter_map(|snapshot| snapshot["id"].as_str()).collect();
         let verified = self.product.run(&["verify", "--json"]).unwrap();
         assert_eq!(verified.code, Some(0), "{what}: {verified:?}");
         let acknowledged = self.acknowledged();
         assert!(acknowledged.is_superset(acknowledged_before), "{what}: an acknowledged copy was forgotten");
         for (service, copy) in &acknowledged {
-            assert!(stored.contains(copy.as_str()), "{what}: {service} {copy} was acknowledged and is not stored");
+            assert!(
+                stored.contains(copy.as_str()),
+                "{what}: {service} {copy} was acknowledged and is not stored"
+            );
         }
     }
 
@@ -186,7 +204,8 @@ fn a_drill_killed_at_any_moment_leaves_nothing_behind() {
     let backup = takes(&estate, &["backup"]);
     assert!(backup > Duration::ZERO);
     let services = ["files", "bookings", "shop"];
-    let usual: BTreeMap<&str, Duration> = services.iter().map(|service| (*service, takes(&estate, &["drill", service]))).collect();
+    let usual: BTreeMap<&str, Duration> =
+        services.iter().map(|service| (*service, takes(&estate, &["drill", service]))).collect();
     let kills = number("SEAWORTHY_KILLS", 40);
     let mut killed = 0;
     for trial in 0..kills {
@@ -205,14 +224,36 @@ fn a_drill_killed_at_any_moment_leaves_nothing_behind() {
 
 /// Calls that change what is on the disk.
 const MUTATING: &[&str] = &[
-    "write", "pwrite64", "writev", "fsync", "fdatasync", "rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat", "mkdir",
-    "mkdirat", "ftruncate", "fchmod", "sync_file_range", "copy_file_range", "flock", "fcntl",
+    "write",
+    "pwrite64",
+    "writev",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "mkdirat",
+    "ftruncate",
+    "fchmod",
+    "sync_file_range",
+    "copy_file_range",
+    "flock",
+    "fcntl",
 ];
 
 /// How often any one thread of an undisturbed run makes each of the calls.
 fn calls(estate: &Estate, arguments: &[&str]) -> BTreeMap<String, u64> {
     let log = estate.product.path().join("calls");
-    let mut command = traced(estate, arguments, &["-o", &log.display().to_string(), "-e", &format!("trace={}", MUTATING.join(","))]);
+    let mut command = traced(
+        estate,
+        arguments,
+        &["-o", &log.display().to_string(), "-e", &format!("trace={}", MUTATING.join(","))],
+    );
     let ran = command.stdout(Stdio::null()).output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let mut by_thread: BTreeMap<(String, String), u64> = BTreeMap::new();
@@ -231,7 +272,11 @@ fn calls(estate: &Estate, arguments: &[&str]) -> BTreeMap<String, u64> {
 
 fn traced(estate: &Estate, arguments: &[&str], options: &[&str]) -> Command {
     let mut command = Command::new(program("strace").unwrap());
-    command.args(["-f", "-qq", "--seccomp-bpf"]).args(options).arg(PROGRAM).args(estate.product.arguments(arguments));
+    command
+        .args(["-f", "-qq", "--seccomp-bpf"])
+        .args(options)
+        .arg(PROGRAM)
+        .args(estate.product.arguments(arguments));
     command.env_clear().current_dir(estate.product.path()).stdin(Stdio::null());
     for (name, value) in estate.product.environment() {
         command.env(name, value);
@@ -245,11 +290,21 @@ fn a_backup_killed_at_any_call_that_changes_the_disk_loses_nothing() {
     takes(&estate, &["backup"]);
     estate.change();
     let most = calls(&estate, &["backup"]);
-    assert!(most.contains_key("rename") || most.contains_key("renameat") || most.contains_key("renameat2") || most.contains_key("linkat"), "{most:?}");
+    assert!(
+        most.contains_key("rename")
+            || most.contains_key("renameat")
+            || most.contains_key("renameat2")
+            || most.contains_key("linkat"),
+        "{most:?}"
+    );
     assert!(most.keys().any(|call| call.contains("sync")), "{most:?}");
     // A thread's share of the work differs from run to run, so that the later half of its calls is often not reached.
-    let mut moments: BTreeSet<(String, u64)> = most.iter().flat_map(|(call, count)| [(call.clone(), 1), (call.clone(), 2.min(*count))]).collect();
-    let all: Vec<(String, u64)> = most.iter().flat_map(|(call, count)| (1..=count.div_ceil(2)).map(move |at| (call.clone(), at))).collect();
+    let mut moments: BTreeSet<(String, u64)> =
+        most.iter().flat_map(|(call, count)| [(call.clone(), 1), (call.clone(), 2.min(*count))]).collect();
+    let all: Vec<(String, u64)> = most
+        .iter()
+        .flat_map(|(call, count)| (1..=count.div_ceil(2)).map(move |at| (call.clone(), at)))
+        .collect();
     let total = all.len() as u64;
     let wanted = number("SEAWORTHY_CALLS", 24).min(total);
     // Evenly over all calls, and at least the first two of each kind.
@@ -259,7 +314,18 @@ fn a_backup_killed_at_any_call_that_changes_the_disk_loses_nothing() {
         estate.change();
         let before = estate.acknowledged();
         let what = format!("killed at {call} number {at} of a thread");
-        let mut command = traced(&estate, &["backup"], &["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:signal=SIGKILL:when={at}")]);
+        let mut command = traced(
+            &estate,
+            &["backup"],
+            &[
+                "-o",
+                "/dev/null",
+                "-e",
+                &format!("trace={call}"),
+                "-e",
+                &format!("inject={call}:signal=SIGKILL:when={at}"),
+            ],
+        );
         let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         killed += usize::from(!status.success());
         estate.holds_as_it_lies(&what, &before);
@@ -273,11 +339,15 @@ fn a_backup_killed_at_any_call_that_changes_the_disk_loses_nothing() {
 fn kill_clients(program: &str, word: &str) -> usize {
     let mut killed = 0;
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let read = |name: &str| fs::read(entry.path().join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let read = |name: &str| {
+            fs::read(entry.path().join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        };
         let (Ok(arguments), Ok(environment)) = (read("cmdline"), read("environ")) else { continue };
         let pid = entry.file_name().into_string().unwrap_or_default();
         // The server's own processes bear the word too.
-        if arguments.split('\0').next().is_some_and(|first| first.ends_with(program)) && environment.contains(word) {
+        if arguments.split('\0').next().is_some_and(|first| first.ends_with(program))
+            && environment.contains(word)
+        {
             let mut command = Command::new("kill");
             command.args(["-9", &pid]);
             killed += usize::from(run(command).unwrap().code == Some(0));
@@ -303,7 +373,12 @@ fn a_dump_tool_that_is_killed_leaves_no_copy_and_the_next_backup_works() {
     let host = server.host();
     let mut caught = 0;
     for _ in 0..3 {
-        let child = product.command(&["backup", "shop"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = product
+            .command(&["backup", "shop"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let until = Instant::now() + Duration::from_secs(20);
         let mut killed = 0;
         while killed == 0 && Instant::now() < until {
@@ -313,8 +388,14 @@ fn a_dump_tool_that_is_killed_leaves_no_copy_and_the_next_backup_works() {
         if killed > 0 {
             caught += 1;
             assert!(!matches!(ran.code, Some(0 | 3)), "{ran:?}");
-            let points: Value = serde_json::from_str(&product.run(&["points", "--json"]).unwrap().expect(0).unwrap()).unwrap();
-            assert_eq!(points["data"].as_array().unwrap().len(), 1, "a copy was made without its dump: {points:#}");
+            let points: Value =
+                serde_json::from_str(&product.run(&["points", "--json"]).unwrap().expect(0).unwrap())
+                    .unwrap();
+            assert_eq!(
+                points["data"].as_array().unwrap().len(),
+                1,
+                "a copy was made without its dump: {points:#}"
+            );
         }
     }
     assert!(caught > 0, "no dump was caught at work");
@@ -323,5 +404,11 @@ fn a_dump_tool_that_is_killed_leaves_no_copy_and_the_next_backup_works() {
     product.drill("shop", 0).unwrap();
     product.judged(&["check", "--read-data"]).unwrap();
     assert_eq!(product.left_in_scratch().unwrap(), Vec::<String>::new(), "{}", staging.display());
-    assert_eq!(server.sql("shop", "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'").unwrap().trim(), "1");
+    assert_eq!(
+        server
+            .sql("shop", "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+            .unwrap()
+            .trim(),
+        "1"
+    );
 }

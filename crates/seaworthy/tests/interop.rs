@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
 use seaworthy_testkit::components::{program, restics};
 use seaworthy_testkit::estate::{self, odd_tree};
 use seaworthy_testkit::postgres::{Server, every_kind, shop};
 use seaworthy_testkit::product::{Product, run};
+use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_seaworthy");
 
@@ -37,7 +37,12 @@ fn judge(product: &Product, service: &str) -> Vec<String> {
         let said = product.restic(&restic, &["snapshots", "--tag", &tag, "--json"]).unwrap();
         let snapshots: Value = serde_json::from_str(&said).unwrap();
         assert!(!snapshots.as_array().unwrap().is_empty(), "{said}");
-        names = product.restic(&restic, &["ls", "latest", "--tag", &tag]).unwrap().lines().map(str::to_owned).collect();
+        names = product
+            .restic(&restic, &["ls", "latest", "--tag", &tag])
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect();
     }
     names
 }
@@ -45,7 +50,9 @@ fn judge(product: &Product, service: &str) -> Vec<String> {
 /// Restores the latest snapshot of a service with one judge.
 fn restored(product: &Product, restic: &Path, service: &str, into: &Path) {
     let tag = format!("service={service}");
-    product.restic(restic, &["restore", "latest", "--tag", &tag, "--target", &into.display().to_string()]).unwrap();
+    product
+        .restic(restic, &["restore", "latest", "--tag", &tag, "--target", &into.display().to_string()])
+        .unwrap();
 }
 
 /// Follows `.seaworthy/RESTORE.txt` of a PostgreSQL copy by hand, into a cluster that has never seen the source.
@@ -54,7 +61,10 @@ fn follow_the_notes(product: &Product, restic: &Path, service: &str, database: &
     let into = fresh.path().join("restored");
     restored(product, restic, service, &into);
     let notes = fs::read_to_string(into.join(".seaworthy/RESTORE.txt")).unwrap();
-    for word in ["psql -X -d postgres -f DIR/globals.sql", "pg_restore -Fd -j 4 --exit-on-error -d DATABASE DIR/database"] {
+    for word in [
+        "psql -X -d postgres -f DIR/globals.sql",
+        "pg_restore -Fd -j 4 --exit-on-error -d DATABASE DIR/database",
+    ] {
         assert!(notes.contains(word), "{notes}");
     }
     let opened = Command::new("chmod").args(["-R", "a+rX"]).arg(&into).status().unwrap();
@@ -74,7 +84,11 @@ fn stock(server: &Server, database: &str) -> Server {
     server.run("pg_dump", &["-Fc", "-f", &archive, "-d", database], "").unwrap();
     let globals = server.run("pg_dumpall", &["--globals-only", "--no-role-passwords"], "").unwrap();
     // The bootstrap role is there already.
-    let globals: String = globals.lines().filter(|line| !line.starts_with("CREATE ROLE postgres;")).map(|line| format!("{line}\n")).collect();
+    let globals: String = globals
+        .lines()
+        .filter(|line| !line.starts_with("CREATE ROLE postgres;"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     stock.sql("postgres", &globals).unwrap();
     stock.run("pg_restore", &["--create", "--exit-on-error", "-d", "postgres", &archive], "").unwrap();
     stock
@@ -85,7 +99,10 @@ fn assert_equal(server: &Server, restored: &Server, database: &str) {
     let (source, found) = (server.fingerprint(database).unwrap(), restored.fingerprint(database).unwrap());
     assert_same(&stock(server, database).fingerprint(database).unwrap(), &found);
     let facts = |text: &str| -> Vec<String> {
-        text.lines().filter(|line| line.contains('|') && !line.starts_with("app.turned|")).map(str::to_owned).collect()
+        text.lines()
+            .filter(|line| line.contains('|') && !line.starts_with("app.turned|"))
+            .map(str::to_owned)
+            .collect()
     };
     assert_eq!(facts(&source), facts(&found));
 }
@@ -94,7 +111,10 @@ fn assert_same(one: &str, other: &str) {
     let (one, other): (Vec<&str>, Vec<&str>) = (one.lines().collect(), other.lines().collect());
     let lost: Vec<&&str> = one.iter().filter(|line| !other.contains(line)).collect();
     let new: Vec<&&str> = other.iter().filter(|line| !one.contains(line)).collect();
-    assert!(lost.is_empty() && new.is_empty(), "only in the source: {lost:#?}\nonly in what was restored: {new:#?}");
+    assert!(
+        lost.is_empty() && new.is_empty(),
+        "only in the source: {lost:#?}\nonly in what was restored: {new:#?}"
+    );
     assert_eq!(one.len(), other.len());
 }
 
@@ -150,18 +170,33 @@ fn databases_in_old_encodings_come_back_equal_with_restic_and_pg_restore() {
 /// Small databases whose bytes are not UTF-8.
 fn encodings() -> [(&'static str, &'static str, &'static str); 2] {
     [
-        ("latin", "LATIN1", "SET client_encoding = 'UTF8'; CREATE TABLE \"größe\" (id int PRIMARY KEY, \"naïve\" text DEFAULT 'é'); INSERT INTO \"größe\" SELECT i, 'Ærø ' || chr(160 + i % 90) FROM generate_series(1, 500) i;"),
-        ("bytes", "SQL_ASCII", r"CREATE TABLE raw (id int PRIMARY KEY, word text); INSERT INTO raw SELECT i, E'\x80\xff\xfe' || i FROM generate_series(1, 500) i; CREATE INDEX raw_word ON raw (word);"),
+        (
+            "latin",
+            "LATIN1",
+            "SET client_encoding = 'UTF8'; CREATE TABLE \"größe\" (id int PRIMARY KEY, \"naïve\" text DEFAULT 'é'); INSERT INTO \"größe\" SELECT i, 'Ærø ' || chr(160 + i % 90) FROM generate_series(1, 500) i;",
+        ),
+        (
+            "bytes",
+            "SQL_ASCII",
+            r"CREATE TABLE raw (id int PRIMARY KEY, word text); INSERT INTO raw SELECT i, E'\x80\xff\xfe' || i FROM generate_series(1, 500) i; CREATE INDEX raw_word ON raw (word);",
+        ),
     ]
 }
 
 #[test]
 fn a_sqlite_database_comes_back_equal_with_restic_and_sqlite3() {
-    for (journal, name) in [(estate::sqlite::Journal::Wal, "wal"), (estate::sqlite::Journal::Rollback, "rollback")] {
+    for (journal, name) in
+        [(estate::sqlite::Journal::Wal, "wal"), (estate::sqlite::Journal::Rollback, "rollback")]
+    {
         let product = Product::new(PROGRAM, "").unwrap();
         let live = product.path().join("live.sqlite");
         estate::sqlite::shop(&live, journal, 3_000, 7).unwrap();
-        product.configure(&format!("[services.{name}.sources.database]\nkind = \"sqlite\"\npath = \"{}\"\n", live.display())).unwrap();
+        product
+            .configure(&format!(
+                "[services.{name}.sources.database]\nkind = \"sqlite\"\npath = \"{}\"\n",
+                live.display()
+            ))
+            .unwrap();
         // A connection with rows that are only in the log, while the copy is made.
         let writer = estate::sqlite::Writer::start(live.clone(), Duration::from_millis(1));
         while writer.committed() < 50 {
@@ -170,7 +205,8 @@ fn a_sqlite_database_comes_back_equal_with_restic_and_sqlite3() {
         writer.stop().unwrap();
         product.backup(name).unwrap();
         let names = judge(&product, name);
-        let stored = names.iter().find(|name| name.ends_with(".sqlite")).unwrap_or_else(|| panic!("{names:?}"));
+        let stored =
+            names.iter().find(|name| name.ends_with(".sqlite")).unwrap_or_else(|| panic!("{names:?}"));
         for restic in restics().unwrap() {
             let into = tempfile::tempdir().unwrap();
             restored(&product, &restic, name, into.path());
@@ -181,7 +217,13 @@ fn a_sqlite_database_comes_back_equal_with_restic_and_sqlite3() {
                 run(command).unwrap().expect(0).unwrap()
             };
             assert_eq!(said(&back, "PRAGMA integrity_check").trim(), "ok");
-            for what in ["PRAGMA application_id", "PRAGMA user_version", "PRAGMA encoding", "PRAGMA page_size", ".dump"] {
+            for what in [
+                "PRAGMA application_id",
+                "PRAGMA user_version",
+                "PRAGMA encoding",
+                "PRAGMA page_size",
+                ".dump",
+            ] {
                 assert_eq!(said(&live, what), said(&back, what), "{what}");
             }
             let mut dumped = Command::new(&restic);
@@ -246,7 +288,11 @@ fn walk(root: &Path) -> BTreeMap<PathBuf, Seen> {
             ("device", Vec::new())
         };
         let xattrs = xattr_names(&path, kind.is_symlink());
-        let twin = if kind.is_dir() { name.clone() } else { inodes.entry((facts.dev(), facts.ino())).or_insert_with(|| name.clone()).clone() };
+        let twin = if kind.is_dir() {
+            name.clone()
+        } else {
+            inodes.entry((facts.dev(), facts.ino())).or_insert_with(|| name.clone()).clone()
+        };
         let size = if kind.is_file() { facts.size() } else { 0 };
         let device = if word == "device" { facts.rdev() } else { 0 };
         let entry = Seen {
@@ -271,7 +317,9 @@ fn xattr_names(path: &Path, is_link: bool) -> BTreeMap<Vec<u8>, Vec<u8>> {
         return BTreeMap::new();
     }
     let names = xattr::list(path).unwrap();
-    names.map(|name| (name.as_bytes().to_vec(), xattr::get(path, &name).unwrap().unwrap_or_default())).collect()
+    names
+        .map(|name| (name.as_bytes().to_vec(), xattr::get(path, &name).unwrap().unwrap_or_default()))
+        .collect()
 }
 
 #[test]
@@ -280,7 +328,12 @@ fn a_tree_comes_back_equal_with_restic() {
     let tree = product.path().join("tree");
     fs::create_dir(&tree).unwrap();
     odd_tree(&tree, 5).unwrap();
-    product.configure(&format!("[services.files.sources.tree]\nkind = \"files\"\npaths = [\"{}\"]\n", tree.display())).unwrap();
+    product
+        .configure(&format!(
+            "[services.files.sources.tree]\nkind = \"files\"\npaths = [\"{}\"]\n",
+            tree.display()
+        ))
+        .unwrap();
     product.backup("files").unwrap();
     judge(&product, "files");
     let before = walk(&tree);

@@ -194,7 +194,20 @@ impl Server {
         let host = self.host();
         let mut command = Command::new(self.programs.join("psql"));
         command
-            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-h", &host, "-c", script])
+            .args([
+                "-X",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-d",
+                database,
+                "-h",
+                &host,
+                "-c",
+                script,
+            ])
             .env_clear()
             .env("LC_ALL", "C.UTF-8")
             .current_dir("/")
@@ -216,7 +229,8 @@ impl Server {
         let definitions = self.run("pg_dump", &["-s", "-d", database], "")?;
         for line in definitions.lines() {
             // A nonce of each run, and comments.
-            if !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict") && !line.starts_with("--") {
+            if !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict") && !line.starts_with("--")
+            {
                 lines.push_str(line);
                 lines.push('\n');
             }

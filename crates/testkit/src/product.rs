@@ -127,7 +127,12 @@ pub fn finish(mut child: Child, words: &str) -> Result<Ran, ProductError> {
         Ok(text) => text.map_err(io_error(words)),
         Err(_) => Err(ProductError::Hung(words.to_owned())),
     };
-    Ok(Ran { command: words.to_owned(), code: status.code(), stdout: joined(stdout)?, stderr: joined(stderr)? })
+    Ok(Ran {
+        command: words.to_owned(),
+        code: status.code(),
+        stdout: joined(stdout)?,
+        stderr: joined(stderr)?,
+    })
 }
 
 /// Waits for a child's end; `None` when it has not ended by then.
@@ -167,7 +172,8 @@ impl Product {
         fs::set_permissions(&password, private).map_err(io_error("close the password"))?;
         let store = open_store(&product.repository()).map_err(ProductError::Repository)?;
         let options = InitOptions { kdf: KdfParams::fast_and_weak(), ..InitOptions::default() };
-        Repository::init(&store, PASSWORD.as_bytes(), &options, &Control::new()).map_err(ProductError::Repository)?;
+        Repository::init(&store, PASSWORD.as_bytes(), &options, &Control::new())
+            .map_err(ProductError::Repository)?;
         product.configure(services)?;
         Ok(product)
     }
@@ -225,7 +231,15 @@ impl Product {
         let path = |name: &str| self.path().join(name).display().to_string();
         let mut all: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let (config, state) = (path("seaworthy.toml"), path("state"));
-        all.extend(["--config".to_owned(), config, "--state-dir".to_owned(), state, "--scratch-dir".to_owned(), path("s"), "--no-progress".to_owned()]);
+        all.extend([
+            "--config".to_owned(),
+            config,
+            "--state-dir".to_owned(),
+            state,
+            "--scratch-dir".to_owned(),
+            path("s"),
+            "--no-progress".to_owned(),
+        ]);
         all
     }
 
@@ -234,7 +248,12 @@ impl Product {
     pub fn environment(&self) -> Vec<(String, String)> {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
         let home = self.path().display().to_string();
-        vec![("PATH".to_owned(), path), ("HOME".to_owned(), home.clone()), ("LC_ALL".to_owned(), "C.UTF-8".to_owned()), ("VOYAGE".to_owned(), home)]
+        vec![
+            ("PATH".to_owned(), path),
+            ("HOME".to_owned(), home.clone()),
+            ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
+            ("VOYAGE".to_owned(), home),
+        ]
     }
 
     /// Runs a verb to its end.
@@ -303,14 +322,16 @@ impl Product {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").map_err(io_error("list /proc"))? {
             let path = entry.map_err(io_error("list /proc"))?.path();
-            let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
+            let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else {
+                continue;
+            };
             if pid == std::process::id() {
                 continue;
             }
             // A process that ends while it is looked at is none.
-            let bears = ["environ", "cmdline", "mountinfo"]
-                .iter()
-                .any(|name| fs::read(path.join(name)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&mark)));
+            let bears = ["environ", "cmdline", "mountinfo"].iter().any(|name| {
+                fs::read(path.join(name)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&mark))
+            });
             let works = fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(self.path()));
             if bears || works {
                 let words = fs::read(path.join("cmdline")).unwrap_or_default();
