@@ -3,6 +3,8 @@
 //!
 //! `SEAWORTHY_KILLS` says how often each act is killed at a random moment; `SEAWORTHY_SEED` which moments those are.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 //! A copy outlives us: what the product stores, stock restic and the engines' own tools check, list, dump and restore, and
 //! what they restore equals the source. Nothing of ours takes part in the restores here, nor in the comparisons.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;

@@ -3,6 +3,8 @@
 //!
 //! `SEAWORTHY_LOOPS` says how often each live source is backed up and drilled; 200 is what a release is held to.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
@@ -174,7 +176,7 @@ fn databases_of_every_kind_and_encoding_are_proven_under_write_load() {
         Load::begin(
             &server,
             "latin",
-            &["INSERT INTO \"größe\" SELECT max(id) + 1, chr(233) || i FROM \"größe\""],
+            &["INSERT INTO \"größe\" VALUES (1000 + i, chr(233) || i)"],
         ),
         Load::begin(
             &server,
