@@ -371,7 +371,11 @@ struct Stream {
 impl Read for Stream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.position == self.window.len() {
-            match self.reader.next_window().map_err(|error| io::Error::other(driver_error("read from the repository", error)))? {
+            match self
+                .reader
+                .next_window()
+                .map_err(|error| io::Error::other(driver_error("read from the repository", error)))?
+            {
                 None => return Ok(0),
                 Some(window) => {
                     self.window = window;

@@ -136,9 +136,14 @@ mod tests {
 
     #[test]
     fn damage_stays_damage_on_its_way_through_a_stream() {
-        let damaged = DriverError::new(ErrorKind::Corrupt, "read a blob").code(FindingCode::ObjectDamaged).hint("another copy");
+        let damaged = DriverError::new(ErrorKind::Corrupt, "read a blob")
+            .code(FindingCode::ObjectDamaged)
+            .hint("another copy");
         let seen = DriverError::io("copy the stream", std::io::Error::other(damaged));
-        assert_eq!((seen.kind, seen.code, seen.hint.as_deref()), (ErrorKind::Corrupt, Some(FindingCode::ObjectDamaged), Some("another copy")));
+        assert_eq!(
+            (seen.kind, seen.code, seen.hint.as_deref()),
+            (ErrorKind::Corrupt, Some(FindingCode::ObjectDamaged), Some("another copy"))
+        );
         assert_eq!(seen.context, "copy the stream");
     }
 }

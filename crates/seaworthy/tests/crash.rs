@@ -3,6 +3,8 @@
 //!
 //! `SEAWORTHY_KILLS` says how often each act is killed at a random moment; `SEAWORTHY_SEED` which moments those are.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
@@ -300,7 +302,7 @@ fn a_backup_killed_at_any_call_that_changes_the_disk_loses_nothing() {
     assert!(most.keys().any(|call| call.contains("sync")), "{most:?}");
     // A thread's share of the work differs from run to run, so that the later half of its calls is often not reached.
     let mut moments: BTreeSet<(String, u64)> =
-        most.keys().flat_map(|call| [(call.clone(), 1), (call.clone(), 2)]).collect();
+        most.iter().flat_map(|(call, count)| [(call.clone(), 1), (call.clone(), 2.min(*count))]).collect();
     let all: Vec<(String, u64)> = most
         .iter()
         .flat_map(|(call, count)| (1..=count.div_ceil(2)).map(move |at| (call.clone(), at)))
@@ -331,7 +333,7 @@ fn a_backup_killed_at_any_call_that_changes_the_disk_loses_nothing() {
         estate.holds_as_it_lies(&what, &before);
         estate.converges(&what, &["backup", "files"]);
     }
-    assert!(killed * 2 > moments.len(), "only {killed} of {} runs were killed", moments.len());
+    assert!(killed * 5 > moments.len() * 2, "only {killed} of {} runs were killed", moments.len());
     estate.every_acknowledged_copy_restores();
 }
 
@@ -361,7 +363,7 @@ fn a_dump_tool_that_is_killed_leaves_no_copy_and_the_next_backup_works() {
     let server = Server::start(&[]).unwrap();
     server.create("shop", &[]).unwrap();
     server.sql("shop", &shop(500)).unwrap();
-    // Held by a lock that pg_dump must wait for, so that it is killed in the middle of its work.
+    server.sql("shop", "UPDATE orders SET placed = now() WHERE id = 1").unwrap();
     let services = format!(
         "[services.shop.sources.database]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\n",
         server.host(),

@@ -210,6 +210,7 @@ impl Server {
             ])
             .env_clear()
             .env("LC_ALL", "C.UTF-8")
+            .env("PGCLIENTENCODING", "UTF8")
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -591,10 +591,13 @@ impl Restored for RestoredPostgres {
                         // A trigger may lawfully refuse an update; what does not exist or does not load may not.
                         let reason =
                             std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                        if ["(SQLSTATE 42", "(SQLSTATE 58", "(SQLSTATE XX"]
+                        let is_unusable = ["(SQLSTATE 42", "(SQLSTATE 58", "(SQLSTATE XX"]
                             .iter()
-                            .any(|class| reason.contains(class))
-                        {
+                            .any(|class| reason.contains(class));
+                        // A publication whose columns or condition do not cover the replica identity refuses every update, on
+                        // the source as here.
+                        let is_publications = reason.contains("(SQLSTATE 42P10)");
+                        if is_unusable && !is_publications {
                             findings.push(unusable(&printable(&name), &error));
                         } else {
                             refused += 1;
