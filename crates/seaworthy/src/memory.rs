@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use seaworthy_catalog::{
-    Catalog, CatalogError, OpenMode, PointQuery, ReceiptName, ReceiptQuery, SqliteCatalog, export,
+    Catalog as _, CatalogError, OpenMode, PointQuery, ReceiptName, ReceiptQuery, SqliteCatalog, export,
     facts_as_of,
 };
 use seaworthy_engine::{Ledger, NotaryError};

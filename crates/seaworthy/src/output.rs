@@ -74,7 +74,7 @@ impl Face {
     /// Prints a line of data.
     pub(crate) fn data(&self, line: impl AsRef<str>) -> Outcome<()> {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", line.as_ref()).or_else(ignore_closed_pipe)
+        writeln!(out, "{}", line.as_ref()).or_else(|error| ignore_closed_pipe(&error))
     }
 
     /// Prints a table; where a terminal is too narrow for it, cells break and columns stay.
@@ -101,7 +101,7 @@ impl Face {
             return Ok(());
         }
         let mut out = std::io::stderr().lock();
-        writeln!(out, "{}", line.as_ref()).or_else(ignore_closed_pipe)
+        writeln!(out, "{}", line.as_ref()).or_else(|error| ignore_closed_pipe(&error))
     }
 
     /// Says that something went wrong: in `--quiet` too, and to machines as an event.
@@ -113,7 +113,7 @@ impl Face {
             }))?;
         }
         let mut out = std::io::stderr().lock();
-        writeln!(out, "{mark} {subject}\n{}", failure.render()).or_else(ignore_closed_pipe)
+        writeln!(out, "{mark} {subject}\n{}", failure.render()).or_else(|error| ignore_closed_pipe(&error))
     }
 
     /// Text in a tone, where colour is on.
@@ -162,12 +162,12 @@ fn terminal_width() -> Option<u16> {
     size.map(|size| size.ws_col).filter(|width| *width >= 40)
 }
 
-fn ignore_closed_pipe(error: std::io::Error) -> Outcome<()> {
+fn ignore_closed_pipe(error: &std::io::Error) -> Outcome<()> {
     // `seaworthy points | head` closes our output; that is the reader's decision, not a failure.
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         return Ok(());
     }
-    Err(Failure::because(Exit::Unexpected, "write to standard output", &error))
+    Err(Failure::because(Exit::Unexpected, "write to standard output", error))
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -222,7 +222,7 @@ fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
             bar.set_style(style("{spinner} {prefix}  {msg}"));
             bar.set_message(name.clone());
             if state.json {
-                event(serde_json::json!({ "event": "phase", "subject": state.subject, "phase": name }));
+                event(&serde_json::json!({ "event": "phase", "subject": state.subject, "phase": name }));
             }
             if state.phases {
                 bar.suspend(|| tell(&format!("{}: {name}", state.subject)));
@@ -239,7 +239,7 @@ fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
         state.told = Instant::now();
         if state.json {
             event(
-                serde_json::json!({ "event": "progress", "subject": state.subject, "phase": state.phase, "message": words }),
+                &serde_json::json!({ "event": "progress", "subject": state.subject, "phase": state.phase, "message": words }),
             );
         } else if state.lines {
             tell(&format!("{}: {words}", state.subject));
@@ -248,7 +248,7 @@ fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
 }
 
 /// Prints an event line; progress is worth no failure, so a closed output is ignored here.
-fn event(value: serde_json::Value) {
+fn event(value: &serde_json::Value) {
     let mut out = std::io::stdout().lock();
     if writeln!(out, "{value}").is_err() {
         // Whoever read the events has gone; the run goes on.
@@ -309,7 +309,7 @@ pub(crate) fn duration(took: Duration) -> String {
         0 => format!("{}ms", took.as_millis()),
         1..10 => format!("{}.{}s", seconds, took.subsec_millis() / 100),
         10..60 => format!("{seconds}s"),
-        60..3600 if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        60..3600 if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         3600..86_400 if seconds % 3600 < 60 => format!("{}h", seconds / 3600),
         3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),

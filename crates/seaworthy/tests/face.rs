@@ -1,5 +1,7 @@
 //! The program as its user meets it: the real binary, its screens, its exit codes, and what it does with bad input.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: what cannot be unwrapped is a failed test")]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -448,7 +450,7 @@ fn an_unreadable_file_makes_the_copy_incomplete_and_is_named() {
     let estate = Estate::new();
     let locked = estate.path("files/locked.txt");
     std::fs::write(&locked, "nobody reads this").unwrap();
-    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o000)).unwrap();
     let call = ["backup", "papers"];
     let run = if rustix::process::geteuid().is_root() {
         // Root without the capabilities that read everything.
@@ -579,7 +581,7 @@ fn a_configuration_is_refused_with_every_problem_at_once() {
 fn keys_that_others_can_read_are_refused() {
     let estate = proven();
     let open = |name: &str, mode| {
-        std::fs::set_permissions(estate.path(name), std::fs::Permissions::from_mode(mode)).unwrap()
+        std::fs::set_permissions(estate.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
     };
     open("password", 0o644);
     estate.run(&["backup"]).exits(20).says(&["KY-05"]).hints();

@@ -244,7 +244,7 @@ async fn sandbox(round: &mut Round<'_>, setup: &Setup, cx: &Cx) -> Outcome<()> {
         }
         Ok(Err(error)) => round.failure(began, "sandbox", Failure::from(error))?,
         Err(stop) => {
-            round.add(began, "sandbox", Health::Fail, format!("{stop} after {} s", PROBE.as_secs()), None)?
+            round.add(began, "sandbox", Health::Fail, format!("{stop} after {} s", PROBE.as_secs()), None)?;
         }
     }
     room(round, "room for scratch restores", &setup.state.scratch)
@@ -333,7 +333,7 @@ async fn sources(round: &mut Round<'_>, setup: &Setup, service: &Service, cx: &C
             }
             Ok(Err(error)) => round.failure(began, &name, Failure::from(error))?,
             Err(stop) => {
-                round.add(began, &name, Health::Fail, format!("{stop} after {} s", PROBE.as_secs()), None)?
+                round.add(began, &name, Health::Fail, format!("{stop} after {} s", PROBE.as_secs()), None)?;
             }
         }
     }

@@ -149,10 +149,10 @@ fn gather(cli: &Cli, face: &Face, arguments: &Init, state: &State) -> Outcome<Di
     if interactive && !is_told {
         ask(&mut postgres, &mut sqlite, &mut directories, &mut repository)?;
     }
-    for path in sqlite.iter().filter(|path| !discover::is_sqlite(path)) {
+    if let Some(path) = sqlite.iter().find(|path| !discover::is_sqlite(path)) {
         return Err(Failure::new(Exit::Usage, format!("`{}` is not a SQLite database", path.display())));
     }
-    for path in directories.iter().filter(|path| !path.is_dir()) {
+    if let Some(path) = directories.iter().find(|path| !path.is_dir()) {
         return Err(Failure::new(Exit::Usage, format!("`{}` is not a directory", path.display())));
     }
     let password_file = match &arguments.password {
