@@ -314,7 +314,7 @@ fn a_tree_that_changes_during_its_backup_is_proven_or_said_to_be_incomplete() {
 type Files = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn opened(product: &Product) -> Repository {
-    let store = open_store(&product.repository()).unwrap();
+    let store = open_store(product.repository()).unwrap();
     Repository::open(&store, PASSWORD.as_bytes(), &OpenOptions::default(), &Control::new()).unwrap()
 }
 
@@ -491,7 +491,7 @@ fn a_wrong_copy_of_a_shop_is_caught_by_its_drill() {
         server
             .sql("postgres", "DROP DATABASE IF EXISTS shop WITH (FORCE)")
             .and_then(|_| server.create("shop", &["-T", "pristine"]))
-            .unwrap()
+            .unwrap();
     };
     anew();
     let product = Product::new(PROGRAM, &postgres("shop", &server, "shop")).unwrap();
@@ -539,7 +539,7 @@ fn a_wrong_copy_of_a_shop_is_caught_by_its_drill() {
     });
     doctored("the rows of a table emptied", &["CT-01"], &|files| files.get_mut(&plain).unwrap().clear());
     doctored("the rows of a table missing", &["CT-01", "CT-03", "RP-02", "RP-04"], &|files| {
-        drop(files.remove(&plain))
+        drop(files.remove(&plain));
     });
     doctored("the rows of two tables exchanged", &["CT-01", "CT-02", "CT-03", "RP-04"], &|files| {
         let (one, other) = (files[&products].clone(), files[&orders].clone());
