@@ -175,11 +175,7 @@ fn databases_of_every_kind_and_encoding_are_proven_under_write_load() {
                 "INSERT INTO app.parent VALUES (i, 'p'); INSERT INTO app.child VALUES (i, 'c', i); INSERT INTO app.turned VALUES (i, 't', 4); PERFORM nextval('app.placed')",
             ],
         ),
-        Load::begin(
-            &server,
-            "latin",
-            &["INSERT INTO \"größe\" VALUES (1000 + i, chr(233) || i)"],
-        ),
+        Load::begin(&server, "latin", &["INSERT INTO \"größe\" VALUES (1000 + i, chr(233) || i)"]),
         Load::begin(
             &server,
             "bytes",
