@@ -4,6 +4,8 @@
 //! `SEAWORTHY_LOOPS` says how often each live source is backed up and drilled; 200 is what a release is held to.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+#![expect(clippy::type_complexity, reason = "a table of damages reads best where it is used")]
+#![expect(clippy::needless_pass_by_value, reason = "`join` has made the path for this call alone")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -308,7 +310,7 @@ fn a_tree_that_changes_during_its_backup_is_proven_or_said_to_be_incomplete() {
 type Files = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn opened(product: &Product) -> Repository {
-    let store = open_store(&product.repository()).unwrap();
+    let store = open_store(product.repository()).unwrap();
     Repository::open(&store, PASSWORD.as_bytes(), &OpenOptions::default(), &Control::new()).unwrap()
 }
 
@@ -485,7 +487,7 @@ fn a_wrong_copy_of_a_shop_is_caught_by_its_drill() {
         server
             .sql("postgres", "DROP DATABASE IF EXISTS shop WITH (FORCE)")
             .and_then(|_| server.create("shop", &["-T", "pristine"]))
-            .unwrap()
+            .unwrap();
     };
     anew();
     let product = Product::new(PROGRAM, &postgres("shop", &server, "shop")).unwrap();
@@ -533,7 +535,7 @@ fn a_wrong_copy_of_a_shop_is_caught_by_its_drill() {
     });
     doctored("the rows of a table emptied", &["CT-01"], &|files| files.get_mut(&plain).unwrap().clear());
     doctored("the rows of a table missing", &["CT-01", "CT-03", "RP-02", "RP-04"], &|files| {
-        drop(files.remove(&plain))
+        drop(files.remove(&plain));
     });
     doctored("the rows of two tables exchanged", &["CT-01", "CT-02", "CT-03", "RP-04"], &|files| {
         let (one, other) = (files[&products].clone(), files[&orders].clone());
