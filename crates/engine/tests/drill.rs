@@ -356,6 +356,17 @@ async fn without_a_witness_there_is_no_pass() {
 }
 
 #[tokio::test]
+async fn a_witness_that_is_damaged_or_not_ours_blames_the_copy() {
+    for code in [FindingCode::ObjectDamaged, FindingCode::WitnessNotOurs] {
+        let double = Double { lies: Lies::default(), closed: Arc::default() };
+        let blind = DrillRequest { witness: None, ..request(1) };
+        let before = vec![Finding::new(code, "witness", "as it was read")];
+        let done = drill(&Cx::unbounded(), &double, Arc::new(Reader(4096)), &double, blind, before).await;
+        assert_eq!(done.verdict, Verdict::Fail, "{code}");
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_is_full_blames_the_environment() {
     let done = drilled(Lies { sandbox: Some(ErrorKind::Exhausted), ..Lies::default() }).await;
     assert_eq!(done.verdict, Verdict::Inconclusive);

@@ -194,14 +194,17 @@ async fn proof_and_control(
     done: &mut DrillDone,
 ) {
     let Some(witness) = &request.witness else {
-        if !done.findings.iter().any(|finding| blames_the_copy(finding.code)) {
+        // A witness that is damaged or not ours shows that the copy is; one that was never there shows nothing.
+        let blaming: Vec<Finding> =
+            done.findings.iter().filter(|finding| blames_the_copy(finding.code)).cloned().collect();
+        if blaming.is_empty() {
             done.findings.push(Finding::new(FindingCode::NoWitness, "copy", "the copy carries no witness"));
         }
         done.checks.push(CheckReport {
             name: RESTORE.to_owned(),
-            outcome: CheckOutcome::Inconclusive,
+            outcome: if blaming.is_empty() { CheckOutcome::Inconclusive } else { CheckOutcome::Failed },
             detail: "without a witness this version does not know how the copy was made".to_owned(),
-            findings: Vec::new(),
+            findings: blaming,
         });
         return;
     };
