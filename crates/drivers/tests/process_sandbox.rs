@@ -103,18 +103,30 @@ fn main() -> ExitCode {
         // Something to lose: group `adm`, which may read logs.
         rustix::thread::set_thread_groups(&[rustix::fs::Gid::from_raw(4)]).unwrap();
     }
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if has("--list") {
+        // As libtest prints it, for runners that give each test a process of its own. None is ignored.
+        for mode in ["root", "user"].iter().filter(|_| !has("--ignored")) {
+            for (name, _) in TESTS {
+                println!("{mode}::{name}: test");
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted = |full: &str| {
+        let fits = |filter: &&String| {
+            if has("--exact") { filter.as_str() == full } else { full.contains(filter.as_str()) }
+        };
+        filters.is_empty() || filters.iter().any(fits)
+    };
     let mut failed = Vec::new();
     let mut ran = 0;
     for (mode, name, test) in
         ["root", "user"].iter().flat_map(|mode| TESTS.iter().map(move |(name, test)| (mode, name, test)))
     {
         let full = format!("{mode}::{name}");
-        if arguments.iter().any(|argument| argument == "--list") {
-            println!("{full}: test");
-            continue;
-        }
-        if !filters.is_empty() && !filters.iter().any(|filter| full.contains(filter.as_str())) {
+        if !is_wanted(&full) {
             continue;
         }
         let begun = Instant::now();

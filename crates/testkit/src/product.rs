@@ -170,7 +170,7 @@ impl Product {
         fs::write(&password, PASSWORD).map_err(io_error("write the password"))?;
         let private = fs::Permissions::from_mode(0o600);
         fs::set_permissions(&password, private).map_err(io_error("close the password"))?;
-        let store = open_store(&product.repository()).map_err(ProductError::Repository)?;
+        let store = open_store(product.repository()).map_err(ProductError::Repository)?;
         let options = InitOptions { kdf: KdfParams::fast_and_weak(), ..InitOptions::default() };
         Repository::init(&store, PASSWORD.as_bytes(), &options, &Control::new())
             .map_err(ProductError::Repository)?;
