@@ -170,10 +170,9 @@ pub(crate) fn bare_state(cli: &Cli, face: &Face) -> Outcome<State> {
 pub(crate) fn load(cli: &Cli, face: &Face) -> Outcome<Setup> {
     let path = locate(cli)?;
     let texts = texts(&path)?;
-    let parsed = config::parse(&texts).and_then(|parsed| {
-        let flags = flags(cli).unwrap_or_default();
-        parsed.overlaid(&environment(), &flags)
-    });
+    // Before anything is parsed: a flag that cannot be read must not be taken for one that was not given.
+    let flags = flags(cli)?;
+    let parsed = config::parse(&texts).and_then(|parsed| parsed.overlaid(&environment(), &flags));
     let parsed = parsed.map_err(|problems| refused(face, &problems))?;
     let state = State::locate(&parsed.settings)?;
     Ok(Setup { path, parsed, state })

@@ -117,7 +117,7 @@ pub(crate) enum Verb {
     Check(Check),
     /// List, add or remove the keys of a repository
     Keys(Keys),
-    /// Rebuild the catalogue from repositories and exported receipts
+    /// Rebuild the catalogue from the ledger, or from exported receipts
     Catalogue(Catalogue),
     /// Print shell completions
     Completions(Completions),
@@ -409,7 +409,7 @@ pub(crate) struct Catalogue {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CatalogueAction {
-    /// Recreate the catalogue from exported receipts and from the copies in the repositories
+    /// Recreate what is derived from the ledger; take over exported receipts first where they are given
     Rebuild {
         /// An exported ledger
         #[arg(long, value_name = "FILE")]
