@@ -58,7 +58,8 @@ pub(super) struct Data {
     pub(super) set: Set,
     /// Its root.
     pub(super) path: PathBuf,
-    files: u64,
+    /// How many files it has.
+    pub(super) files: u64,
     bytes: u64,
 }
 

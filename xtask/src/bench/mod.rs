@@ -105,6 +105,9 @@ struct Measured {
 /// 30 min: several times what the slowest tool needs on the largest set.
 const LIMIT: Duration = Duration::from_secs(1800);
 
+/// Trees of fewer files are removed as soon as they are compared.
+const MANY_FILES: u64 = 5_000;
+
 /// Measures and writes the report. The exit code is 0 only when nothing failed.
 pub(crate) fn run(options: &Options) -> TaskResult {
     if !(options.scale > 0.0 && options.scale <= 100.0) || options.rounds == 0 {
@@ -129,9 +132,11 @@ pub(crate) fn run(options: &Options) -> TaskResult {
         let data = data::provide(*set, options.scale, &options.work)?;
         println!("== {}: {}", data.set.letter(), data.describe());
         described.push(data.describe());
+        empty(&options.work.join("restored"))?;
         for round in 0..options.rounds {
             measure_round(options, &data, &found, round, &mut measured)?;
         }
+        empty(&options.work.join("restored"))?;
     }
     let text = report::report(options, &found, &described, &measured);
     println!("\n{text}");
@@ -171,7 +176,7 @@ fn measure_round(
         }
         for turn in 0..tools.len() {
             let tool = &tools[(turn + round as usize + step) % tools.len()];
-            let sample = measure_one(data, tool, operation, &bench)?;
+            let sample = measure_one(options, data, tool, operation, round)?;
             println!(
                 "   round {} {:<28} {:<12} {:>7.2}s wall {:>7.2}s cpu {:>6.0} MiB peak {:>6} MB stored{}",
                 round + 1,
@@ -194,9 +199,15 @@ fn measure_round(
     Ok(())
 }
 
-fn measure_one(data: &Data, tool: &Tool, operation: Operation, bench: &Path) -> io::Result<Sample> {
-    let place = bench.join(&tool.name);
-    let target = place.join("restored");
+fn measure_one(
+    options: &Options,
+    data: &Data,
+    tool: &Tool,
+    operation: Operation,
+    round: u32,
+) -> io::Result<Sample> {
+    let place = options.work.join("run").join(&tool.name);
+    let target = options.work.join("restored").join(format!("{}-{round}", tool.name));
     if operation == Operation::Restore {
         empty(&target)?;
     }
@@ -206,8 +217,11 @@ fn measure_one(data: &Data, tool: &Tool, operation: Operation, bench: &Path) -> 
         if failure.is_none() {
             failure = data.differs_from(&target)?;
         }
-        empty(&target)?;
-        fs::remove_dir_all(&target)?;
+        // A file system is slow to make files where many were removed a minute ago (ext4 does not use their inodes again so
+        // soon, and looks at each): trees of many files are removed when the last tool is done.
+        if data.files < MANY_FILES {
+            fs::remove_dir_all(&target)?;
+        }
     }
     Ok(Sample { cost, repository_bytes: data::size_of(&place.join("repository"))?, failure })
 }
