@@ -11,7 +11,7 @@ use seaworthy_catalog::{
 };
 use seaworthy_engine::{Ledger, NotaryError};
 use seaworthy_model::assess::SourceHistory;
-use seaworthy_model::id::{ServiceName, SourceName};
+use seaworthy_model::id::{RepositoryId, ServiceName, SourceName};
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{Act, Head, Receipt};
 use seaworthy_model::signature::Envelope;
@@ -68,6 +68,16 @@ impl Memory {
         Self::at(state.catalogue().as_path(), OpenMode::Existing).await
     }
 
+    /// Opens a private copy of the catalogue of earlier runs, for a rehearsal: whatever is done, the catalogue stays as it is.
+    pub(crate) async fn open_copy(state: &State, mode: OpenMode) -> Outcome<Self> {
+        let path = state.catalogue();
+        let catalogue = blocking(move || {
+            SqliteCatalog::open_copy(&path, mode).map_err(|error| failure("look at the catalogue", &error))
+        })
+        .await?;
+        Ok(Self { catalogue: Arc::new(catalogue) })
+    }
+
     async fn at(path: &Path, mode: OpenMode) -> Outcome<Self> {
         let path = path.to_owned();
         let catalogue = blocking(move || {
@@ -110,6 +120,12 @@ impl Memory {
         self.catalogue.points(&query).await.map_err(|error| failure("read the recovery points", &error))
     }
 
+    /// Every recovery point in one repository, gone ones included.
+    pub(crate) async fn points_in(&self, repository: &RepositoryId) -> Outcome<Vec<RecoveryPoint>> {
+        let query = PointQuery { repository: Some(repository.clone()), ..PointQuery::default() };
+        self.catalogue.points(&query).await.map_err(|error| failure("read the recovery points", &error))
+    }
+
     /// Every receipt, in order.
     pub(crate) async fn receipts(&self) -> Outcome<Vec<Receipt>> {
         let mut receipts = Vec::new();
@@ -141,7 +157,9 @@ impl Memory {
             | Act::Restore(_)
             | Act::Verify(_)
             | Act::Abandoned(_)
-            | Act::KeyChange(_) => Ok(None),
+            | Act::KeyChange(_)
+            | Act::Found(_)
+            | Act::Gone(_) => Ok(None),
         }
     }
 }

@@ -285,6 +285,139 @@ fn the_catalogue_comes_back_from_an_exported_ledger() {
     estate.run(&["backup"]).exits(0);
 }
 
+/// Removes everything in the state directory but the keys.
+fn forget_everything_but(estate: &Estate, kept: &[&str]) {
+    for entry in std::fs::read_dir(estate.path("state")).unwrap() {
+        let path = entry.unwrap().path();
+        if kept.contains(&path.file_name().unwrap().to_str().unwrap()) {
+            continue;
+        }
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
+    }
+}
+
+/// Runs the stock restic on the estate's repository.
+fn restic(estate: &Estate, arguments: &[&str]) -> String {
+    let mut command = std::process::Command::new(&seaworthy_testkit::components::restics().unwrap()[0]);
+    command.args(["--no-cache", "-r"]).arg(estate.path("repository")).args(arguments);
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", estate.path(""))
+        .env("RESTIC_PASSWORD", CANARY);
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "restic {arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+#[test]
+fn the_catalogue_comes_back_from_the_repositories_alone() {
+    let estate = proven();
+    restic(&estate, &["backup", "--host", "elsewhere", estate.path("files").to_str().unwrap()]);
+    forget_everything_but(&estate, &["signing.key"]);
+    estate.run(&["status"]).exits(10).hints();
+    estate.run(&["catalogue", "rebuild", "--dry-run"]).exits(0).says(&[
+        "3 snapshots; 2 would be entered, 0 would be marked gone, 1 of other programs",
+        "would be entered: papers/files as of",
+    ]);
+    assert_eq!(std::fs::read_dir(estate.path("state")).unwrap().count(), 1, "a rehearsal makes nothing");
+
+    let rebuilt = estate.run(&["catalogue", "rebuild"]).exits(0);
+    assert!(rebuilt.out.contains("3 snapshots; 2 entered, 0 marked gone, 1 of other programs"), "{rebuilt}");
+    let points = estate.run(&["points", "--json"]).exits(0).json();
+    let points = points["data"].as_array().unwrap();
+    assert_eq!(points.len(), 2, "{points:?}");
+    for point in points {
+        assert_eq!(point["standing"], "unproven", "{point}");
+        assert_eq!(point["outcome"], "complete", "{point}");
+        assert!(point["witness"].is_string() && point["restore_bytes"].as_u64() > Some(0), "{point}");
+    }
+    estate.run(&["status"]).exits(7).says(&["2 not yet proven"]);
+    estate.run(&["restore", "papers", "--to", "back"]).exits(0);
+    assert_eq!(text(&estate.path("back/letter.txt")), text(&estate.path("files/letter.txt")));
+    estate.run(&["drill", "-q"]).exits(0);
+    estate.run(&["status"]).exits(0).says(&["2 ready"]);
+    estate.run(&["receipts"]).exits(0).says(&["found", "which no receipt had made"]);
+
+    let head = estate.run(&["verify", "--json"]).exits(0).json();
+    estate.run(&["catalogue", "rebuild"]).exits(0).says(&["3 snapshots; 0 entered, 0 marked gone"]);
+    assert_eq!(
+        estate.run(&["verify", "--json"]).exits(0).json()["head"],
+        head["head"],
+        "a second time changes nothing"
+    );
+    estate.run(&["status"]).exits(0).says(&["2 ready"]);
+    estate.run(&["backup"]).exits(0);
+}
+
+#[test]
+fn a_copy_that_is_gone_is_claimed_no_longer() {
+    let estate = proven();
+    std::fs::write(estate.path("files/more.txt"), "more").unwrap();
+    estate.run(&["backup", "papers"]).exits(0);
+    let copies = |state: &str| -> Vec<String> {
+        let points = estate.run(&["points", "papers", "--json"]).exits(0).json();
+        points["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|point| point["standing"].get("gone").is_some() == (state == "gone"))
+            .map(|point| point["copy"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let made = copies("there");
+    assert_eq!(made.len(), 2);
+    restic(&estate, &["forget", &made[1]]);
+    let head = estate.run(&["verify", "--json"]).exits(0).json();
+    estate.run(&["catalogue", "rebuild", "--dry-run"]).exits(0).says(&["1 would be marked gone"]);
+    assert_eq!(estate.run(&["verify", "--json"]).exits(0).json()["head"], head["head"]);
+    estate.run(&["catalogue", "rebuild"]).exits(0).says(&["0 entered, 1 marked gone"]);
+    assert_eq!((copies("there"), copies("gone")), (vec![made[0].clone()], vec![made[1].clone()]));
+    estate.run(&["points"]).exits(0).says(&["GONE from its repository"]);
+    let status = estate.run(&["status", "papers", "--json"]).exits(0).json();
+    assert_eq!(status["data"][0]["sources"][0]["copy"], made[0].as_str(), "{status}");
+    estate.run(&["restore", "papers", "--point", &made[1], "--to", "back"]).exits(10).hints();
+    estate.run(&["drill", "papers"]).exits(0).says(&["PASS"]);
+
+    restic(&estate, &["forget", &made[0]]);
+    estate.run(&["status", "papers"]).exits(0);
+    estate.run(&["catalogue", "rebuild"]).exits(0).says(&["0 entered, 1 marked gone"]);
+    estate.run(&["status", "papers"]).exits(7).says(&["there is no complete copy"]);
+    estate.run(&["catalogue", "rebuild"]).exits(0).says(&["0 entered, 0 marked gone"]);
+    estate.run(&["verify"]).exits(0);
+}
+
+#[test]
+fn a_repository_that_cannot_be_looked_through_makes_no_copy_gone() {
+    let estate = proven();
+    std::fs::rename(estate.path("repository"), estate.path("away")).unwrap();
+    estate.run(&["catalogue", "rebuild"]).exits(10).hints().says(&["NOT LOOKED THROUGH"]);
+    estate.run(&["catalogue", "rebuild", "--ledger-only"]).exits(0);
+    estate.run(&["points"]).exits(0).says(&["A4"]);
+    std::fs::rename(estate.path("away"), estate.path("repository")).unwrap();
+    // Copies of ours of which nothing can be read are reported, and neither entered nor gone.
+    forget_everything_but(&estate, &["signing.key"]);
+    for pack in estate.objects("data") {
+        std::fs::remove_file(pack).unwrap();
+    }
+    estate.run(&["catalogue", "rebuild"]).exits(4).says(&["2 snapshots; 0 entered, 0 marked gone", "RP-"]);
+}
+
+#[test]
+fn with_the_signing_key_lost_copies_can_be_restored_and_with_its_public_half_be_proven() {
+    let estate = proven();
+    std::fs::copy(estate.path("state/signing.pub"), estate.path("old.pub")).unwrap();
+    forget_everything_but(&estate, &[]);
+    estate.run(&["catalogue", "rebuild"]).exits(0).hints().says(&["2 entered", "which is not known here"]);
+    estate.run(&["restore", "papers", "--to", "back"]).exits(0).says(&["nobody known here has signed it"]);
+    let drilled = estate.run(&["drill", "papers"]).exits(7);
+    assert!(drilled.out.contains("INCONCLUSIVE"), "{drilled}");
+    forget_everything_but(&estate, &[]);
+    let rebuilt = estate.run(&["catalogue", "rebuild", "--key", "old.pub"]).exits(0).says(&["2 entered"]);
+    assert!(!rebuilt.err.contains("not known here"), "{rebuilt}");
+    estate.run(&["drill", "papers"]).exits(0).says(&["PASS A4"]);
+}
+
 #[test]
 fn the_demo_proves_and_catches_without_postgresql() {
     let estate = Estate::empty();

@@ -117,7 +117,7 @@ pub(crate) enum Verb {
     Check(Check),
     /// List, add or remove the keys of a repository
     Keys(Keys),
-    /// Rebuild the catalogue from the ledger, or from exported receipts
+    /// Rebuild the catalogue from the ledger, exported receipts and the repositories
     Catalogue(Catalogue),
     /// Print shell completions
     Completions(Completions),
@@ -409,11 +409,19 @@ pub(crate) struct Catalogue {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CatalogueAction {
-    /// Recreate what is derived from the ledger; take over exported receipts first where they are given
+    /// Recreate the catalogue: from the ledger, from exported receipts where they are given, and from the repositories,
+    /// whose copies become recovery points where no receipt knows them and are marked gone where they are no longer there
     Rebuild {
-        /// An exported ledger
+        /// An exported ledger, taken over first
         #[arg(long, value_name = "FILE")]
         receipts: Option<PathBuf>,
+        /// Believe what this key (public, PEM) has signed in copies; may be given several times [default: the state
+        /// directory's own, and those that the ledger introduces]
+        #[arg(long, value_name = "FILE", conflicts_with = "ledger_only")]
+        key: Vec<PathBuf>,
+        /// Leave the repositories alone; needs no configuration
+        #[arg(long)]
+        ledger_only: bool,
     },
 }
 

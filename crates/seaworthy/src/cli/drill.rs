@@ -86,11 +86,8 @@ pub(crate) fn random() -> Outcome<u64> {
     getrandom::u64().map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))
 }
 
-/// Reads the witness of a copy and compares its digest with the one in the backup's receipt.
-pub(crate) async fn witness(
-    reader: &Arc<dyn CopyReader>,
-    point: &RecoveryPoint,
-) -> (Option<(Witness, Digest)>, Vec<Finding>) {
+/// The bytes of a copy's witness.
+async fn witness_bytes(reader: &Arc<dyn CopyReader>) -> Result<Vec<u8>, Finding> {
     let from = Arc::clone(reader);
     let read = tokio::task::spawn_blocking(move || {
         let path = CopyPath::new(WITNESS_PATH)
@@ -98,10 +95,29 @@ pub(crate) async fn witness(
         from.read(&path, WITNESS_BYTES_MAX)
     })
     .await;
-    let bytes = match read {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return (None, vec![seaworthy_engine::act::finding_of(&error, "witness")]),
-        Err(error) => return (None, vec![Finding::new(FindingCode::EnvOther, "witness", error.to_string())]),
+    match read {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(seaworthy_engine::act::finding_of(&error, "witness")),
+        Err(error) => Err(Finding::new(FindingCode::EnvOther, "witness", error.to_string())),
+    }
+}
+
+/// What a copy that was found says of itself, signed by nobody whom we know: enough to restore it, never to prove it.
+pub(crate) async fn witness_unsigned(reader: &Arc<dyn CopyReader>, point: &RecoveryPoint) -> Option<Witness> {
+    if !point.was_found || point.witness.is_some() {
+        return None;
+    }
+    serde_json::from_slice(&witness_bytes(reader).await.ok()?).ok()
+}
+
+/// Reads the witness of a copy and compares its digest with the one in the backup's receipt.
+pub(crate) async fn witness(
+    reader: &Arc<dyn CopyReader>,
+    point: &RecoveryPoint,
+) -> (Option<(Witness, Digest)>, Vec<Finding>) {
+    let bytes = match witness_bytes(reader).await {
+        Ok(bytes) => bytes,
+        Err(finding) => return (None, vec![finding]),
     };
     let digest = sha256(&bytes);
     match &point.witness {
@@ -122,7 +138,7 @@ pub(crate) async fn witness(
                 vec![Finding::new(
                     FindingCode::NoWitness,
                     "witness",
-                    "the backup's receipt names no witness",
+                    "no receipt names a witness of this copy",
                 )],
             );
         }

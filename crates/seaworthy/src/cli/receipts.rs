@@ -26,6 +26,20 @@ fn line(receipt: &Receipt) -> String {
             format!("a {} of {}/{}: {}", abandoned.act, abandoned.service, abandoned.source, abandoned.reason)
         }
         Act::KeyChange(change) => format!("from here on {} signs", change.introduces.0),
+        Act::Found(found) => format!(
+            "a copy of {}/{} as of {} in {}, which no receipt had made",
+            found.service,
+            found.source,
+            instant(found.point),
+            found.repository.name
+        ),
+        Act::Gone(gone) => format!(
+            "copy {} of {}/{} is no longer in {}",
+            gone.copy.0.get(..12).unwrap_or(&gone.copy.0),
+            gone.service,
+            gone.source,
+            gone.repository.name
+        ),
     };
     let digest = receipt.digest.0.trim_start_matches("sha256:");
     format!(

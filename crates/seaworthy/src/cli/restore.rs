@@ -56,7 +56,14 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
     let reader: Arc<dyn CopyReader> =
         Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
     let (witness, doubts) = super::drill::witness(&reader, &chosen.point).await;
-    let Some((witness, _)) = witness else {
+    let mut witness = witness.map(|(witness, _)| witness);
+    if witness.is_none()
+        && let Some(said) = super::drill::witness_unsigned(&reader, &chosen.point).await
+    {
+        face.say("note: this copy was found without a receipt, and nobody known here has signed it; it is restored as it says itself")?;
+        witness = Some(said);
+    }
+    let Some(witness) = witness else {
         let doubt = doubts.first().map_or_else(|| "the copy has no witness".to_owned(), ToString::to_string);
         return Err(Failure::new(
             Exit::Unknown,
