@@ -29,7 +29,7 @@ pub(crate) struct Cli {
 /// What every verb understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Configuration file [default: ./seaworthy.toml, then /etc/seaworthy/seaworthy.toml]
+    /// Configuration file [default: ./seaworthy.toml, then ~/.config/seaworthy/seaworthy.toml, then /etc/seaworthy/seaworthy.toml]
     #[arg(short = 'C', long, global = true, value_name = "FILE", env = "SEAWORTHY_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Directory of the ledger, keys and locks [env: SEAWORTHY_STATE_DIR=] [default: $XDG_STATE_HOME/seaworthy, ~/.local/state/seaworthy; root: /var/lib/seaworthy]
@@ -47,7 +47,7 @@ pub(crate) struct Global {
     /// Say what is being done, phase by phase
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// When to colour [default: auto]
+    /// When to colour [env: SEAWORTHY_COLOR=] [default: auto]
     #[arg(long, global = true, value_enum)]
     pub(crate) color: Option<Colour>,
     /// No progress
@@ -144,7 +144,7 @@ pub(crate) struct Demo {
 /// Arguments of `init`.
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// Where the first repository is made
+    /// Where the first repository is made [default: `repository` in the state directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) repository: Option<PathBuf>,
     /// Password of the repository, by reference [default: a new random one in the state directory]
