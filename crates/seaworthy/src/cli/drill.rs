@@ -304,7 +304,8 @@ pub(crate) async fn one(
         source_identity: app.memory.source_identity(chosen.point.sequence).await?,
         reader,
         control_seed: random()?,
-        next_due: None,
+        next_due: service.drill.schedule.as_ref().and_then(|schedule| schedule.next_after(Timestamp::now())),
+        proof_valid: service.drill.proof_valid,
     };
     let place = reference(&chosen.spec, &chosen.repository);
     let sealed = app

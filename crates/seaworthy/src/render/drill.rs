@@ -361,9 +361,18 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         ),
         ("RESULT", verdict(drill.verdict)),
         ("ISSUES", if issues.is_empty() { "none".to_owned() } else { issues.join("; ") }),
-        ("NEXT_DUE", drill.next_due.map_or_else(|| "not recorded".to_owned(), instant)),
+        ("NEXT_DUE", next_due(drill)),
         ("RECEIPT", format!("{} {}", receipt.sequence, receipt.digest)),
     ]
+}
+
+/// When the next drill is due, or why nobody has said when.
+fn next_due(drill: &Drill) -> String {
+    match (drill.next_due, drill.verdict) {
+        (Some(next), _) => instant(next),
+        (None, Verdict::Pass(_)) => "not recorded".to_owned(),
+        (None, Verdict::Fail | Verdict::Inconclusive) => "now: this one has proven nothing".to_owned(),
+    }
 }
 
 /// Text that is safe between tags and in attributes.
