@@ -16,6 +16,7 @@ use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{Act, Head, Receipt};
 use seaworthy_model::signature::Envelope;
 
+use crate::cli::args::Cli;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::state::State;
@@ -63,8 +64,11 @@ impl Memory {
         Self::at(state.catalogue().as_path(), OpenMode::OrCreate).await
     }
 
-    /// Opens the catalogue of earlier runs.
-    pub(crate) async fn open_to_read(state: &State) -> Outcome<Self> {
+    /// Opens the catalogue of earlier runs; a private copy of it where nothing at all may change.
+    pub(crate) async fn open_to_read(cli: &Cli, state: &State) -> Outcome<Self> {
+        if cli.global.dry_run {
+            return Self::open_copy(state, OpenMode::Existing).await;
+        }
         Self::at(state.catalogue().as_path(), OpenMode::Existing).await
     }
 
@@ -165,14 +169,20 @@ impl Memory {
 }
 
 /// The whole ledger, one envelope a line, for verbs that do not wait for anything.
-pub(crate) fn export_text(state: &State) -> Outcome<String> {
+///
+/// In a rehearsal it is read from a private copy of the catalogue, so that nothing at all changes.
+pub(crate) fn export_text(state: &State, is_rehearsal: bool) -> Outcome<String> {
     let path = state.catalogue();
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(|error| Failure::because(Exit::Unexpected, "start the runtime", &error))?;
-        let catalogue = SqliteCatalog::open(&path, OpenMode::Existing)
-            .map_err(|error| failure("open the catalogue", &error))?;
+        let opened = if is_rehearsal {
+            SqliteCatalog::open_copy(&path, OpenMode::Existing)
+        } else {
+            SqliteCatalog::open(&path, OpenMode::Existing)
+        };
+        let catalogue = opened.map_err(|error| failure("open the catalogue", &error))?;
         let mut bytes = Vec::new();
         runtime
             .block_on(export(&catalogue, &mut bytes))

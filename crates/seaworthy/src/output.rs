@@ -9,10 +9,11 @@ use comfy_table::{ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use seaworthy_interface::Progress;
 use seaworthy_interface::cx::ProgressSink;
+use seaworthy_model::receipt::{Phase, Receipt};
 
 use crate::cli::args::{Colour, Global};
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, printable};
 
 /// How this run talks.
 #[derive(Debug, Clone)]
@@ -24,7 +25,8 @@ pub(crate) struct Face {
     pub(crate) colour: bool,
     bar: bool,
     lines: bool,
-    phases: bool,
+    verbosity: u8,
+    began: Instant,
 }
 
 /// A colour with a meaning. Never the only carrier of it.
@@ -67,7 +69,8 @@ impl Face {
             colour: colour && !global.json,
             bar: progress && watched && !global.json,
             lines: progress && !watched,
-            phases: global.verbose > 0 && !global.quiet,
+            verbosity: if global.quiet { 0 } else { global.verbose },
+            began: Instant::now(),
         }
     }
 
@@ -102,6 +105,20 @@ impl Face {
         }
         let mut out = std::io::stderr().lock();
         writeln!(out, "{}", line.as_ref()).or_else(|error| ignore_closed_pipe(&error))
+    }
+
+    /// Says a step that was done, for `-v`.
+    pub(crate) fn step(&self, words: impl AsRef<str>) -> Outcome<()> {
+        if self.verbosity == 0 { Ok(()) } else { self.say(self.stamped(words.as_ref())) }
+    }
+
+    /// Says what only `-vv` wants to know.
+    pub(crate) fn detail(&self, words: impl AsRef<str>) -> Outcome<()> {
+        if self.verbosity < 2 { Ok(()) } else { self.say(self.stamped(words.as_ref())) }
+    }
+
+    fn stamped(&self, words: &str) -> String {
+        stamped(self.began, words)
     }
 
     /// Says that something went wrong: in `--quiet` too, and to machines as an event.
@@ -149,7 +166,8 @@ impl Face {
             told: Instant::now(),
             json: self.json && !self.quiet,
             lines: self.lines && !self.json,
-            phases: self.phases && !self.json,
+            verbosity: self.verbosity,
+            run: self.began,
         }));
         Watch { bar, state }
     }
@@ -174,8 +192,16 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// What is said for `-v`: when, counted from the start of the run, and what.
+fn stamped(began: Instant, words: &str) -> String {
+    format!("[{:8.3}s] {}", began.elapsed().as_secs_f64(), printable(words))
+}
+
 /// One line a minute where nobody watches.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// One a second for `-vv`.
+const DETAIL_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct State {
@@ -185,7 +211,8 @@ struct State {
     told: Instant,
     json: bool,
     lines: bool,
-    phases: bool,
+    verbosity: u8,
+    run: Instant,
 }
 
 /// Progress of one piece of work.
@@ -206,6 +233,27 @@ impl Watch {
             }
         })
     }
+
+    /// Says a step that was done, for `-v`.
+    pub(crate) fn step(&self, words: &str) {
+        self.say(1, words);
+    }
+
+    /// Says which receipt came of it, for `-v`, and where the time went, for `-vv`.
+    pub(crate) fn sealed(&self, receipt: &Receipt, phases: &[Phase]) {
+        for phase in phases {
+            self.say(2, &format!("{} took {}", phase.name, duration(Duration::from_millis(phase.took_ms))));
+        }
+        self.say(1, &format!("sealed receipt {} {}", receipt.sequence, receipt.digest));
+    }
+
+    fn say(&self, level: u8, words: &str) {
+        if let Ok(state) = self.state.lock()
+            && state.verbosity >= level
+        {
+            self.bar.suspend(|| tell(&stamped(state.run, &format!("{}: {words}", state.subject))));
+        }
+    }
 }
 
 impl Drop for Watch {
@@ -224,8 +272,8 @@ fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
             if state.json {
                 event(&serde_json::json!({ "event": "phase", "subject": state.subject, "phase": name }));
             }
-            if state.phases {
-                bar.suspend(|| tell(&format!("{}: {name}", state.subject)));
+            if state.verbosity > 0 {
+                bar.suspend(|| tell(&stamped(state.run, &format!("{}: {name}", state.subject))));
             }
             return;
         }
@@ -235,9 +283,12 @@ fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
         }
     };
     bar.set_message(words.clone());
-    if state.told.elapsed() >= TELL_EVERY {
+    let is_detailed = state.verbosity > 1;
+    if state.told.elapsed() >= if is_detailed { DETAIL_EVERY } else { TELL_EVERY } {
         state.told = Instant::now();
-        if state.json {
+        if is_detailed {
+            bar.suspend(|| tell(&stamped(state.run, &format!("{}: {words}", state.subject))));
+        } else if state.json {
             event(
                 &serde_json::json!({ "event": "progress", "subject": state.subject, "phase": state.phase, "message": words }),
             );

@@ -44,7 +44,7 @@ pub(crate) struct Global {
     /// Say only what is wrong
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Say what is being done, phase by phase
+    /// Say what is being done, step by step; twice: with how long each took and how far it is
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// When to colour [env: SEAWORTHY_COLOR=] [default: auto]
@@ -53,7 +53,7 @@ pub(crate) struct Global {
     /// No progress
     #[arg(long, global = true)]
     pub(crate) no_progress: bool,
-    /// Print what would be done and stop
+    /// Print what would be done and stop; nothing is changed anywhere
     #[arg(long, global = true)]
     pub(crate) dry_run: bool,
     /// Ask nothing: take the flags and the defaults

@@ -57,7 +57,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Receipts) -> Outcome
     let state = setup::bare_state(cli, face)?;
     match arguments.action.as_ref().unwrap_or(&ReceiptsAction::List) {
         ReceiptsAction::List => {
-            let memory = Memory::open_to_read(&state).await?;
+            let memory = Memory::open_to_read(cli, &state).await?;
             let mut rows = Vec::new();
             for receipt in memory.receipts().await? {
                 if face.json {
@@ -71,7 +71,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Receipts) -> Outcome
             }
         }
         ReceiptsAction::Show { receipt: wanted } => {
-            let memory = Memory::open_to_read(&state).await?;
+            let memory = Memory::open_to_read(cli, &state).await?;
             let prefix = wanted.trim_start_matches("sha256:");
             let found: Vec<Receipt> = memory
                 .receipts()
@@ -104,7 +104,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Receipts) -> Outcome
                 face.say(format!("would write the ledger to {}", file.display()))?;
                 return Ok(Exit::Ok);
             }
-            let text = memory::export_text(&state)?;
+            let text = memory::export_text(&state, false)?;
             state::write_durably(file, text.as_bytes(), 0o644)?;
             let key = file.with_file_name("signing.pub");
             let pem = state.public_key()?.to_pem();

@@ -43,7 +43,7 @@ fn span(ms: Option<u64>) -> String {
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Status) -> Outcome {
     let now = super::as_of(cli)?;
     let setup = setup::load(cli, face)?;
-    let memory = Memory::open_to_read(&setup.state).await?;
+    let memory = Memory::open_to_read(cli, &setup.state).await?;
     let services = setup.services(&arguments.services)?;
     let assessed = app::assessments(&memory, &services, now).await?;
     let worst = assessed.iter().map(|service| service.standing).max().unwrap_or(Standing::Unproven);
@@ -151,7 +151,7 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
 /// `points`: every recovery point known, newest last.
 pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> Outcome {
     let setup = setup::load(cli, face)?;
-    let memory = Memory::open_to_read(&setup.state).await?;
+    let memory = Memory::open_to_read(cli, &setup.state).await?;
     let now = super::as_of(cli)?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
