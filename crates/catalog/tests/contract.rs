@@ -208,7 +208,7 @@ fn mixed(scribe: &mut Scribe) -> Vec<String> {
     let stored = Some(scribe.sequence());
     lines.push(scribe.seal(&Act::Drill(Box::new(example::failed_drill(&about, None, &backup, stored)))));
     lines.push(scribe.seal(&Act::Verify(Box::new(example::verify(&about, &[(&backup, stored)], true)))));
-    lines.push(scribe.seal(&Act::Gone(Box::new(example::gone(&backup, stored.unwrap_or(0))))));
+    lines.push(scribe.seal(&Act::Gone(Box::new(example::gone(&backup, scribe.sequence() - 2)))));
     lines.push(scribe.seal(&Act::Found(Box::new(example::found(&backup)))));
     let about = About::new("wiki", "files", scribe.clock);
     lines.push(scribe.seal(&Act::Due(example::due(&about, ActKind::Drill))));

@@ -2,6 +2,7 @@
 //! a minute elsewhere.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,9 @@ pub(crate) struct Face {
     /// JSON on standard output.
     pub(crate) json: bool,
     quiet: bool,
-    /// Colour on standard output.
-    pub(crate) colour: bool,
+    /// Colour on standard output. The configuration, read later, may have a word in it.
+    colour: Arc<AtomicBool>,
+    is_plain: bool,
     bar: bool,
     lines: bool,
     verbosity: u8,
@@ -66,11 +68,36 @@ impl Face {
         Self {
             json: global.json,
             quiet: global.quiet,
-            colour: colour && !global.json,
+            colour: Arc::new(AtomicBool::new(colour && !global.json)),
+            is_plain: wanted == Colour::Never,
             bar: progress && watched && !global.json,
             lines: progress && !watched,
             verbosity: if global.quiet { 0 } else { global.verbose },
             began: Instant::now(),
+        }
+    }
+
+    /// Whether standard output is coloured.
+    pub(crate) fn colour(&self) -> bool {
+        self.colour.load(Ordering::Relaxed)
+    }
+
+    /// Whether only what is wrong is to be said.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether colour was refused by name. Libraries that ask people questions know NO_COLOR by themselves, and not this.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// Heeds the setting `color` in force, which a configuration may have set where neither flag nor environment did.
+    pub(crate) fn heed_colour(&self, setting: &str) {
+        match setting {
+            "always" if !self.json => self.colour.store(true, Ordering::Relaxed),
+            "never" => self.colour.store(false, Ordering::Relaxed),
+            _ => {}
         }
     }
 
@@ -135,7 +162,7 @@ impl Face {
 
     /// Text in a tone, where colour is on.
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
-        if !self.colour {
+        if !self.colour() {
             return text.to_owned();
         }
         let code = match tone {

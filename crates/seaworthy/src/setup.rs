@@ -126,7 +126,7 @@ fn matches(pattern: &str, candidate: &str) -> bool {
 
 /// Prints diagnostics and turns them into a failure.
 pub(crate) fn refused(face: &Face, diagnostics: &Diagnostics) -> Failure {
-    let rendered = config::render(diagnostics, face.colour);
+    let rendered = config::render(diagnostics, face.colour());
     let count = diagnostics.len();
     Failure {
         exit: Exit::Usage,
@@ -174,6 +174,7 @@ pub(crate) fn load(cli: &Cli, face: &Face) -> Outcome<Setup> {
     let flags = flags(cli)?;
     let parsed = config::parse(&texts).and_then(|parsed| parsed.overlaid(&environment(), &flags));
     let parsed = parsed.map_err(|problems| refused(face, &problems))?;
+    face.heed_colour(parsed.settings.color());
     let state = State::locate(&parsed.settings)?;
     face.step(format!("read the configuration {}", path.display()))?;
     for included in texts.iter().skip(1) {

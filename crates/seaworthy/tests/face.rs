@@ -1014,6 +1014,50 @@ fn v_says_each_step_and_no_secret() {
 }
 
 #[test]
+fn quiet_says_only_what_is_wrong() {
+    let estate = Estate::new();
+    let backup = estate.run(&["backup", "-q"]).exits(0);
+    assert_eq!((backup.out.as_str(), backup.err.as_str()), ("", ""));
+    let drill = estate.run(&["drill", "-q"]).exits(0);
+    assert_eq!((drill.out.as_str(), drill.err.as_str()), ("", ""));
+    for pack in estate.objects("data") {
+        flip(&pack);
+    }
+    let failed = estate.run(&["drill", "papers", "-q"]).exits(5);
+    assert!(failed.out.contains("FAIL") && failed.out.contains("RP-01"), "{failed}");
+}
+
+#[test]
+fn colour_follows_the_flag_then_the_environment_then_the_configuration() {
+    let mut estate = proven();
+    let is_coloured = |estate: &Estate, flags: &[&str]| {
+        let mut call = vec!["drill", "papers"];
+        call.extend(flags);
+        estate.run(&call).exits(0).out.contains('\u{1b}')
+    };
+    assert!(!is_coloured(&estate, &[]) && is_coloured(&estate, &["--color", "always"]));
+    let sound = text(&estate.path("seaworthy.toml"));
+    std::fs::write(estate.path("seaworthy.toml"), format!("color = \"always\"\n{sound}")).unwrap();
+    assert!(is_coloured(&estate, &[]) && !is_coloured(&estate, &["--color", "never"]));
+    estate.set("SEAWORTHY_COLOR", "never");
+    assert!(!is_coloured(&estate, &[]) && is_coloured(&estate, &["--color", "always"]));
+    estate.set("SEAWORTHY_COLOR", "auto");
+    estate.set("CLICOLOR_FORCE", "1");
+    std::fs::write(estate.path("seaworthy.toml"), sound).unwrap();
+    assert!(is_coloured(&estate, &[]));
+    estate.set("CLICOLOR_FORCE", "0");
+    estate.set("NO_COLOR", "1");
+    assert!(!is_coloured(&estate, &[]));
+}
+
+#[test]
+fn an_init_that_found_nothing_says_where_to_go_on() {
+    let estate = Estate::empty();
+    let ran = estate.run(&["init", "--yes"]).exits(0).says(&["0 services", "it holds examples"]);
+    assert!(!ran.err.contains("seaworthy backup"), "{ran}");
+}
+
+#[test]
 fn a_drill_says_when_the_next_one_is_due() {
     let estate = Estate::new();
     estate.run(&["backup", "papers"]).exits(0);

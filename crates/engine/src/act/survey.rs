@@ -90,7 +90,7 @@ pub async fn survey(
                     if let Some(key) = stranger {
                         count(&mut survey.strangers, key);
                     }
-                    survey.found.push(found(statement, &snapshot, copy, is_trusted, &place, &executor));
+                    survey.found.push(found(*statement, &snapshot, copy, is_trusted, &place, &executor));
                 }
                 Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
                 Err(error) => survey.findings.push(finding_of(&error, &format!("copy {copy}"))),
@@ -150,7 +150,7 @@ fn look(
 }
 
 fn found(
-    statement: Box<Statement>,
+    statement: Statement,
     snapshot: &Snapshot,
     copy: CopyId,
     is_trusted: bool,

@@ -118,7 +118,7 @@ async fn one(
             "schema": "seaworthy.backup/1", "event": "summary", "receipt": sealed.receipt.sequence,
             "digest": sealed.receipt.digest, "backup": sealed.body,
         }))?;
-    } else {
+    } else if !face.is_quiet() || sealed.error.is_some() || !is_whole(&sealed.body) {
         report(face, &name, &sealed.body, &sealed.receipt.digest.0)?;
     }
     match sealed.error {

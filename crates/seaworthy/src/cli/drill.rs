@@ -209,7 +209,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
                     "schema": "seaworthy.drill/1", "event": "summary", "receipt": sealed.receipt.sequence,
                     "digest": sealed.receipt.digest, "drill": sealed.body,
                 }))?;
-            } else {
+            } else if !face.is_quiet() || ending(&sealed.body) != Exit::Ok {
                 face.data(render::terminal(face, &sealed.receipt, &sealed.body).trim_end())?;
             }
             worst = worse(worst, ending(&sealed.body));
