@@ -1,10 +1,12 @@
-//! `cargo xtask bench`: our engine against restic, rustic and borg on the same data, alternating, in one run.
+//! `cargo xtask bench`: our engine against restic, rustic and borg on the same data, and the product against `pg_dump` and
+//! `pg_restore`; alternating, in one run.
 //!
 //! Every operation of every tool is a process of its own, with wall time, CPU time and peak memory taken by the kernel.
 //! A restore counts only when what came back is compared, byte for byte, with what went in. A tool that fails is in the
 //! table as failed; nothing is dropped. Caches stay warm: the question is the tool's work, not the disk's.
 
 mod data;
+mod logical;
 mod report;
 mod tools;
 
@@ -24,8 +26,8 @@ use crate::{TaskResult, workspace};
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files.
-    #[arg(long, value_delimiter = ',', default_value = "a,b,d")]
+    /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files, l a live PostgreSQL database.
+    #[arg(long, value_delimiter = ',', default_value = "a,b,d,l")]
     data: Vec<Set>,
     /// The size of the data, 1 is about 2 GB (a, b) and 100,000 files (d).
     #[arg(long, default_value_t = 1.0)]
@@ -96,6 +98,8 @@ struct Measured {
     samples: BTreeMap<(Set, Operation, String), Vec<Sample>>,
     /// What the changed pages of the database compress to.
     changed_pages: Option<ChangedPages>,
+    /// The whole product on a live database.
+    logical: Option<logical::Logical>,
 }
 
 /// 30 min: several times what the slowest tool needs on the largest set.
@@ -116,6 +120,12 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     let mut measured = Measured::default();
     let mut described = Vec::new();
     for set in &options.data {
+        if *set == Set::Live {
+            let logical = logical::measure(options)?;
+            described.push(logical.described.clone());
+            measured.logical = Some(logical);
+            continue;
+        }
         let data = data::provide(*set, options.scale, &options.work)?;
         println!("== {}: {}", data.set.letter(), data.describe());
         described.push(data.describe());
@@ -191,13 +201,25 @@ fn measure_one(data: &Data, tool: &Tool, operation: Operation, bench: &Path) -> 
         empty(&target)?;
     }
     let command = tool.command(operation, &data.path, &place, &target);
+    let (cost, mut failure) = cost_of(&command, &place.join("cost.json"))?;
+    if operation == Operation::Restore {
+        if failure.is_none() {
+            failure = data.differs_from(&target)?;
+        }
+        empty(&target)?;
+        fs::remove_dir_all(&target)?;
+    }
+    Ok(Sample { cost, repository_bytes: data::size_of(&place.join("repository"))?, failure })
+}
+
+/// Runs `command` in a process of its own and returns what it cost, and why that does not count, if so.
+fn cost_of(command: &Command, into: &Path) -> io::Result<(Cost, Option<String>)> {
     // What earlier runs left to be written must not be paid by this one.
     rustix::fs::sync();
-    let into = place.join("cost.json");
     let mut measured = Command::new(std::env::current_exe()?);
     measured
         .args(["measure", "--into"])
-        .arg(&into)
+        .arg(into)
         .arg("--")
         .arg(command.get_program())
         .args(command.get_args());
@@ -210,15 +232,15 @@ fn measure_one(data: &Data, tool: &Tool, operation: Operation, bench: &Path) -> 
     if let Some(directory) = command.get_current_dir() {
         measured.current_dir(directory);
     }
-    let ran = process::run(&mut measured, LIMIT, Echo::Quiet)?;
+    let ran = process::run_keeping_servers(&mut measured, LIMIT, Echo::Quiet)?;
     let mut failure = None;
-    let cost = match fs::read_to_string(&into).map(|text| serde_json::from_str::<Cost>(&text)) {
+    let cost = match fs::read_to_string(into).map(|text| serde_json::from_str::<Cost>(&text)) {
         Ok(Ok(cost)) => {
             if cost.code != Some(0) {
                 let code = cost.code.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
                 failure = Some(format!("{code}: {}", process::last_lines(&ran.output, 2)));
             }
-            fs::remove_file(&into)?;
+            fs::remove_file(into)?;
             cost
         }
         Ok(Err(_)) | Err(_) => {
@@ -227,14 +249,7 @@ fn measure_one(data: &Data, tool: &Tool, operation: Operation, bench: &Path) -> 
             Cost { wall_s, user_s: 0.0, system_s: 0.0, peak_rss_mib: 0.0, code: None }
         }
     };
-    if operation == Operation::Restore {
-        if failure.is_none() {
-            failure = data.differs_from(&target)?;
-        }
-        empty(&target)?;
-        fs::remove_dir_all(&target)?;
-    }
-    Ok(Sample { cost, repository_bytes: data::size_of(&place.join("repository"))?, failure })
+    Ok((cost, failure))
 }
 
 /// Makes `directory` exist and hold nothing.
