@@ -207,6 +207,7 @@ impl Runner {
             host: self.executor.host.clone(),
             paths: subject.paths.clone(),
             program: self.executor.program.clone(),
+            source_identity: facts.as_ref().map(|facts| facts.identity.clone()),
             key: self.notary.key(),
             started,
         };

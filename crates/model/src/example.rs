@@ -355,6 +355,7 @@ pub fn found(of: &Backup) -> Found {
         restore_bytes: of.sizes.restore_bytes,
         stored_bytes: of.sizes.stored_bytes,
         witness: of.witness.clone(),
+        source_identity: of.source_identity.clone(),
         executor: of.executor.clone(),
     }
 }

@@ -655,6 +655,9 @@ pub struct Found {
     pub stored_bytes: u64,
     /// Digest of its witness; `None` where nobody who is trusted here has signed it.
     pub witness: Option<Digest>,
+    /// Identity of what held the state, e.g. a cluster's system identifier: a drill's engine must be another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_identity: Option<String>,
     /// Who looked: user and host.
     pub executor: String,
 }

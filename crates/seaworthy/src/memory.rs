@@ -148,7 +148,7 @@ impl Memory {
         }
     }
 
-    /// Identity of the source that a backup captured, from the backup's receipt.
+    /// Identity of the source that a backup captured, from the receipt by which its copy is known.
     pub(crate) async fn source_identity(&self, backup: u64) -> Outcome<Option<String>> {
         let query = ReceiptQuery { name: Some(ReceiptName::Sequence(backup)), ..ReceiptQuery::after(0, 1) };
         let found =
@@ -156,13 +156,13 @@ impl Memory {
         let Some(stored) = found.first() else { return Ok(None) };
         match stored.receipt().map_err(|error| failure("read a receipt", &error))?.act {
             Act::Backup(backup) => Ok(backup.source_identity),
+            Act::Found(found) => Ok(found.source_identity),
             Act::Due(_)
             | Act::Drill(_)
             | Act::Restore(_)
             | Act::Verify(_)
             | Act::Abandoned(_)
             | Act::KeyChange(_)
-            | Act::Found(_)
             | Act::Gone(_) => Ok(None),
         }
     }

@@ -338,6 +338,8 @@ fn the_catalogue_comes_back_from_the_repositories_alone() {
     estate.run(&["drill", "-q"]).exits(0);
     estate.run(&["status"]).exits(0).says(&["2 ready"]);
     estate.run(&["receipts"]).exits(0).says(&["found", "which no receipt had made"]);
+    let found = estate.run(&["receipts", "show", "1", "--json"]).exits(0).json();
+    assert!(found["act"]["found"]["source_identity"].is_string(), "{found}");
 
     let head = estate.run(&["verify", "--json"]).exits(0).json();
     estate.run(&["catalogue", "rebuild"]).exits(0).says(&["3 snapshots; 0 entered, 0 marked gone"]);

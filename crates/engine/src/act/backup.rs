@@ -30,6 +30,8 @@ pub struct BackupRequest {
     pub paths: Vec<String>,
     /// `seaworthy 0.1.0`.
     pub program: String,
+    /// Identity of what holds the state, where it is known.
+    pub source_identity: Option<String>,
     /// Signs the witness, so that a copy can be trusted without the ledger.
     pub key: Arc<SigningKey>,
     /// When it began, by the wall clock.
@@ -126,7 +128,7 @@ async fn seal(
     let statement = serde_json::json!({
         "schema": 1, "run": request.run, "service": request.service, "source": request.source,
         "point": captured.point, "witness": digest, "size_bytes": captured.size_bytes,
-        "complete": captured.is_complete,
+        "complete": captured.is_complete, "source_identity": request.source_identity,
     });
     let payload = canonical::of(&statement).map_err(cannot)?;
     let envelope = Envelope::sign(&payload, &request.key).to_json();

@@ -47,6 +47,8 @@ struct Statement {
     /// Copies made before this was written do not say it.
     #[serde(default)]
     complete: bool,
+    #[serde(default)]
+    source_identity: Option<String>,
 }
 
 /// Looks through a repository. Copies in `known` are not opened: of them only their presence is reported.
@@ -170,6 +172,7 @@ fn found(
         restore_bytes: statement.size_bytes,
         stored_bytes: snapshot.summary.as_ref().map_or(0, |summary| summary.data_added_packed),
         witness: is_trusted.then_some(statement.witness),
+        source_identity: statement.source_identity,
         executor: executor.to_owned(),
     }
 }
