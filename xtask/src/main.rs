@@ -5,8 +5,16 @@
 //!
 //! This crate is never part of the product and nothing of the product depends on it. It runs no shell.
 
+/// The command line of the product, for its reference: the very file, so that the page cannot disagree with it.
+#[expect(dead_code, reason = "only the tree of commands is read here, never what was given")]
+#[path = "../../crates/seaworthy/src/cli/args.rs"]
+mod args;
 mod bench;
+mod commands;
 mod components;
+/// The exit codes of the product, likewise.
+#[path = "../../crates/seaworthy/src/exit.rs"]
+mod exit;
 mod generate;
 mod measure;
 mod process;

@@ -208,6 +208,8 @@ fn mixed(scribe: &mut Scribe) -> Vec<String> {
     let stored = Some(scribe.sequence());
     lines.push(scribe.seal(&Act::Drill(Box::new(example::failed_drill(&about, None, &backup, stored)))));
     lines.push(scribe.seal(&Act::Verify(Box::new(example::verify(&about, &[(&backup, stored)], true)))));
+    lines.push(scribe.seal(&Act::Gone(Box::new(example::gone(&backup, scribe.sequence() - 2)))));
+    lines.push(scribe.seal(&Act::Found(Box::new(example::found(&backup)))));
     let about = About::new("wiki", "files", scribe.clock);
     lines.push(scribe.seal(&Act::Due(example::due(&about, ActKind::Drill))));
     let slot = Some(scribe.sequence());
@@ -235,7 +237,11 @@ async fn what_is_derived_equals_the_fold_of_all_receipts<F: Fresh>(fresh: &F) {
     let shop = ServiceName::new("shop").unwrap();
     assert_eq!(catalog.histories(Some(&shop)).await.unwrap().1.len(), 2);
     let points = catalog.points(&PointQuery { service: Some(shop), ..PointQuery::default() }).await.unwrap();
-    assert_eq!(points.iter().map(|point| point.sequence).collect::<Vec<_>>(), [2, 10, 14, 17]);
+    assert_eq!(
+        points.iter().map(|point| point.sequence).collect::<Vec<_>>(),
+        [2, 10, 14, 21],
+        "found again after it had gone"
+    );
     assert_eq!(catalog.points(&PointQuery::default()).await.unwrap().len(), 5);
 }
 
@@ -328,7 +334,7 @@ async fn an_export_imported_elsewhere_is_the_same_ledger<F: Fresh>(fresh: &F) {
     assert_eq!(export(&here, &mut bytes).await.unwrap(), scribe.head);
     let report =
         import(&there, &mut bytes.as_slice(), &scribe.trusted(), scribe.head.as_ref()).await.unwrap();
-    assert_eq!((report.verified, report.findings), (21, vec![]));
+    assert_eq!((report.verified, report.findings), (23, vec![]));
     assert_eq!(all(&there).await, all(&here).await);
     assert_eq!(there.derived().await.unwrap(), here.derived().await.unwrap());
     let mut again = Vec::new();

@@ -64,6 +64,49 @@ fn a_missing_catalogue_is_not_made_by_those_who_only_read() {
     assert!(!path.parent().unwrap().exists());
 }
 
+/// Name, content and time of change of every file in a directory.
+fn everything(directory: &Path) -> Vec<(std::ffi::OsString, Vec<u8>, std::time::SystemTime)> {
+    let mut found: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let changed = entry.metadata().unwrap().modified().unwrap();
+            (entry.file_name(), std::fs::read(entry.path()).unwrap(), changed)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn a_copy_holds_what_the_log_holds_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state/catalogue.sqlite");
+    let state = path.parent().unwrap();
+    let missing = SqliteCatalog::open_copy(&path, OpenMode::Existing);
+    assert!(matches!(missing, Err(CatalogError::Missing(_))));
+    let empty = SqliteCatalog::open_copy(&path, OpenMode::OrCreate).unwrap();
+    assert_eq!(empty.head().await.unwrap(), None);
+    assert!(!state.exists());
+
+    let catalog = open(&path).unwrap();
+    let mut scribe = Scribe::new();
+    catalog.append(None, scribe.cycle("shop", "db"), None).await.unwrap();
+    // The catalogue is open: what was appended lies in its log, as after a crash.
+    assert!(std::fs::metadata(state.join("catalogue.sqlite-wal")).unwrap().len() > 0);
+    let before = everything(state);
+    let copy = SqliteCatalog::open_copy(&path, OpenMode::Existing).unwrap();
+    let borrowed = copy.path().parent().unwrap().to_owned();
+    assert_eq!(copy.head().await.unwrap(), scribe.head);
+    let head = scribe.head.clone();
+    copy.append(head.as_ref(), scribe.cycle("shop", "db"), None).await.unwrap();
+    copy.rebuild().await.unwrap();
+    drop(copy);
+    assert!(!borrowed.exists(), "the copy is removed");
+    assert_eq!(everything(state), before);
+    assert_eq!(catalog.head().await.unwrap(), head);
+}
+
 #[test]
 fn a_newer_layout_and_another_programs_database_are_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();

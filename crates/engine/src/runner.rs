@@ -18,6 +18,7 @@ use seaworthy_model::receipt::{
     Act, ActKind, Backup, Control, Drill, Due, Engine, Measured, Observed, Outcome, Phase, Receipt,
     RecoveryPointMeasured, RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool,
 };
+use seaworthy_model::verdict::Verdict;
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::Repository;
 
@@ -101,8 +102,10 @@ pub struct DrillJob {
     pub reader: Arc<dyn CopyReader>,
     /// Chooses the damage of the control line.
     pub control_seed: u64,
-    /// When the next drill is due.
+    /// When the next drill is due, where a schedule says so.
     pub next_due: Option<Timestamp>,
+    /// How long a proof counts: without a schedule, the next drill after a pass is due when it no longer does.
+    pub proof_valid: SignedDuration,
 }
 
 impl std::fmt::Debug for DrillJob {
@@ -204,6 +207,7 @@ impl Runner {
             host: self.executor.host.clone(),
             paths: subject.paths.clone(),
             program: self.executor.program.clone(),
+            source_identity: facts.as_ref().map(|facts| facts.identity.clone()),
             key: self.notary.key(),
             started,
         };
@@ -289,6 +293,12 @@ impl Runner {
         };
         let done =
             drill(cx, subject.driver.as_ref(), job.reader, provider, request, job.witness_findings).await;
+        let finished = Timestamp::now();
+        let next_due = job.next_due.or_else(|| match done.verdict {
+            Verdict::Pass(_) => finished.checked_add(job.proof_valid).ok(),
+            // Without a proof there is nothing that could run out: it is due now.
+            Verdict::Fail | Verdict::Inconclusive => None,
+        });
         let body = Drill {
             run,
             due: Some(due),
@@ -301,7 +311,7 @@ impl Runner {
             point: job.point,
             selection: job.selection,
             started,
-            finished: Timestamp::now(),
+            finished,
             phases: phases(&done.phases),
             sandbox: done
                 .sandbox
@@ -330,7 +340,7 @@ impl Runner {
             tools: self.tools(Some(&done.engine)),
             executor: self.executor.name.clone(),
             teardown: teardown(&done),
-            next_due: job.next_due,
+            next_due,
         }
         // The receipt's own facts have the last word: a pass that they deny becomes inconclusive.
         .settled();

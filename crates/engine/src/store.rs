@@ -98,6 +98,9 @@ fn stopped(stop: seaworthy_repository::Stop) -> Stop {
 /// Where the witness lies in every copy.
 pub const WITNESS_PATH: &str = ".seaworthy/witness.json";
 
+/// Where every copy says, signed, whose it is and of which instant.
+pub const STATEMENT_PATH: &str = ".seaworthy/witness.dsse.json";
+
 /// A copy being written, under the repository's shared lock.
 pub struct Session {
     writer: Arc<SessionWriter>,

@@ -20,7 +20,7 @@ use crate::finding::{Finding, FindingCode, Severity};
 use crate::id::{CopyId, RepositoryId, RunId, ServiceName, SourceName};
 use crate::objective::{Met, Objective, RecoveryObjective, exposure};
 use crate::point::RecoveryPoint;
-use crate::receipt::{Act, ActKind, Backup, Drill, Outcome, Receipt, SourceRef};
+use crate::receipt::{Act, ActKind, Backup, Drill, Found, Gone, Outcome, Receipt, SourceRef};
 use crate::service::Service;
 use crate::verdict::{Assurance, Verdict};
 
@@ -232,7 +232,44 @@ impl SourceHistory {
                     },
                 );
             }
+            Act::Found(found) => self.found(receipt, found),
+            Act::Gone(gone) => self.gone(gone),
             Act::KeyChange(_) => {}
+        }
+    }
+
+    /// A copy without a receipt counts by its instant: it may be older than those that have one.
+    fn found(&mut self, receipt: &Receipt, found: &Found) {
+        let point = found.point.min(found.finished).min(receipt.at);
+        let is_newest = self.newest.as_ref().is_none_or(|newest| newest.point < point);
+        if found.outcome == Outcome::Complete && is_newest {
+            self.newest = Some(NewestCopy {
+                sequence: receipt.sequence,
+                repository: found.repository.id.clone(),
+                copy: found.copy.clone(),
+                point,
+                future_dated: point < found.point,
+            });
+        }
+    }
+
+    /// That a copy has gone takes nothing from what others have shown, unless it was the last.
+    fn gone(&mut self, gone: &Gone) {
+        let is_newest = self
+            .newest
+            .as_ref()
+            .is_some_and(|newest| newest.copy == gone.copy && newest.repository == gone.repository.id);
+        if is_newest {
+            self.newest = gone.newest.as_ref().map(|newest| NewestCopy {
+                sequence: newest.sequence,
+                repository: newest.repository.clone(),
+                copy: newest.copy.clone(),
+                point: newest.point,
+                future_dated: false,
+            });
+        }
+        if self.newest.is_none() {
+            self.proofs.clear();
         }
     }
 

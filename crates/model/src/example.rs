@@ -7,9 +7,9 @@ use crate::finding::{Finding, FindingCode};
 use crate::id::{CopyId, Digest, RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
 use crate::objective::Objective;
 use crate::receipt::{
-    Abandoned, ActKind, Backup, Control, Drill, Due, Engine, KeyChange, Measured, Observed, Outcome, Phase,
-    RecoveryPointMeasured, RepositoryRef, Restore, Seed, Selection, Sizes, SourceRef, Teardown, Tool,
-    VerifiedCopy, Verify,
+    Abandoned, ActKind, Backup, Control, Drill, Due, Engine, Found, Gone, KeyChange, Measured, Observed,
+    Outcome, Phase, RecoveryPointMeasured, RepositoryRef, Restore, Seed, Selection, Sizes, SourceRef,
+    Teardown, Tool, VerifiedCopy, Verify,
 };
 use crate::signature::{PublicKey, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict};
@@ -337,5 +337,39 @@ pub fn key_change(to: &PublicKey, retires: Option<&PublicKey>) -> KeyChange {
         public_key: to.to_pem(),
         retires: retires.map(PublicKey::id),
         reason: "yearly rotation".to_owned(),
+    }
+}
+
+/// The copy of a backup, found without its receipt.
+#[must_use]
+pub fn found(of: &Backup) -> Found {
+    Found {
+        service: of.service.clone(),
+        source: of.source.clone(),
+        run: of.run.clone(),
+        repository: of.repository.clone(),
+        copy: of.copy.clone().unwrap_or_else(|| copy_id("none")),
+        point: of.point.unwrap_or(of.started),
+        finished: of.finished,
+        outcome: of.outcome,
+        restore_bytes: of.sizes.restore_bytes,
+        stored_bytes: of.sizes.stored_bytes,
+        witness: of.witness.clone(),
+        source_identity: of.source_identity.clone(),
+        executor: of.executor.clone(),
+    }
+}
+
+/// The copy of a backup, no longer there; no other remains.
+#[must_use]
+pub fn gone(of: &Backup, known_by: u64) -> Gone {
+    Gone {
+        service: of.service.clone(),
+        source: of.source.clone(),
+        repository: of.repository.clone(),
+        copy: of.copy.clone().unwrap_or_else(|| copy_id("none")),
+        known_by,
+        newest: None,
+        executor: of.executor.clone(),
     }
 }

@@ -149,7 +149,9 @@ impl ChainVerifier {
             | Act::Restore(_)
             | Act::Verify(_)
             | Act::Abandoned(_)
-            | Act::KeyChange(_) => Vec::new(),
+            | Act::KeyChange(_)
+            | Act::Found(_)
+            | Act::Gone(_) => Vec::new(),
         };
         if contradictions.is_empty() {
             self.verified += 1;

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::finding::FindingCode;
 use crate::id::{CopyId, Digest, RunId, ServiceName, SourceName};
-use crate::receipt::{Act, Outcome, Receipt, RepositoryRef, Seed, Selection};
+use crate::receipt::{Act, Found, Outcome, Receipt, RepositoryRef, Seed, Selection};
 use crate::signature::sha256;
 use crate::verdict::{Assurance, Verdict};
 
@@ -47,6 +47,13 @@ pub enum PointStanding {
         /// Under which codes.
         codes: BTreeSet<FindingCode>,
     },
+    /// No longer in its repository.
+    Gone {
+        /// Sequence of the receipt that says so.
+        sequence: u64,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// An instant to which a source can be brought, and the copy that does it; derived from receipts.
@@ -56,7 +63,8 @@ pub struct RecoveryPoint {
     pub service: ServiceName,
     /// Source.
     pub source: SourceName,
-    /// Sequence of the receipt of the backup. Points are ordered by it: a source's clock may be wrong.
+    /// Sequence of the receipt of the backup, or of the one that says that the copy was found. Points are ordered by it,
+    /// see [`in_order`]: a source's clock may be wrong.
     pub sequence: u64,
     /// The run that made it.
     pub run: RunId,
@@ -78,13 +86,26 @@ pub struct RecoveryPoint {
     pub witness: Option<Digest>,
     /// What has been shown of it.
     pub standing: PointStanding,
+    /// Whether it was found in its repository without a receipt of the backup.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_found: bool,
 }
 
 impl RecoveryPoint {
-    /// The point that a receipt has made; `None` unless it is of a backup that stored a copy.
+    /// The point that a receipt has made; `None` unless it is of a backup that stored a copy, or of a copy that was found.
     #[must_use]
     pub fn made_by(receipt: &Receipt) -> Option<Self> {
-        let Act::Backup(backup) = &receipt.act else { return None };
+        let backup = match &receipt.act {
+            Act::Backup(backup) => backup,
+            Act::Found(found) => return Some(Self::found(receipt, found)),
+            Act::Due(_)
+            | Act::Drill(_)
+            | Act::Restore(_)
+            | Act::Verify(_)
+            | Act::Abandoned(_)
+            | Act::KeyChange(_)
+            | Act::Gone(_) => return None,
+        };
         Some(Self {
             service: backup.service.clone(),
             source: backup.source.clone(),
@@ -99,7 +120,27 @@ impl RecoveryPoint {
             stored_bytes: backup.sizes.stored_bytes,
             witness: backup.witness.clone(),
             standing: PointStanding::Unproven,
+            was_found: false,
         })
+    }
+
+    fn found(receipt: &Receipt, found: &Found) -> Self {
+        Self {
+            service: found.service.clone(),
+            source: found.source.clone(),
+            sequence: receipt.sequence,
+            run: found.run.clone(),
+            repository: found.repository.clone(),
+            copy: found.copy.clone(),
+            point: found.point,
+            finished: found.finished.min(receipt.at),
+            outcome: found.outcome,
+            restore_bytes: found.restore_bytes,
+            stored_bytes: found.stored_bytes,
+            witness: found.witness.clone(),
+            standing: PointStanding::Unproven,
+            was_found: true,
+        }
     }
 
     /// Takes over what a later receipt shows of this copy; receipts of other copies change nothing.
@@ -127,13 +168,18 @@ impl RecoveryPoint {
                     None => {}
                 }
             }
+            Act::Gone(gone) if gone.copy == self.copy && gone.repository.id == self.repository.id => {
+                self.standing = PointStanding::Gone { sequence: receipt.sequence, at: receipt.at };
+            }
             Act::Due(_)
             | Act::Backup(_)
             | Act::Drill(_)
             | Act::Restore(_)
             | Act::Verify(_)
             | Act::Abandoned(_)
-            | Act::KeyChange(_) => {}
+            | Act::KeyChange(_)
+            | Act::Found(_)
+            | Act::Gone(_) => {}
         }
     }
 
@@ -144,13 +190,20 @@ impl RecoveryPoint {
     fn proven(&mut self, receipt: &Receipt, level: Assurance) {
         // That the bytes are intact does not answer a restore that went wrong.
         let is_enough = match &self.standing {
-            PointStanding::Unproven => true,
+            // A copy that can be read has come back.
+            PointStanding::Unproven | PointStanding::Gone { .. } => true,
             PointStanding::Proven { level: before, .. } => level >= *before,
             PointStanding::Failed { .. } => level >= Assurance::A3,
         };
         if is_enough {
             self.standing = PointStanding::Proven { level, sequence: receipt.sequence, at: receipt.at };
         }
+    }
+
+    /// Whether the copy was no longer in its repository when somebody last looked.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self.standing, PointStanding::Gone { .. })
     }
 
     /// Whether a restore of this very copy has been shown to work, and nothing since has shown otherwise.
@@ -266,14 +319,34 @@ pub enum SelectError {
     },
 }
 
-/// Takes a point by a rule. The order in which points are given does not matter.
+/// Puts points in the order in which they were made.
+///
+/// That of their receipts. A copy that was found later has no receipt of its making: it stands where its own time puts it
+/// among the others, never before a point whose receipt is older than that time.
+pub fn in_order(points: &mut Vec<&RecoveryPoint>) {
+    points.sort_by(|a, b| (a.sequence, &a.copy).cmp(&(b.sequence, &b.copy)));
+    let mut made: Vec<(Timestamp, &RecoveryPoint)> = Vec::with_capacity(points.len());
+    let mut latest = Timestamp::MIN;
+    for point in points.drain(..) {
+        // Of points with receipts the order is that of the receipts, whatever their clocks said.
+        let at = if point.was_found { point.finished } else { latest.max(point.finished) };
+        if !point.was_found {
+            latest = at;
+        }
+        made.push((at, point));
+    }
+    made.sort_by(|(a, one), (b, other)| (a, one.sequence, &one.copy).cmp(&(b, other.sequence, &other.copy)));
+    points.extend(made.into_iter().map(|(_, point)| point));
+}
+
+/// Takes a point by a rule. The order in which points are given does not matter, and one that is gone is not taken.
 pub fn select<'a>(
     points: &'a [RecoveryPoint],
     rule: &PointRule,
     now: Timestamp,
 ) -> Result<Selected<'a>, SelectError> {
-    let mut known: Vec<&RecoveryPoint> = points.iter().collect();
-    known.sort_by(|a, b| (a.sequence, &a.copy).cmp(&(b.sequence, &b.copy)));
+    let mut known: Vec<&RecoveryPoint> = points.iter().filter(|point| !point.is_gone()).collect();
+    in_order(&mut known);
     let mut seen = BTreeSet::new();
     known.retain(|point| seen.insert((&point.repository.id, &point.copy)));
 
@@ -317,7 +390,7 @@ pub fn select<'a>(
     };
     let passed_over = match rule {
         PointRule::Latest | PointRule::LatestProven => {
-            known.iter().filter(|other| other.sequence > point.sequence).count()
+            known.iter().rev().take_while(|other| other.copy != point.copy).count()
         }
         PointRule::Copy(_) | PointRule::Before(_) | PointRule::Random { .. } => 0,
     };
@@ -477,6 +550,41 @@ mod tests {
         assert_eq!(before(day(2)), Ok(3));
         assert_eq!(before(day(2) - SignedDuration::from_nanos(1)), Ok(2));
         assert!(before(day(0) - SignedDuration::from_nanos(1)).is_err());
+    }
+
+    fn found(point: Timestamp, sequence: u64) -> RecoveryPoint {
+        let backup = example::backup(&About::new("shop", "db", point), None);
+        let act = Act::Found(Box::new(example::found(&backup)));
+        RecoveryPoint::made_by(&receipt(&act, sequence)).unwrap()
+    }
+
+    #[test]
+    fn a_copy_that_was_found_later_stands_where_its_own_time_puts_it() {
+        let mut points = points(3);
+        points.push(found(day(1) + SignedDuration::from_hours(1), 9));
+        assert_eq!(select(&points, &PointRule::Latest, day(9)).unwrap().point.sequence, 3);
+        points.push(found(day(8), 8));
+        let selected = select(&points, &PointRule::Latest, day(9)).unwrap();
+        assert_eq!((selected.point.sequence, selected.passed_over), (8, 0));
+        // The order of receipts stands, whatever their clocks said.
+        points[0].finished = day(20);
+        let mut order: Vec<&RecoveryPoint> = points.iter().collect();
+        in_order(&mut order);
+        let sequences: Vec<u64> = order.iter().map(|point| point.sequence).collect();
+        assert_eq!(sequences, [9, 8, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_copy_that_is_gone_is_not_taken_and_may_come_back() {
+        let mut points = points(2);
+        let backup = example::backup(&About::new("shop", "db", day(1)), None);
+        points[1].apply(&receipt(&Act::Gone(Box::new(example::gone(&backup, 2))), 7));
+        assert!(points[1].is_gone() && !points[0].is_gone());
+        assert_eq!(select(&points, &PointRule::Latest, day(9)).unwrap().point.sequence, 1);
+        let by_name = PointRule::Copy(points[1].copy.0.clone());
+        assert!(select(&points, &by_name, day(9)).is_err());
+        drilled(&mut points[1], true, 8);
+        assert!(points[1].is_proven());
     }
 
     #[test]

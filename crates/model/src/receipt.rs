@@ -629,6 +629,71 @@ pub struct KeyChange {
     pub reason: String,
 }
 
+/// A copy that lies in a repository and that no receipt of this ledger had made. What is said of it is what the copy says
+/// of itself; nothing has been shown of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Service.
+    pub service: ServiceName,
+    /// Source.
+    pub source: SourceName,
+    /// The run that made it.
+    pub run: RunId,
+    /// Where it lies.
+    pub repository: RepositoryRef,
+    /// The copy.
+    pub copy: CopyId,
+    /// The instant that it brings the source back to, by the source's clock.
+    pub point: Timestamp,
+    /// When it was durable, by the clock of whoever made it.
+    pub finished: Timestamp,
+    /// Whether all of the declared scope is in it; incomplete where it does not say.
+    pub outcome: Outcome,
+    /// Bytes that a restore needs.
+    pub restore_bytes: u64,
+    /// Bytes that it added to the repository.
+    pub stored_bytes: u64,
+    /// Digest of its witness; `None` where nobody who is trusted here has signed it.
+    pub witness: Option<Digest>,
+    /// Identity of what held the state, e.g. a cluster's system identifier: a drill's engine must be another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_identity: Option<String>,
+    /// Who looked: user and host.
+    pub executor: String,
+}
+
+/// A copy that is no longer in its repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Service.
+    pub service: ServiceName,
+    /// Source.
+    pub source: SourceName,
+    /// Where it lay.
+    pub repository: RepositoryRef,
+    /// The copy.
+    pub copy: CopyId,
+    /// Sequence of the receipt by which it was known.
+    pub known_by: u64,
+    /// The newest complete copy that remains; `None` where none does.
+    pub newest: Option<Remaining>,
+    /// Who looked: user and host.
+    pub executor: String,
+}
+
+/// The newest complete copy of a source after another one has gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remaining {
+    /// Sequence of the receipt by which it is known.
+    pub sequence: u64,
+    /// Where it lies.
+    pub repository: RepositoryId,
+    /// The copy.
+    pub copy: CopyId,
+    /// The instant that it brings the source back to; when it was durable where the source dated it later.
+    pub point: Timestamp,
+}
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -647,10 +712,14 @@ pub enum Act {
     Abandoned(Abandoned),
     /// The signing key changed.
     KeyChange(KeyChange),
+    /// A copy without a receipt was found in a repository.
+    Found(Box<Found>),
+    /// A copy is no longer in its repository.
+    Gone(Box<Gone>),
 }
 
 impl Act {
-    /// The act's word: `due`, `backup`, `drill`, `restore`, `verify`, `abandoned`, `key-change`.
+    /// The act's word: `due`, `backup`, `drill`, `restore`, `verify`, `abandoned`, `key-change`, `found`, `gone`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -661,6 +730,8 @@ impl Act {
             Self::Verify(_) => "verify",
             Self::Abandoned(_) => "abandoned",
             Self::KeyChange(_) => "key-change",
+            Self::Found(_) => "found",
+            Self::Gone(_) => "gone",
         }
     }
 
@@ -674,7 +745,9 @@ impl Act {
             | Self::Drill(_)
             | Self::Restore(_)
             | Self::Abandoned(_)
-            | Self::KeyChange(_) => self
+            | Self::KeyChange(_)
+            | Self::Found(_)
+            | Self::Gone(_) => self
                 .about()
                 .map(|(service, source)| SourceRef { service: service.clone(), source: source.clone() })
                 .into_iter()
@@ -688,9 +761,13 @@ impl Act {
         match self {
             Self::Drill(act) => vec![(&act.repository.id, &act.copy)],
             Self::Verify(act) => act.copies.iter().map(|copy| (&act.repository.id, &copy.copy)).collect(),
-            Self::Due(_) | Self::Backup(_) | Self::Restore(_) | Self::Abandoned(_) | Self::KeyChange(_) => {
-                Vec::new()
-            }
+            Self::Gone(act) => vec![(&act.repository.id, &act.copy)],
+            Self::Due(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Abandoned(_)
+            | Self::KeyChange(_)
+            | Self::Found(_) => Vec::new(),
         }
     }
 
@@ -703,6 +780,8 @@ impl Act {
             Self::Drill(act) => Some((&act.service, &act.source)),
             Self::Restore(act) => Some((&act.service, &act.source)),
             Self::Abandoned(act) => Some((&act.service, &act.source)),
+            Self::Found(act) => Some((&act.service, &act.source)),
+            Self::Gone(act) => Some((&act.service, &act.source)),
             Self::Verify(_) | Self::KeyChange(_) => None,
         }
     }
@@ -717,7 +796,8 @@ impl Act {
             Self::Restore(act) => Some(&act.run),
             Self::Verify(act) => Some(&act.run),
             Self::Abandoned(act) => Some(&act.run),
-            Self::KeyChange(_) => None,
+            // What was found belongs to the run that made it, and this receipt is not one of that run's.
+            Self::KeyChange(_) | Self::Found(_) | Self::Gone(_) => None,
         }
     }
 
@@ -730,7 +810,7 @@ impl Act {
             Self::Restore(act) => act.due,
             Self::Verify(act) => act.due,
             Self::Abandoned(act) => act.due,
-            Self::Due(_) | Self::KeyChange(_) => None,
+            Self::Due(_) | Self::KeyChange(_) | Self::Found(_) | Self::Gone(_) => None,
         }
     }
 
@@ -749,6 +829,11 @@ impl Act {
                 subjects.extend(act.witness.as_ref().map(witness));
             }
             Self::Restore(act) => subjects.push(copy(&act.copy)),
+            Self::Found(act) => {
+                subjects.push(copy(&act.copy));
+                subjects.extend(act.witness.as_ref().map(witness));
+            }
+            Self::Gone(act) => subjects.push(copy(&act.copy)),
             Self::Verify(act) => subjects.extend(act.copies.iter().map(|one| copy(&one.copy))),
             Self::Due(_) | Self::Abandoned(_) | Self::KeyChange(_) => {}
         }

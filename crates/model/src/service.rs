@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::check::UserCheck;
@@ -98,6 +98,17 @@ pub struct ScheduleSpec {
     pub cron: String,
     /// IANA name of the zone. Mandatory: a schedule without one runs at another hour after a move.
     pub zone: String,
+}
+
+impl ScheduleSpec {
+    /// The first time after `instant` that it comes due, on the wall clock of its zone.
+    ///
+    /// A time that a change of clocks skips comes due right after the gap; one that it repeats comes due once. `None` for
+    /// an expression that is no schedule, which no inventory holds, or where the calendar ends.
+    #[must_use]
+    pub fn next_after(&self, instant: Timestamp) -> Option<Timestamp> {
+        crate::config::next_after(&self.cron, &self.zone, instant)
+    }
 }
 
 /// What is kept.

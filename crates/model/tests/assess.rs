@@ -9,7 +9,7 @@ use seaworthy_model::example::{self, About};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
 use seaworthy_model::id::{CopyId, Digest, ServiceName, SourceName};
 use seaworthy_model::objective::{Met, Objective, RecoveryObjective};
-use seaworthy_model::receipt::{Act, ActKind, Backup, Outcome, Receipt};
+use seaworthy_model::receipt::{Act, ActKind, Backup, Gone, Outcome, Receipt, Remaining};
 use seaworthy_model::verdict::{Assurance, Verdict};
 
 fn hour(n: u32) -> Timestamp {
@@ -47,12 +47,14 @@ enum Event {
     Damaged { of: usize },
     Due,
     Abandoned,
+    Found,
+    Gone { of: usize },
 }
 
 impl Event {
     /// Whether it shows that something went well.
     fn is_passing(self) -> bool {
-        matches!(self, Self::GoodBackup | Self::GoodDrill { .. } | Self::Intact { .. })
+        matches!(self, Self::GoodBackup | Self::GoodDrill { .. } | Self::Intact { .. } | Self::Found)
     }
 }
 
@@ -60,6 +62,7 @@ impl Event {
 fn receipts(events: &[(Event, u32)]) -> Vec<Receipt> {
     let mut made: Vec<Receipt> = Vec::new();
     let mut backups: Vec<(u64, Backup)> = Vec::new();
+    let mut gone: Vec<Option<CopyId>> = Vec::new();
     let mut clock = 0;
     for (n, (event, later)) in events.iter().enumerate() {
         clock += later;
@@ -117,6 +120,28 @@ fn receipts(events: &[(Event, u32)]) -> Vec<Receipt> {
             }
             Event::Due => Act::Due(example::due(&about, ActKind::Drill)),
             Event::Abandoned => Act::Abandoned(example::abandoned(&about, None)),
+            Event::Found => {
+                let backup = example::backup(&about, None);
+                backups.push((sequence, backup.clone()));
+                Act::Found(Box::new(example::found(&backup)))
+            }
+            Event::Gone { of: which } => {
+                let (stored, backup) = of(which);
+                gone.push(backup.copy.clone());
+                let remaining = backups.iter().filter(|(_, one)| {
+                    one.outcome == Outcome::Complete && one.point.is_some() && !gone.contains(&one.copy)
+                });
+                let instant = |one: &Backup| one.point.unwrap().min(one.finished);
+                let newest = remaining.max_by_key(|(sequence, one)| (instant(one), *sequence)).map(
+                    |(sequence, one)| Remaining {
+                        sequence: *sequence,
+                        repository: one.repository.id.clone(),
+                        copy: one.copy.clone().unwrap(),
+                        point: instant(one),
+                    },
+                );
+                Act::Gone(Box::new(Gone { newest, ..example::gone(&backup, stored.unwrap_or(0)) }))
+            }
         };
         made.push(receipt(sequence, hour(clock), act));
     }
@@ -175,6 +200,8 @@ fn events() -> impl Strategy<Value = Vec<(Event, u32)>> {
         1 => (0..8_usize).prop_map(|of| Event::Damaged { of }),
         1 => Just(Event::Due),
         1 => Just(Event::Abandoned),
+        1 => Just(Event::Found),
+        1 => (0..8_usize).prop_map(|of| Event::Gone { of }),
     ];
     let later = prop_oneof![Just(0_u32), 1..30_u32, Just(36), 100..900_u32];
     prop::collection::vec((event, later), 1..9)
@@ -194,10 +221,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_receipt_of_something_that_went_well_never_makes_anything_worse(before in events(), what in 0..3, of in 0..8_usize, policy in policies(), later in 0..50_u32) {
+    fn a_receipt_of_something_that_went_well_never_makes_anything_worse(before in events(), what in 0..4, of in 0..8_usize, policy in policies(), later in 0..50_u32) {
         let event = match what {
             0 => Event::GoodBackup,
             1 => Event::GoodDrill { of, level: Assurance::A4 },
+            2 => Event::Found,
             _ => Event::Intact { of },
         };
         let mut events = before;
@@ -394,4 +422,17 @@ fn a_proof_from_before_a_failure_does_not_count_again_after_it() {
     assert_eq!(after(&events, 0).level, Assurance::A5);
     events.extend([(Event::FailedDrill { of: 0 }, 1), (GOOD, 1)]);
     assert_eq!(after(&events, 0).level, Assurance::A4);
+}
+
+#[test]
+fn a_copy_that_has_gone_is_claimed_no_longer() {
+    let good = (Event::GoodBackup, 1);
+    let drilled = (Event::GoodDrill { of: 0, level: Assurance::A4 }, 1);
+    let one_left = after(&[good, drilled, good, (Event::Gone { of: 1 }, 1)], 1);
+    assert_eq!((one_left.standing, one_left.level), (Standing::Ready, Assurance::A4));
+    assert_eq!(one_left.point, after(&[good], 0).point, "the older copy is the newest again");
+    let none_left = after(&[good, drilled, (Event::Gone { of: 0 }, 1)], 1);
+    assert_eq!((none_left.standing, none_left.point), (Standing::Unproven, None));
+    let found_again = after(&[good, (Event::Gone { of: 0 }, 1), (Event::Found, 1)], 1);
+    assert!(found_again.point.is_some());
 }

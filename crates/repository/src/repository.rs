@@ -88,15 +88,21 @@ pub(crate) struct Inner {
 }
 
 impl Repository {
-    /// Makes a repository of version 2; refuses where there is a config, a key or a snapshot already.
+    /// Makes a repository of version 2; refuses where there is one, or the remains of one.
+    ///
+    /// An earlier `init` that ended between its key and its config is finished, with the key that it left: the password must
+    /// open it, and nothing else may be there. [`RepositoryError::WrongKey`] means just that: there are keys without a
+    /// config and without data, and none opens.
     pub fn init(store: &Store, password: &[u8], options: &InitOptions, control: &Control) -> Result<Self> {
         let config_id = Id::default();
         store.prepare()?;
-        let exists = store.read(FileKind::Config, &config_id, control)?.is_some()
-            || !store.list(FileKind::Key, control)?.is_empty()
-            || !store.list(FileKind::Snapshot, control)?.is_empty();
+        let mut exists = store.read(FileKind::Config, &config_id, control)?.is_some();
+        // A lock or a pack without a config is what is left of a repository, and somebody may still want it.
+        for kind in [FileKind::Snapshot, FileKind::Index, FileKind::Pack, FileKind::Lock] {
+            exists = exists || !store.list(kind, control)?.is_empty();
+        }
         if exists {
-            return Err(RepositoryError::refused(format!("there is a repository at `{store}` already")));
+            return Err(already(store));
         }
         let polynomial = match options.polynomial {
             Some(polynomial) if !polynomial.is_irreducible() => {
@@ -108,20 +114,38 @@ impl Repository {
         let mut id = Id::default();
         getrandom::fill(&mut id.0).map_err(RepositoryError::random)?;
         let config = Config { version: 2, id, polynomial: Some(polynomial) };
-        let master = Key::random().map_err(RepositoryError::random)?;
-        let key_file = key::encode(
-            &master,
-            password,
-            options.kdf,
-            Time::now(),
-            &options.username.clone().unwrap_or_else(username),
-            &options.hostname.clone().unwrap_or_else(hostname),
-        )?;
-        let key_id = KeyId::of(&key_file);
-        let boxed = master.seal(&config.encode()).map_err(RepositoryError::random)?;
-        store.write(FileKind::Key, &key_id, key_file.into(), control)?;
-        store.write(FileKind::Config, &config_id, boxed.into(), control)?;
-        Ok(Self::assemble(store.clone(), master, key_id, config))
+        let keys = store.list(FileKind::Key, control)?;
+        let (master, key_id, is_ours) = if keys.is_empty() {
+            let master = Key::random().map_err(RepositoryError::random)?;
+            let key_file = key::encode(
+                &master,
+                password,
+                options.kdf,
+                Time::now(),
+                &options.username.clone().unwrap_or_else(username),
+                &options.hostname.clone().unwrap_or_else(hostname),
+            )?;
+            let key_id = KeyId::of(&key_file);
+            store.write(FileKind::Key, &key_id, key_file.into(), control)?;
+            (master, key_id, true)
+        } else {
+            let (master, key_id) = open_key(store, keys, password, control)?;
+            (master, key_id, false)
+        };
+        let boxed = Bytes::from(master.seal(&config.encode()).map_err(RepositoryError::random)?);
+        let Err(failed) = store.write(FileKind::Config, &config_id, boxed.clone(), control) else {
+            return Ok(Self::assemble(store.clone(), master, key_id, config));
+        };
+        // Another `init` may have been faster. Its config is what counts; a key of ours that does not open it never will.
+        match store.read(FileKind::Config, &config_id, control)? {
+            Some(there) if there != boxed => {
+                if is_ours && master.open(&there).is_err() {
+                    store.delete(FileKind::Key, &key_id, control)?;
+                }
+                Err(already(store))
+            }
+            Some(_) | None => Err(failed),
+        }
     }
 
     fn assemble(store: Store, key: Key, key_id: KeyId, config: Config) -> Self {
@@ -136,18 +160,10 @@ impl Repository {
         };
         let mut keys = store.list(FileKind::Key, control)?;
         keys.sort_by_key(|listed| (Some(listed.id) != options.key_hint, listed.id));
-        let mut tried = 0;
-        for listed in keys.into_iter().take(KEYS_MAX) {
-            control.check()?;
-            let Some(file) = read_key(store, &listed, control)? else { continue };
-            tried += 1;
-            let Some(key) = file.open(&listed.id, password)? else { continue };
-            let plain =
-                key.open(&boxed).map_err(|e| RepositoryError::damaged(Object::Config, "config", e))?;
-            let config = Config::decode(&plain)?;
-            return Ok(Self::assemble(store.clone(), key, listed.id, config));
-        }
-        Err(RepositoryError::WrongKey { tried })
+        let (key, key_id) = open_key(store, keys, password, control)?;
+        let plain = key.open(&boxed).map_err(|e| RepositoryError::damaged(Object::Config, "config", e))?;
+        let config = Config::decode(&plain)?;
+        Ok(Self::assemble(store.clone(), key, key_id, config))
     }
 
     /// The repository's random id, in hex in its config.
@@ -298,6 +314,24 @@ impl Repository {
     pub fn bytes_read(&self) -> u64 {
         self.inner.store.bytes_read()
     }
+}
+
+fn already(store: &Store) -> RepositoryError {
+    RepositoryError::refused(format!("there is a repository at `{store}` already"))
+}
+
+/// The first of these keys that the password opens.
+fn open_key(store: &Store, keys: Vec<Listed>, password: &[u8], control: &Control) -> Result<(Key, KeyId)> {
+    let mut tried = 0;
+    for listed in keys.into_iter().take(KEYS_MAX) {
+        control.check()?;
+        let Some(file) = read_key(store, &listed, control)? else { continue };
+        tried += 1;
+        if let Some(key) = file.open(&listed.id, password)? {
+            return Ok((key, listed.id));
+        }
+    }
+    Err(RepositoryError::WrongKey { tried })
 }
 
 fn read_key(store: &Store, listed: &Listed, control: &Control) -> Result<Option<KeyFile>> {

@@ -82,27 +82,6 @@ impl App {
             Executor { name: wiring::executor(), host: wiring::host(), program: wiring::program() };
         Ok(Self { setup, memory, runner: Runner::new(notary, executor), sandboxes, _running: running })
     }
-
-    /// The repositories of a service, in its order, or the one that was asked for.
-    pub(crate) fn repositories<'a>(
-        &'a self,
-        service: &'a Service,
-        only: Option<&str>,
-    ) -> Outcome<Vec<&'a RepositorySpec>> {
-        match only {
-            Some(name) => {
-                let spec = self.setup.repository(name)?;
-                if !service.repositories.contains(&spec.name) {
-                    return Err(Failure::new(
-                        Exit::Usage,
-                        format!("service `{}` does not use repository `{name}`", service.name),
-                    ));
-                }
-                Ok(vec![spec])
-            }
-            None => service.repositories.iter().map(|name| self.setup.repository(name.as_str())).collect(),
-        }
-    }
 }
 
 /// What is claimed of each service at `now`, from the ledger alone.
@@ -189,6 +168,7 @@ impl Opened {
         if let Some(repository) = self.0.get(&spec.name) {
             return Ok(repository.clone());
         }
+        cx.phase(format!("open repository {}", spec.name));
         let repository = wiring::open_repository(cx, spec).await?;
         self.0.insert(spec.name.clone(), repository.clone());
         Ok(repository)

@@ -40,7 +40,10 @@ pub(crate) const TABLE: &[(Exit, &str)] = &[
         Exit::Incomplete,
         "the copy is stored but INCOMPLETE or implausible: something could not be read, changed while it was read, or is empty",
     ),
-    (Exit::Findings, "a reading verb (doctor, status, verify, config check) found something"),
+    (
+        Exit::Findings,
+        "a reading verb (doctor, status, verify, check, config check, catalogue rebuild) found something",
+    ),
     (Exit::DrillFailed, "a drill FAILED: what was restored is wrong"),
     (Exit::ObjectiveMissed, "a drill passed, but the RTO or RPO objective was missed"),
     (Exit::Unknown, "it could not be decided (INCONCLUSIVE): never a pass"),

@@ -11,11 +11,12 @@ use seaworthy_catalog::{
 };
 use seaworthy_engine::{Ledger, NotaryError};
 use seaworthy_model::assess::SourceHistory;
-use seaworthy_model::id::{ServiceName, SourceName};
+use seaworthy_model::id::{RepositoryId, ServiceName, SourceName};
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{Act, Head, Receipt};
 use seaworthy_model::signature::Envelope;
 
+use crate::cli::args::Cli;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::state::State;
@@ -63,9 +64,22 @@ impl Memory {
         Self::at(state.catalogue().as_path(), OpenMode::OrCreate).await
     }
 
-    /// Opens the catalogue of earlier runs.
-    pub(crate) async fn open_to_read(state: &State) -> Outcome<Self> {
+    /// Opens the catalogue of earlier runs; a private copy of it where nothing at all may change.
+    pub(crate) async fn open_to_read(cli: &Cli, state: &State) -> Outcome<Self> {
+        if cli.global.dry_run {
+            return Self::open_copy(state, OpenMode::Existing).await;
+        }
         Self::at(state.catalogue().as_path(), OpenMode::Existing).await
+    }
+
+    /// Opens a private copy of the catalogue of earlier runs, for a rehearsal: whatever is done, the catalogue stays as it is.
+    pub(crate) async fn open_copy(state: &State, mode: OpenMode) -> Outcome<Self> {
+        let path = state.catalogue();
+        let catalogue = blocking(move || {
+            SqliteCatalog::open_copy(&path, mode).map_err(|error| failure("look at the catalogue", &error))
+        })
+        .await?;
+        Ok(Self { catalogue: Arc::new(catalogue) })
     }
 
     async fn at(path: &Path, mode: OpenMode) -> Outcome<Self> {
@@ -110,6 +124,12 @@ impl Memory {
         self.catalogue.points(&query).await.map_err(|error| failure("read the recovery points", &error))
     }
 
+    /// Every recovery point in one repository, gone ones included.
+    pub(crate) async fn points_in(&self, repository: &RepositoryId) -> Outcome<Vec<RecoveryPoint>> {
+        let query = PointQuery { repository: Some(repository.clone()), ..PointQuery::default() };
+        self.catalogue.points(&query).await.map_err(|error| failure("read the recovery points", &error))
+    }
+
     /// Every receipt, in order.
     pub(crate) async fn receipts(&self) -> Outcome<Vec<Receipt>> {
         let mut receipts = Vec::new();
@@ -128,7 +148,7 @@ impl Memory {
         }
     }
 
-    /// Identity of the source that a backup captured, from the backup's receipt.
+    /// Identity of the source that a backup captured, from the receipt by which its copy is known.
     pub(crate) async fn source_identity(&self, backup: u64) -> Outcome<Option<String>> {
         let query = ReceiptQuery { name: Some(ReceiptName::Sequence(backup)), ..ReceiptQuery::after(0, 1) };
         let found =
@@ -136,25 +156,33 @@ impl Memory {
         let Some(stored) = found.first() else { return Ok(None) };
         match stored.receipt().map_err(|error| failure("read a receipt", &error))?.act {
             Act::Backup(backup) => Ok(backup.source_identity),
+            Act::Found(found) => Ok(found.source_identity),
             Act::Due(_)
             | Act::Drill(_)
             | Act::Restore(_)
             | Act::Verify(_)
             | Act::Abandoned(_)
-            | Act::KeyChange(_) => Ok(None),
+            | Act::KeyChange(_)
+            | Act::Gone(_) => Ok(None),
         }
     }
 }
 
 /// The whole ledger, one envelope a line, for verbs that do not wait for anything.
-pub(crate) fn export_text(state: &State) -> Outcome<String> {
+///
+/// In a rehearsal it is read from a private copy of the catalogue, so that nothing at all changes.
+pub(crate) fn export_text(state: &State, is_rehearsal: bool) -> Outcome<String> {
     let path = state.catalogue();
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(|error| Failure::because(Exit::Unexpected, "start the runtime", &error))?;
-        let catalogue = SqliteCatalog::open(&path, OpenMode::Existing)
-            .map_err(|error| failure("open the catalogue", &error))?;
+        let opened = if is_rehearsal {
+            SqliteCatalog::open_copy(&path, OpenMode::Existing)
+        } else {
+            SqliteCatalog::open(&path, OpenMode::Existing)
+        };
+        let catalogue = opened.map_err(|error| failure("open the catalogue", &error))?;
         let mut bytes = Vec::new();
         runtime
             .block_on(export(&catalogue, &mut bytes))

@@ -2,6 +2,7 @@
 //! a minute elsewhere.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,11 @@ use comfy_table::{ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use seaworthy_interface::Progress;
 use seaworthy_interface::cx::ProgressSink;
+use seaworthy_model::receipt::{Phase, Receipt};
 
 use crate::cli::args::{Colour, Global};
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, printable};
 
 /// How this run talks.
 #[derive(Debug, Clone)]
@@ -20,11 +22,13 @@ pub(crate) struct Face {
     /// JSON on standard output.
     pub(crate) json: bool,
     quiet: bool,
-    /// Colour on standard output.
-    pub(crate) colour: bool,
+    /// Colour on standard output. The configuration, read later, may have a word in it.
+    colour: Arc<AtomicBool>,
+    is_plain: bool,
     bar: bool,
     lines: bool,
-    phases: bool,
+    verbosity: u8,
+    began: Instant,
 }
 
 /// A colour with a meaning. Never the only carrier of it.
@@ -64,10 +68,36 @@ impl Face {
         Self {
             json: global.json,
             quiet: global.quiet,
-            colour: colour && !global.json,
+            colour: Arc::new(AtomicBool::new(colour && !global.json)),
+            is_plain: wanted == Colour::Never,
             bar: progress && watched && !global.json,
             lines: progress && !watched,
-            phases: global.verbose > 0 && !global.quiet,
+            verbosity: if global.quiet { 0 } else { global.verbose },
+            began: Instant::now(),
+        }
+    }
+
+    /// Whether standard output is coloured.
+    pub(crate) fn colour(&self) -> bool {
+        self.colour.load(Ordering::Relaxed)
+    }
+
+    /// Whether only what is wrong is to be said.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether colour was refused by name. Libraries that ask people questions know NO_COLOR by themselves, and not this.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// Heeds the setting `color` in force, which a configuration may have set where neither flag nor environment did.
+    pub(crate) fn heed_colour(&self, setting: &str) {
+        match setting {
+            "always" if !self.json => self.colour.store(true, Ordering::Relaxed),
+            "never" => self.colour.store(false, Ordering::Relaxed),
+            _ => {}
         }
     }
 
@@ -104,6 +134,20 @@ impl Face {
         writeln!(out, "{}", line.as_ref()).or_else(|error| ignore_closed_pipe(&error))
     }
 
+    /// Says a step that was done, for `-v`.
+    pub(crate) fn step(&self, words: impl AsRef<str>) -> Outcome<()> {
+        if self.verbosity == 0 { Ok(()) } else { self.say(self.stamped(words.as_ref())) }
+    }
+
+    /// Says what only `-vv` wants to know.
+    pub(crate) fn detail(&self, words: impl AsRef<str>) -> Outcome<()> {
+        if self.verbosity < 2 { Ok(()) } else { self.say(self.stamped(words.as_ref())) }
+    }
+
+    fn stamped(&self, words: &str) -> String {
+        stamped(self.began, words)
+    }
+
     /// Says that something went wrong: in `--quiet` too, and to machines as an event.
     pub(crate) fn fail(&self, subject: &str, mark: &str, failure: &Failure) -> Outcome<()> {
         if self.json {
@@ -118,7 +162,7 @@ impl Face {
 
     /// Text in a tone, where colour is on.
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
-        if !self.colour {
+        if !self.colour() {
             return text.to_owned();
         }
         let code = match tone {
@@ -149,7 +193,8 @@ impl Face {
             told: Instant::now(),
             json: self.json && !self.quiet,
             lines: self.lines && !self.json,
-            phases: self.phases && !self.json,
+            verbosity: self.verbosity,
+            run: self.began,
         }));
         Watch { bar, state }
     }
@@ -174,8 +219,16 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// What is said for `-v`: when, counted from the start of the run, and what.
+fn stamped(began: Instant, words: &str) -> String {
+    format!("[{:8.3}s] {}", began.elapsed().as_secs_f64(), printable(words))
+}
+
 /// One line a minute where nobody watches.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// One a second for `-vv`.
+const DETAIL_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct State {
@@ -185,7 +238,8 @@ struct State {
     told: Instant,
     json: bool,
     lines: bool,
-    phases: bool,
+    verbosity: u8,
+    run: Instant,
 }
 
 /// Progress of one piece of work.
@@ -206,6 +260,27 @@ impl Watch {
             }
         })
     }
+
+    /// Says a step that was done, for `-v`.
+    pub(crate) fn step(&self, words: &str) {
+        self.say(1, words);
+    }
+
+    /// Says which receipt came of it, for `-v`, and where the time went, for `-vv`.
+    pub(crate) fn sealed(&self, receipt: &Receipt, phases: &[Phase]) {
+        for phase in phases {
+            self.say(2, &format!("{} took {}", phase.name, duration(Duration::from_millis(phase.took_ms))));
+        }
+        self.say(1, &format!("sealed receipt {} {}", receipt.sequence, receipt.digest));
+    }
+
+    fn say(&self, level: u8, words: &str) {
+        if let Ok(state) = self.state.lock()
+            && state.verbosity >= level
+        {
+            self.bar.suspend(|| tell(&stamped(state.run, &format!("{}: {words}", state.subject))));
+        }
+    }
 }
 
 impl Drop for Watch {
@@ -224,8 +299,8 @@ fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
             if state.json {
                 event(&serde_json::json!({ "event": "phase", "subject": state.subject, "phase": name }));
             }
-            if state.phases {
-                bar.suspend(|| tell(&format!("{}: {name}", state.subject)));
+            if state.verbosity > 0 {
+                bar.suspend(|| tell(&stamped(state.run, &format!("{}: {name}", state.subject))));
             }
             return;
         }
@@ -235,9 +310,12 @@ fn show(bar: &ProgressBar, state: &mut State, progress: &Progress) {
         }
     };
     bar.set_message(words.clone());
-    if state.told.elapsed() >= TELL_EVERY {
+    let is_detailed = state.verbosity > 1;
+    if state.told.elapsed() >= if is_detailed { DETAIL_EVERY } else { TELL_EVERY } {
         state.told = Instant::now();
-        if state.json {
+        if is_detailed {
+            bar.suspend(|| tell(&stamped(state.run, &format!("{}: {words}", state.subject))));
+        } else if state.json {
             event(
                 &serde_json::json!({ "event": "progress", "subject": state.subject, "phase": state.phase, "message": words }),
             );

@@ -126,7 +126,7 @@ fn matches(pattern: &str, candidate: &str) -> bool {
 
 /// Prints diagnostics and turns them into a failure.
 pub(crate) fn refused(face: &Face, diagnostics: &Diagnostics) -> Failure {
-    let rendered = config::render(diagnostics, face.colour);
+    let rendered = config::render(diagnostics, face.colour());
     let count = diagnostics.len();
     Failure {
         exit: Exit::Usage,
@@ -174,7 +174,17 @@ pub(crate) fn load(cli: &Cli, face: &Face) -> Outcome<Setup> {
     let flags = flags(cli)?;
     let parsed = config::parse(&texts).and_then(|parsed| parsed.overlaid(&environment(), &flags));
     let parsed = parsed.map_err(|problems| refused(face, &problems))?;
+    face.heed_colour(parsed.settings.color());
     let state = State::locate(&parsed.settings)?;
+    face.step(format!("read the configuration {}", path.display()))?;
+    for included in texts.iter().skip(1) {
+        face.detail(format!("included {}", included.name))?;
+    }
+    face.detail(format!(
+        "state in {}, scratch restores in {}",
+        state.directory.display(),
+        state.scratch.display()
+    ))?;
     Ok(Setup { path, parsed, state })
 }
 
@@ -205,6 +215,27 @@ impl Setup {
             Failure::new(Exit::Usage, format!("there is no service `{}`", printable(name)))
                 .hint(format!("known: {}", known.join(", ")))
         })
+    }
+
+    /// The repositories of a service, in its order, or the one that was asked for.
+    pub(crate) fn repositories(
+        &self,
+        service: &Service,
+        only: Option<&str>,
+    ) -> Outcome<Vec<&RepositorySpec>> {
+        match only {
+            Some(name) => {
+                let spec = self.repository(name)?;
+                if !service.repositories.contains(&spec.name) {
+                    return Err(Failure::new(
+                        Exit::Usage,
+                        format!("service `{}` does not use repository `{name}`", service.name),
+                    ));
+                }
+                Ok(vec![spec])
+            }
+            None => service.repositories.iter().map(|name| self.repository(name.as_str())).collect(),
+        }
     }
 
     /// The repository of this name.

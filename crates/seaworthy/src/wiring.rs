@@ -97,18 +97,35 @@ pub(crate) fn open(spec: &RepositorySpec, control: &Control) -> Outcome<Reposito
     })
 }
 
-/// Makes a repository. Blocks.
+/// Makes a repository, or finishes one that an earlier start of this had begun. Blocks.
 pub(crate) fn init(spec: &RepositorySpec, secret: &Secret, control: &Control) -> Outcome<Repository> {
-    Repository::init(&store(spec)?, secret.expose(), &InitOptions::default(), control).map_err(|error| {
-        repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error)
-    })
+    make(spec, secret, &InitOptions::default(), control)
 }
 
 /// Makes a repository whose password is hashed with `kdf`. Blocks.
 pub(crate) fn init_with(spec: &RepositorySpec, secret: &Secret, kdf: KdfParams) -> Outcome<Repository> {
-    let options = InitOptions { kdf, ..InitOptions::default() };
-    Repository::init(&store(spec)?, secret.expose(), &options, &Control::new()).map_err(|error| {
-        repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error)
+    make(spec, secret, &InitOptions { kdf, ..InitOptions::default() }, &Control::new())
+}
+
+fn make(
+    spec: &RepositorySpec,
+    secret: &Secret,
+    options: &InitOptions,
+    control: &Control,
+) -> Outcome<Repository> {
+    Repository::init(&store(spec)?, secret.expose(), options, control).map_err(|error| {
+        // There is no config to open yet: the keys are those of an `init` that was cut off.
+        let is_unfinished = matches!(error, RepositoryError::WrongKey { .. });
+        let failure =
+            repository_failure(&format!("make repository `{}` at {}", spec.name, spec.location), error);
+        if is_unfinished {
+            failure.hint(
+                "an earlier init was cut off here: there is a key, and neither a config nor data. Give the password that it \
+                 was begun with; or remove that directory, in which nothing is stored, and run init again",
+            )
+        } else {
+            failure
+        }
     })
 }
 

@@ -285,6 +285,141 @@ fn the_catalogue_comes_back_from_an_exported_ledger() {
     estate.run(&["backup"]).exits(0);
 }
 
+/// Removes everything in the state directory but the keys.
+fn forget_everything_but(estate: &Estate, kept: &[&str]) {
+    for entry in std::fs::read_dir(estate.path("state")).unwrap() {
+        let path = entry.unwrap().path();
+        if kept.contains(&path.file_name().unwrap().to_str().unwrap()) {
+            continue;
+        }
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
+    }
+}
+
+/// Runs the stock restic on the estate's repository.
+fn restic(estate: &Estate, arguments: &[&str]) -> String {
+    let mut command = std::process::Command::new(&seaworthy_testkit::components::restics().unwrap()[0]);
+    command.args(["--no-cache", "-r"]).arg(estate.path("repository")).args(arguments);
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", estate.path(""))
+        .env("RESTIC_PASSWORD", CANARY);
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "restic {arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+#[test]
+fn the_catalogue_comes_back_from_the_repositories_alone() {
+    let estate = proven();
+    restic(&estate, &["backup", "--host", "elsewhere", estate.path("files").to_str().unwrap()]);
+    forget_everything_but(&estate, &["signing.key"]);
+    estate.run(&["status"]).exits(10).hints();
+    estate.run(&["catalogue", "rebuild", "--dry-run"]).exits(0).says(&[
+        "3 snapshots; 2 would be entered, 0 would be marked gone, 1 of other programs",
+        "would be entered: papers/files as of",
+    ]);
+    assert_eq!(std::fs::read_dir(estate.path("state")).unwrap().count(), 1, "a rehearsal makes nothing");
+
+    let rebuilt = estate.run(&["catalogue", "rebuild"]).exits(0);
+    assert!(rebuilt.out.contains("3 snapshots; 2 entered, 0 marked gone, 1 of other programs"), "{rebuilt}");
+    let points = estate.run(&["points", "--json"]).exits(0).json();
+    let points = points["data"].as_array().unwrap();
+    assert_eq!(points.len(), 2, "{points:?}");
+    for point in points {
+        assert_eq!(point["standing"], "unproven", "{point}");
+        assert_eq!(point["outcome"], "complete", "{point}");
+        assert!(point["witness"].is_string() && point["restore_bytes"].as_u64() > Some(0), "{point}");
+    }
+    estate.run(&["status"]).exits(7).says(&["2 not yet proven"]);
+    estate.run(&["restore", "papers", "--to", "back"]).exits(0);
+    assert_eq!(text(&estate.path("back/letter.txt")), text(&estate.path("files/letter.txt")));
+    estate.run(&["drill", "-q"]).exits(0);
+    estate.run(&["status"]).exits(0).says(&["2 ready"]);
+    estate.run(&["receipts"]).exits(0).says(&["found", "which no receipt had made"]);
+    let found = estate.run(&["receipts", "show", "1", "--json"]).exits(0).json();
+    assert!(found["act"]["found"]["source_identity"].is_string(), "{found}");
+
+    let head = estate.run(&["verify", "--json"]).exits(0).json();
+    estate.run(&["catalogue", "rebuild"]).exits(0).says(&["3 snapshots; 0 entered, 0 marked gone"]);
+    assert_eq!(
+        estate.run(&["verify", "--json"]).exits(0).json()["head"],
+        head["head"],
+        "a second time changes nothing"
+    );
+    estate.run(&["status"]).exits(0).says(&["2 ready"]);
+    estate.run(&["backup"]).exits(0);
+}
+
+#[test]
+fn a_copy_that_is_gone_is_claimed_no_longer() {
+    let estate = proven();
+    std::fs::write(estate.path("files/more.txt"), "more").unwrap();
+    estate.run(&["backup", "papers"]).exits(0);
+    let copies = |state: &str| -> Vec<String> {
+        let points = estate.run(&["points", "papers", "--json"]).exits(0).json();
+        points["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|point| point["standing"].get("gone").is_some() == (state == "gone"))
+            .map(|point| point["copy"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let made = copies("there");
+    assert_eq!(made.len(), 2);
+    restic(&estate, &["forget", &made[1]]);
+    let head = estate.run(&["verify", "--json"]).exits(0).json();
+    estate.run(&["catalogue", "rebuild", "--dry-run"]).exits(0).says(&["1 would be marked gone"]);
+    assert_eq!(estate.run(&["verify", "--json"]).exits(0).json()["head"], head["head"]);
+    estate.run(&["catalogue", "rebuild"]).exits(0).says(&["0 entered, 1 marked gone"]);
+    assert_eq!((copies("there"), copies("gone")), (vec![made[0].clone()], vec![made[1].clone()]));
+    estate.run(&["points"]).exits(0).says(&["GONE from its repository"]);
+    let status = estate.run(&["status", "papers", "--json"]).exits(0).json();
+    assert_eq!(status["data"][0]["sources"][0]["copy"], made[0].as_str(), "{status}");
+    estate.run(&["restore", "papers", "--point", &made[1], "--to", "back"]).exits(10).hints();
+    estate.run(&["drill", "papers"]).exits(0).says(&["PASS"]);
+
+    restic(&estate, &["forget", &made[0]]);
+    estate.run(&["status", "papers"]).exits(0);
+    estate.run(&["catalogue", "rebuild"]).exits(0).says(&["0 entered, 1 marked gone"]);
+    estate.run(&["status", "papers"]).exits(7).says(&["there is no complete copy"]);
+    estate.run(&["catalogue", "rebuild"]).exits(0).says(&["0 entered, 0 marked gone"]);
+    estate.run(&["verify"]).exits(0);
+}
+
+#[test]
+fn a_repository_that_cannot_be_looked_through_makes_no_copy_gone() {
+    let estate = proven();
+    std::fs::rename(estate.path("repository"), estate.path("away")).unwrap();
+    estate.run(&["catalogue", "rebuild"]).exits(10).hints().says(&["NOT LOOKED THROUGH"]);
+    estate.run(&["catalogue", "rebuild", "--ledger-only"]).exits(0);
+    estate.run(&["points"]).exits(0).says(&["A4"]);
+    std::fs::rename(estate.path("away"), estate.path("repository")).unwrap();
+    // Copies of ours of which nothing can be read are reported, and neither entered nor gone.
+    forget_everything_but(&estate, &["signing.key"]);
+    for pack in estate.objects("data") {
+        std::fs::remove_file(pack).unwrap();
+    }
+    estate.run(&["catalogue", "rebuild"]).exits(4).says(&["2 snapshots; 0 entered, 0 marked gone", "RP-"]);
+}
+
+#[test]
+fn with_the_signing_key_lost_copies_can_be_restored_and_with_its_public_half_be_proven() {
+    let estate = proven();
+    std::fs::copy(estate.path("state/signing.pub"), estate.path("old.pub")).unwrap();
+    forget_everything_but(&estate, &[]);
+    estate.run(&["catalogue", "rebuild"]).exits(0).hints().says(&["2 entered", "which is not known here"]);
+    estate.run(&["restore", "papers", "--to", "back"]).exits(0).says(&["nobody known here has signed it"]);
+    let drilled = estate.run(&["drill", "papers"]).exits(7);
+    assert!(drilled.out.contains("INCONCLUSIVE"), "{drilled}");
+    forget_everything_but(&estate, &[]);
+    let rebuilt = estate.run(&["catalogue", "rebuild", "--key", "old.pub"]).exits(0).says(&["2 entered"]);
+    assert!(!rebuilt.err.contains("not known here"), "{rebuilt}");
+    estate.run(&["drill", "papers"]).exits(0).says(&["PASS A4"]);
+}
+
 #[test]
 fn the_demo_proves_and_catches_without_postgresql() {
     let estate = Estate::empty();
@@ -706,27 +841,256 @@ fn a_ledger_that_somebody_holds_is_exit_11() {
     estate.run(&["backup"]).exits(0);
 }
 
+/// Everything below a directory: kind, mode, time of change and content.
+fn everything(
+    root: &Path,
+) -> std::collections::BTreeMap<std::path::PathBuf, (u32, std::time::SystemTime, Vec<u8>)> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let facts = std::fs::symlink_metadata(&path).unwrap();
+        let content = if facts.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            Vec::new()
+        } else if facts.is_symlink() {
+            std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+        } else {
+            std::fs::read(&path).unwrap()
+        };
+        found.insert(path, (facts.permissions().mode(), facts.modified().unwrap(), content));
+    }
+    found
+}
+
 #[test]
-fn dry_runs_change_nothing() {
-    let estate = Estate::new();
-    let list = || {
-        let mut found = Vec::new();
-        let mut todo = vec![estate.path("")];
-        while let Some(directory) = todo.pop() {
-            for entry in std::fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    todo.push(path.clone());
-                }
-                found.push(path);
-            }
+fn a_dry_run_of_any_verb_changes_nothing_at_all() {
+    let estate = proven();
+    estate.run(&["receipts", "export", "ledger.jsonl"]).exits(0);
+    estate.secret("second", "another password");
+    estate.run(&["keys", "add", "--password", &format!("file:{}", estate.path("second").display())]).exits(0);
+    let keys = estate.run(&["keys", "list", "--json"]).exits(0).json();
+    let other = keys["data"].as_array().unwrap().iter().find(|key| key["current"] == false).unwrap();
+    let other = other["id"].as_str().unwrap();
+    let second = format!("file:{}", estate.path("second").display());
+    let drills = estate.run(&["drill", "list", "--json"]).exits(0).json();
+    let run = drills["data"][0]["run"].as_str().unwrap();
+    // An old layout of the state directory, a crash's leftovers: neither is a reason to write.
+    std::fs::create_dir(estate.path("s/run-left-over")).unwrap();
+    let forgotten = estate.objects("snapshots").pop().unwrap();
+    let calls: &[&[&str]] = &[
+        &["demo", "--no-postgres"],
+        &["demo", "--directory", "demo"],
+        &[
+            "init",
+            "--config",
+            "other.toml",
+            "--files",
+            "files",
+            "--sqlite",
+            "shop.db",
+            "--repository",
+            "other",
+        ],
+        &["init", "--missing-repositories"],
+        &["doctor"],
+        &["config", "check"],
+        &["config", "show"],
+        &["config", "schema"],
+        &["backup"],
+        &["backup", "papers", "--repository", "local"],
+        &["drill"],
+        &["drill", "run", "papers", "--report", "reports"],
+        &["drill", "list"],
+        &["drill", "show", run],
+        &["status"],
+        &["restore", "papers", "--to", "out"],
+        &["restore", "shop", "--to", "out", "--point", "latest-proven"],
+        &["points"],
+        &["receipts"],
+        &["receipts", "show", "1"],
+        &["receipts", "export", "again.jsonl"],
+        &["verify"],
+        &["verify", "ledger.jsonl"],
+        &["check"],
+        &["check", "--read-data"],
+        &["keys", "list"],
+        &["keys", "add", "--password", &second],
+        &["keys", "remove", other],
+        &["catalogue", "rebuild"],
+        &["catalogue", "rebuild", "--ledger-only"],
+        &["catalogue", "rebuild", "--receipts", "ledger.jsonl"],
+        &["completions", "bash"],
+        &["man", "pages"],
+        &["man"],
+        &["help", "exit-codes"],
+    ];
+    let help = estate.run(&["--help"]).exits(0).out;
+    let verbs =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    for verb in verbs.filter_map(|line| line.split_whitespace().next()) {
+        // Continued lines of a description begin with more blanks than a verb.
+        if help.contains(&format!("\n  {verb} ")) {
+            assert!(calls.iter().any(|call| call[0] == verb), "`{verb}` is not tried");
         }
-        found.sort();
-        found
-    };
-    let before = list();
+    }
+    let before = everything(&estate.path(""));
+    for call in calls {
+        let mut dry = call.to_vec();
+        dry.push("--dry-run");
+        estate.run(&dry).exits(0);
+        let after = everything(&estate.path(""));
+        for (path, facts) in &before {
+            assert_eq!(after.get(path), Some(facts), "{call:?} changed {}", path.display());
+        }
+        let new: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
+        assert!(new.is_empty(), "{call:?} made {new:?}");
+    }
     estate.run(&["backup", "--dry-run"]).exits(0).says(&["would back up papers/files (files) into local"]);
-    estate.run(&["init", "--missing-repositories", "--dry-run"]).exits(0);
-    estate.run(&["catalogue", "rebuild", "--dry-run"]).exits(0);
-    assert_eq!(list(), before);
+    estate.run(&["backup", "--repository", "elsewhere", "--dry-run"]).exits(2).hints();
+    estate.run(&["restore", "papers", "--to", "files", "--dry-run"]).exits(20).hints();
+    estate.run(&["demo", "--dry-run"]).exits(0).says(&["would then damage"]);
+    // The same where nothing has run yet: there is no state directory, and none is made.
+    std::fs::remove_file(forgotten).unwrap();
+    std::fs::remove_dir_all(estate.path("state")).unwrap();
+    for call in [&["catalogue", "rebuild"][..], &["backup"], &["doctor"]] {
+        let mut dry = call.to_vec();
+        dry.push("--dry-run");
+        let ran = estate.run(&dry);
+        assert!(!estate.path("state").exists(), "{ran}");
+    }
+}
+
+#[test]
+fn v_says_each_step_and_no_secret() {
+    let mut estate = Estate::new();
+    estate.set("PASSWORD_IN_THE_ENVIRONMENT", CANARY);
+    let text = text(&estate.path("seaworthy.toml"));
+    let by_environment = text.replace(
+        &format!("file:{}/password", estate.path("").display().to_string().trim_end_matches('/')),
+        "env:PASSWORD_IN_THE_ENVIRONMENT",
+    );
+    assert_ne!(by_environment, text);
+    std::fs::write(estate.path("seaworthy.toml"), by_environment).unwrap();
+    // Each run is searched for the canary by `finish`.
+    let quiet = estate.run(&["backup", "papers", "--no-progress"]).exits(0);
+    assert!(!quiet.err.contains("capture"), "{quiet}");
+    let steps = estate.run(&["backup", "papers", "-v", "--no-progress"]).exits(0).says(&[
+        "read the configuration",
+        "papers/files: open repository local",
+        "papers/files: capture",
+        "papers/files: commit",
+        "papers/files: sealed receipt 4 sha256:",
+    ]);
+    assert!(!steps.err.contains("took"), "{steps}");
+    let detailed = estate.run(&["drill", "papers", "-vv"]).exits(0).says(&[
+        "state in",
+        "chose copy",
+        "`latest`, 2 candidates",
+        "papers/files: restore",
+        "papers/files: checks",
+        "papers/files: control took",
+    ]);
+    assert!(!detailed.out.contains("sealed receipt"), "steps are talk, not data: {detailed}");
+    for verb in [
+        &["doctor"][..],
+        &["config", "show", "--origin"],
+        &["status"],
+        &["restore", "papers", "--to", "out"],
+        &["check", "--read-data"],
+        &["keys", "list"],
+        &["catalogue", "rebuild"],
+        &["backup", "--json"],
+        &["drill", "shop", "--json"],
+    ] {
+        let mut loud = verb.to_vec();
+        loud.push("-vv");
+        let ran = estate.run(&loud);
+        assert!(ran.err.contains("read the configuration"), "{ran}");
+        assert!(matches!(ran.code, 0 | 7), "{ran}");
+    }
+    // A password that is refused is not printed either.
+    estate.set("PASSWORD_IN_THE_ENVIRONMENT", &format!("{CANARY}-wrong"));
+    estate.run(&["backup", "-vv"]).exits(12).hints();
+    let silent = estate.run(&["status", "-vv", "-q"]);
+    assert!(!silent.err.contains("read the configuration"), "{silent}");
+}
+
+#[test]
+fn quiet_says_only_what_is_wrong() {
+    let estate = Estate::new();
+    let backup = estate.run(&["backup", "-q"]).exits(0);
+    assert_eq!((backup.out.as_str(), backup.err.as_str()), ("", ""));
+    let drill = estate.run(&["drill", "-q"]).exits(0);
+    assert_eq!((drill.out.as_str(), drill.err.as_str()), ("", ""));
+    for pack in estate.objects("data") {
+        flip(&pack);
+    }
+    let failed = estate.run(&["drill", "papers", "-q"]).exits(5);
+    assert!(failed.out.contains("FAIL") && failed.out.contains("RP-01"), "{failed}");
+}
+
+#[test]
+fn colour_follows_the_flag_then_the_environment_then_the_configuration() {
+    let mut estate = proven();
+    let is_coloured = |estate: &Estate, flags: &[&str]| {
+        let mut call = vec!["drill", "papers"];
+        call.extend(flags);
+        estate.run(&call).exits(0).out.contains('\u{1b}')
+    };
+    assert!(!is_coloured(&estate, &[]) && is_coloured(&estate, &["--color", "always"]));
+    let sound = text(&estate.path("seaworthy.toml"));
+    std::fs::write(estate.path("seaworthy.toml"), format!("color = \"always\"\n{sound}")).unwrap();
+    assert!(is_coloured(&estate, &[]) && !is_coloured(&estate, &["--color", "never"]));
+    estate.set("SEAWORTHY_COLOR", "never");
+    assert!(!is_coloured(&estate, &[]) && is_coloured(&estate, &["--color", "always"]));
+    estate.set("SEAWORTHY_COLOR", "auto");
+    estate.set("CLICOLOR_FORCE", "1");
+    std::fs::write(estate.path("seaworthy.toml"), sound).unwrap();
+    assert!(is_coloured(&estate, &[]));
+    estate.set("CLICOLOR_FORCE", "0");
+    estate.set("NO_COLOR", "1");
+    assert!(!is_coloured(&estate, &[]));
+}
+
+#[test]
+fn an_init_that_found_nothing_says_where_to_go_on() {
+    let estate = Estate::empty();
+    let ran = estate.run(&["init", "--yes"]).exits(0).says(&["0 services", "it holds examples"]);
+    assert!(!ran.err.contains("seaworthy backup"), "{ran}");
+}
+
+#[test]
+fn a_drill_says_when_the_next_one_is_due() {
+    let estate = Estate::new();
+    estate.run(&["backup", "papers"]).exits(0);
+    let due = |estate: &Estate, code: i32| {
+        let ran = estate.run(&["drill", "papers", "--json"]).exits(code).json();
+        let instant =
+            |name: &str| ran["drill"][name].as_str().map(|text| text.parse::<jiff::Timestamp>().unwrap());
+        (instant("finished").unwrap(), instant("next_due"))
+    };
+    // Without a schedule: when the proof no longer counts.
+    let (finished, next) = due(&estate, 0);
+    let days = next.unwrap().duration_since(finished).as_hours() / 24;
+    assert!((7..=400).contains(&days), "{days}");
+    // With one: its next time, on the wall clock of its zone.
+    estate.configure(
+        "\n[services.papers.drill]\nschedule = { cron = \"30 4 * * SUN\", zone = \"Europe/Berlin\" }\n",
+    );
+    let (finished, next) = due(&estate, 0);
+    let wall = next.unwrap().in_tz("Europe/Berlin").unwrap();
+    assert_eq!((wall.hour(), wall.minute(), wall.weekday()), (4, 30, jiff::civil::Weekday::Sunday));
+    assert!(next.unwrap() > finished && next.unwrap().duration_since(finished).as_hours() <= 7 * 24 + 1);
+    estate.run(&["drill", "papers", "--report", "reports"]).exits(0);
+    let report = std::fs::read_dir(estate.path("reports")).unwrap().map(|entry| entry.unwrap().path());
+    let markdown = report.into_iter().find(|path| path.extension().unwrap() == "md").unwrap();
+    let day = next.unwrap().strftime("%Y-%m-%d").to_string();
+    assert!(text(&markdown).lines().any(|line| line.contains("NEXT_DUE") && line.contains(&day)));
+    // A drill that has proven nothing does not put the next one off.
+    estate.configure("");
+    for pack in estate.objects("data") {
+        flip(&pack);
+    }
+    let (_, next) = due(&estate, 5);
+    assert_eq!(next, None);
 }

@@ -7,7 +7,7 @@ mod schema;
 mod store;
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub struct SqliteCatalog {
     path: PathBuf,
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Removed with everything in it at the end, where this is a copy.
+    borrowed: Option<PathBuf>,
 }
 
 impl SqliteCatalog {
@@ -55,6 +57,24 @@ impl SqliteCatalog {
     /// The file is made with mode 0600, its directory with 0700; ones that are open to others are refused. Blocks for
     /// milliseconds, or for as long as another process migrates.
     pub fn open(path: &Path, mode: OpenMode) -> Result<Self, CatalogError> {
+        Self::start(path, mode, None)
+    }
+
+    /// Opens a private copy of the catalogue at `path`: nothing there changes, and what is written is lost with the copy.
+    ///
+    /// For rehearsals. Opening the catalogue itself would at least fold in its log and bring its layout up to date. Blocks
+    /// for as long as copying takes; [`CatalogError::Locked`] when somebody keeps writing meanwhile.
+    pub fn open_copy(path: &Path, mode: OpenMode) -> Result<Self, CatalogError> {
+        let directory = borrow(path, mode)?;
+        let copy = directory.join(COPY);
+        let opened = Self::start(&copy, OpenMode::OrCreate, Some(directory.clone()));
+        if opened.is_err() {
+            give_back(&directory);
+        }
+        opened
+    }
+
+    fn start(path: &Path, mode: OpenMode, borrowed: Option<PathBuf>) -> Result<Self, CatalogError> {
         prepare(path, mode)?;
         let mut connection = connect(path)?;
         schema::migrate(&mut connection, path)?;
@@ -71,7 +91,7 @@ impl SqliteCatalog {
                 path: path.to_owned(),
                 source,
             })?;
-        Ok(Self { path: path.to_owned(), jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { path: path.to_owned(), jobs: Some(jobs), thread: Some(thread), borrowed })
     }
 
     /// The file.
@@ -105,7 +125,96 @@ impl Drop for SqliteCatalog {
             // A panic of the thread has been printed by its own hook, and there is nobody left to tell.
             drop(thread.join());
         }
+        if let Some(directory) = &self.borrowed {
+            give_back(directory);
+        }
     }
+}
+
+/// Name of a copy in its own directory.
+const COPY: &str = "catalogue.sqlite";
+
+/// How often a copy is begun again because somebody wrote meanwhile.
+const COPY_TRIES: u32 = 20;
+
+/// Copies the catalogue and its log into a new directory of ours alone.
+fn borrow(path: &Path, mode: OpenMode) -> Result<PathBuf, CatalogError> {
+    let failed = |attempt, path: &Path| {
+        let path = path.to_owned();
+        move |source| CatalogError::Io { attempt, path, source }
+    };
+    let is_there = path.try_exists().map_err(failed("look for", path))?;
+    if !is_there && mode == OpenMode::Existing {
+        return Err(CatalogError::Missing(path.to_owned()));
+    }
+    if is_there {
+        closed(path)?;
+    }
+    let place = std::env::temp_dir();
+    let directory = (0..COPY_TRIES)
+        .find_map(|attempt| {
+            let directory = place.join(format!("seaworthy-look-{}-{attempt}", std::process::id()));
+            match DirBuilder::new().mode(0o700).create(&directory) {
+                Ok(()) => Some(Ok(directory)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => None,
+                Err(error) => Some(Err(error)),
+            }
+        })
+        .unwrap_or_else(|| Err(std::io::ErrorKind::AlreadyExists.into()))
+        .map_err(failed("make a directory in", &place))?;
+    let log = |path: &Path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push("-wal");
+        PathBuf::from(name)
+    };
+    let copied = || -> std::io::Result<bool> {
+        for _ in 0..COPY_TRIES {
+            let before = (stamp(path)?, stamp(&log(path))?);
+            let copy = directory.join(COPY);
+            for (from, to) in [(path.to_owned(), copy.clone()), (log(path), log(&copy))] {
+                match std::fs::copy(&from, &to) {
+                    Ok(_) => {}
+                    // A log that is not there must not be left from the try before.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                        match std::fs::remove_file(&to) {
+                            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                            Ok(()) | Err(_) => {}
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if before == (stamp(path)?, stamp(&log(path))?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    match copied() {
+        Ok(true) => Ok(directory),
+        Ok(false) => {
+            give_back(&directory);
+            Err(CatalogError::Locked)
+        }
+        Err(source) => {
+            give_back(&directory);
+            Err(CatalogError::Io { attempt: "copy", path: path.to_owned(), source })
+        }
+    }
+}
+
+/// What changes when somebody writes to a file; `None` for one that is not there.
+fn stamp(path: &Path) -> std::io::Result<Option<(u64, u64, i64, i64)>> {
+    match std::fs::metadata(path) {
+        Ok(facts) => Ok(Some((facts.ino(), facts.size(), facts.mtime(), facts.mtime_nsec()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a copy. What cannot be removed is a private file in the directory of temporary files, which the system clears.
+fn give_back(directory: &Path) {
+    drop(std::fs::remove_dir_all(directory));
 }
 
 fn prepare(path: &Path, mode: OpenMode) -> Result<(), CatalogError> {

@@ -13,7 +13,7 @@ use seaworthy_model::signature::{Envelope, SigningKey, sha256};
 use seaworthy_repository::Repository;
 
 use super::{Phase, Stopwatch};
-use crate::store::{Session, WITNESS_PATH, begin};
+use crate::store::{STATEMENT_PATH, Session, WITNESS_PATH, begin};
 
 /// What is backed up, and under which names.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct BackupRequest {
     pub paths: Vec<String>,
     /// `seaworthy 0.1.0`.
     pub program: String,
+    /// Identity of what holds the state, where it is known.
+    pub source_identity: Option<String>,
     /// Signs the witness, so that a copy can be trusted without the ledger.
     pub key: Arc<SigningKey>,
     /// When it began, by the wall clock.
@@ -126,6 +128,7 @@ async fn seal(
     let statement = serde_json::json!({
         "schema": 1, "run": request.run, "service": request.service, "source": request.source,
         "point": captured.point, "witness": digest, "size_bytes": captured.size_bytes,
+        "complete": captured.is_complete, "source_identity": request.source_identity,
     });
     let payload = canonical::of(&statement).map_err(cannot)?;
     let envelope = Envelope::sign(&payload, &request.key).to_json();
@@ -137,7 +140,7 @@ async fn seal(
                 .ok_or_else(|| DriverError::new(ErrorKind::Other, format!("name `{name}` in the copy")))
         };
         writer.put(&path(WITNESS_PATH)?, &bytes)?;
-        writer.put(&path(".seaworthy/witness.dsse.json")?, envelope.as_bytes())?;
+        writer.put(&path(STATEMENT_PATH)?, envelope.as_bytes())?;
         writer.put(&path(".seaworthy/RESTORE.txt")?, notes.as_bytes())
     })
     .await

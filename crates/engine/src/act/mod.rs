@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod drill;
+pub mod survey;
 
 use std::time::{Duration, Instant};
 

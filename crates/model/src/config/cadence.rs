@@ -5,8 +5,8 @@
 
 use croner::parser::{CronParser, Seconds, Year};
 use croner::time::Weekday;
-use jiff::SignedDuration;
 use jiff::civil::{Date, date};
+use jiff::{SignedDuration, Timestamp};
 
 /// Pauses between the runs of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,14 @@ pub(super) fn cadence(cron: &str) -> Result<Cadence, CronError> {
         longest: SignedDuration::from_mins(*longest),
         shortest: SignedDuration::from_mins(*shortest),
     })
+}
+
+/// The first time after `instant` that a schedule comes due in its zone.
+pub(crate) fn next_after(cron: &str, zone: &str, instant: Timestamp) -> Option<Timestamp> {
+    let parsed =
+        CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build().parse(cron).ok()?;
+    let from = instant.in_tz(zone).ok()?;
+    parsed.find_next_occurrence(&from, false).ok().map(|next: jiff::Zoned| next.timestamp())
 }
 
 fn month(day: Date) -> u32 {
@@ -155,6 +163,42 @@ mod tests {
         assert_eq!(cadence("0 3 30 2 *"), Err(CronError::Never));
         assert!(matches!(cadence("0 25 * * *"), Err(CronError::Field(_))));
         assert!(matches!(cadence("a b c d e"), Err(CronError::Field(_))));
+    }
+
+    #[test]
+    fn the_next_time_is_counted_on_the_wall_clock_of_the_zone() {
+        let next = |cron: &str, zone: &str, from: &str| {
+            next_after(cron, zone, from.parse().unwrap()).map(|next| next.to_string())
+        };
+        let berlin = "Europe/Berlin";
+        assert_eq!(
+            next("0 3 * * SUN", "UTC", "2026-11-21T12:00:00Z").as_deref(),
+            Some("2026-11-22T03:00:00Z")
+        );
+        assert_eq!(
+            next("0 3 * * *", "UTC", "2026-11-21T03:00:00Z").as_deref(),
+            Some("2026-11-22T03:00:00Z"),
+            "after, not at"
+        );
+        assert_eq!(
+            next("0 3 * * *", berlin, "2026-11-21T12:00:00Z").as_deref(),
+            Some("2026-11-22T02:00:00Z")
+        );
+        assert_eq!(
+            next("0 3 * * *", berlin, "2026-07-01T12:00:00Z").as_deref(),
+            Some("2026-07-02T01:00:00Z")
+        );
+        assert_eq!(
+            next("0 3 1 * *", berlin, "2026-11-21T12:00:00Z").as_deref(),
+            Some("2026-12-01T02:00:00Z")
+        );
+        // On 2026-03-29 the clock of Berlin goes from 02:00 to 03:00, on 2026-10-25 from 03:00 back to 02:00.
+        let skipped = next("30 2 * * *", berlin, "2026-03-28T12:00:00Z").unwrap();
+        assert_eq!(skipped, "2026-03-29T01:00:00Z", "right after the gap");
+        let first = next("30 2 * * *", berlin, "2026-10-24T12:00:00Z").unwrap();
+        let second = next("30 2 * * *", berlin, &first).unwrap();
+        assert!(first.starts_with("2026-10-25T") && second.starts_with("2026-10-26T"), "{first} {second}");
+        assert_eq!(next("0 3 30 2 *", "UTC", "2026-11-21T12:00:00Z"), None);
     }
 
     proptest! {

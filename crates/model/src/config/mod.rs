@@ -29,6 +29,7 @@ use serde::{Deserialize as _, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+pub(crate) use cadence::next_after;
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity, SourceText, render};
 pub use schema::{findings_markdown, reference_markdown, schema};
 pub use settings::{Settings, overlay};

@@ -215,6 +215,87 @@ fn init_refuses_what_exists_and_open_names_what_is_missing() {
     assert!(!fixture.scratch("nowhere").exists(), "looking creates nothing");
 }
 
+/// What an `init` leaves that is killed between its key and its config.
+fn unfinished() -> Fixture {
+    let fixture = Fixture::new();
+    std::fs::remove_file(fixture.path().join("config")).unwrap();
+    fixture
+}
+
+#[test]
+fn an_init_that_was_cut_off_after_its_key_is_finished_with_that_key() {
+    let fixture = unfinished();
+    let store = open_store(fixture.path()).unwrap();
+    let wrong = Repository::init(&store, b"another", &init_options(), &control());
+    assert!(matches!(wrong, Err(RepositoryError::WrongKey { tried: 1 })), "{wrong:?}");
+    assert!(!fixture.path().join("config").exists());
+    let made = Repository::init(&store, PASSWORD.as_bytes(), &init_options(), &control()).unwrap();
+    assert_eq!(made.key_id(), fixture.repository.key_id());
+    assert_eq!(made.keys(&control()).unwrap().len(), 1);
+    let id = store_stream(&made, "/x", b"x", Cuts::ContentDefined);
+    assert_eq!(fixture.reopen().read_file(&id, &crate::common::at("/x"), 10, &control()).unwrap(), b"x");
+    crate::common::judge(&fixture.path());
+}
+
+#[test]
+fn the_remains_of_a_repository_are_no_unfinished_init() {
+    for left in ["snapshots", "index", "data", "locks"] {
+        let fixture = Fixture::new();
+        store_stream(&fixture.repository, "/x", b"x", Cuts::ContentDefined);
+        let lock = fixture.repository.lock(LockKind::Shared, &control()).unwrap();
+        std::fs::remove_file(fixture.path().join("config")).unwrap();
+        for path in files(&fixture.path()) {
+            let kind = path.strip_prefix(fixture.path()).unwrap().iter().next().unwrap().to_owned();
+            if kind != "keys" && kind != left {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        let before = files(&fixture.path());
+        assert!(before.len() > 1, "{left}: {before:?}");
+        let store = open_store(fixture.path()).unwrap();
+        for password in [PASSWORD, "another"] {
+            let refused = Repository::init(&store, password.as_bytes(), &init_options(), &control());
+            assert!(matches!(refused, Err(RepositoryError::Refused { .. })), "{left}: {refused:?}");
+        }
+        assert_eq!(files(&fixture.path()), before, "{left}: a refusal changes nothing");
+        drop(lock);
+    }
+}
+
+#[test]
+fn of_inits_that_race_one_wins_and_every_key_that_stays_opens_what_it_made() {
+    for round in 0..8 {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("repo");
+        let start = std::sync::Barrier::new(4);
+        let made: Vec<bool> = std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let store = open_store(&place).unwrap();
+                        start.wait();
+                        let made = Repository::init(&store, PASSWORD.as_bytes(), &init_options(), &control());
+                        assert!(
+                            matches!(made, Ok(_) | Err(RepositoryError::Refused { .. })),
+                            "round {round}: {made:?}"
+                        );
+                        made.is_ok()
+                    })
+                })
+                .collect();
+            racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+        });
+        assert_eq!(made.iter().filter(|is_made| **is_made).count(), 1, "round {round}: {made:?}");
+        let repository = crate::common::open(&place, PASSWORD);
+        for key in repository.keys(&control()).unwrap() {
+            let store = open_store(&place).unwrap();
+            let options = OpenOptions { key_hint: Some(key.id) };
+            Repository::open(&store, PASSWORD.as_bytes(), &options, &control()).unwrap();
+        }
+        crate::common::judge(&place);
+    }
+}
+
 #[test]
 fn files_of_a_repository_are_private_and_read_only() {
     use std::os::unix::fs::PermissionsExt as _;

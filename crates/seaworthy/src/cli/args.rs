@@ -29,7 +29,7 @@ pub(crate) struct Cli {
 /// What every verb understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Configuration file [default: ./seaworthy.toml, then /etc/seaworthy/seaworthy.toml]
+    /// Configuration file [default: ./seaworthy.toml, then ~/.config/seaworthy/seaworthy.toml, then /etc/seaworthy/seaworthy.toml]
     #[arg(short = 'C', long, global = true, value_name = "FILE", env = "SEAWORTHY_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Directory of the ledger, keys and locks [env: SEAWORTHY_STATE_DIR=] [default: $XDG_STATE_HOME/seaworthy, ~/.local/state/seaworthy; root: /var/lib/seaworthy]
@@ -44,16 +44,16 @@ pub(crate) struct Global {
     /// Say only what is wrong
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// Say what is being done, phase by phase
+    /// Say what is being done, step by step; twice: with how long each took and how far it is
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// When to colour [default: auto]
+    /// When to colour [env: SEAWORTHY_COLOR=] [default: auto]
     #[arg(long, global = true, value_enum)]
     pub(crate) color: Option<Colour>,
     /// No progress
     #[arg(long, global = true)]
     pub(crate) no_progress: bool,
-    /// Print what would be done and stop
+    /// Print what would be done and stop; nothing is changed anywhere
     #[arg(long, global = true)]
     pub(crate) dry_run: bool,
     /// Ask nothing: take the flags and the defaults
@@ -117,7 +117,7 @@ pub(crate) enum Verb {
     Check(Check),
     /// List, add or remove the keys of a repository
     Keys(Keys),
-    /// Rebuild the catalogue from the ledger, or from exported receipts
+    /// Rebuild the catalogue from the ledger, exported receipts and the repositories
     Catalogue(Catalogue),
     /// Print shell completions
     Completions(Completions),
@@ -144,7 +144,7 @@ pub(crate) struct Demo {
 /// Arguments of `init`.
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// Where the first repository is made
+    /// Where the first repository is made [default: `repository` in the state directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) repository: Option<PathBuf>,
     /// Password of the repository, by reference [default: a new random one in the state directory]
@@ -409,11 +409,19 @@ pub(crate) struct Catalogue {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CatalogueAction {
-    /// Recreate what is derived from the ledger; take over exported receipts first where they are given
+    /// Recreate the catalogue: from the ledger, from exported receipts where they are given, and from the repositories,
+    /// whose copies become recovery points where no receipt knows them and are marked gone where they are no longer there
     Rebuild {
-        /// An exported ledger
+        /// An exported ledger, taken over first
         #[arg(long, value_name = "FILE")]
         receipts: Option<PathBuf>,
+        /// Believe what this key (public, PEM) has signed in copies; may be given several times [default: the state
+        /// directory's own, and those that the ledger introduces]
+        #[arg(long, value_name = "FILE", conflicts_with = "ledger_only")]
+        key: Vec<PathBuf>,
+        /// Leave the repositories alone; needs no configuration
+        #[arg(long)]
+        ledger_only: bool,
     },
 }
 

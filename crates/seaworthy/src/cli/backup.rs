@@ -30,10 +30,11 @@ pub(crate) async fn run(
     let services = app.setup.services(&arguments.services)?;
     let mut runs = 0;
     for service in &services {
-        runs += app.repositories(service, arguments.repository.as_deref())?.len() * service.sources.len();
+        runs +=
+            app.setup.repositories(service, arguments.repository.as_deref())?.len() * service.sources.len();
     }
     for service in &services {
-        for spec in app.repositories(service, arguments.repository.as_deref())? {
+        for spec in app.setup.repositories(service, arguments.repository.as_deref())? {
             for source in &service.sources {
                 let subject = format!("{}/{}", service.name, source.name);
                 let result = one(&app, face, &mut opened, service, source, spec, &cancel).await;
@@ -76,17 +77,14 @@ fn worse(one: Exit, other: Exit) -> Exit {
 fn plan(cli: &Cli, face: &Face, arguments: &args::Backup) -> Outcome {
     let setup = crate::setup::load(cli, face)?;
     for service in setup.services(&arguments.services)? {
-        for repository in service
-            .repositories
-            .iter()
-            .filter(|name| arguments.repository.as_deref().is_none_or(|only| only == name.as_str()))
-        {
+        for repository in setup.repositories(service, arguments.repository.as_deref())? {
             for source in &service.sources {
                 face.data(format!(
-                    "would back up {}/{} ({}) into {repository}",
+                    "would back up {}/{} ({}) into {}",
                     service.name,
                     source.name,
-                    source.spec.kind()
+                    source.spec.kind(),
+                    repository.name
                 ))?;
             }
         }
@@ -113,13 +111,14 @@ async fn one(
         .backup(&cx, &subject, &repository, reference(spec, &repository))
         .await
         .map_err(|error| run_failure(&error))?;
+    watch.sealed(&sealed.receipt, &sealed.body.phases);
     drop(watch);
     if face.json {
         face.json(&serde_json::json!({
             "schema": "seaworthy.backup/1", "event": "summary", "receipt": sealed.receipt.sequence,
             "digest": sealed.receipt.digest, "backup": sealed.body,
         }))?;
-    } else {
+    } else if !face.is_quiet() || sealed.error.is_some() || !is_whole(&sealed.body) {
         report(face, &name, &sealed.body, &sealed.receipt.digest.0)?;
     }
     match sealed.error {

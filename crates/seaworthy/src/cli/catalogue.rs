@@ -1,35 +1,80 @@
-//! `catalogue rebuild`: the catalogue is a cache plus the ledger; this makes both anew.
+//! `catalogue rebuild`: the catalogue is a cache plus the ledger; this makes both anew, from receipts and from what the
+//! repositories hold. Whatever it learns there it seals in receipts, so that every later claim can be traced to them.
 
+use std::collections::BTreeSet;
 use std::io::BufReader;
+use std::path::Path;
 
-use seaworthy_catalog::{Catalog as _, import};
-use seaworthy_model::signature::TrustedKeys;
+use jiff::Timestamp;
+use seaworthy_catalog::{Catalog as _, OpenMode, import};
+use seaworthy_engine::Notary;
+use seaworthy_engine::act::survey::{Survey, survey};
+use seaworthy_interface::Cx;
+use seaworthy_model::id::{CopyId, ServiceName, SourceName};
+use seaworthy_model::point::RecoveryPoint;
+use seaworthy_model::receipt::{Act, Found, Gone, Outcome as Ending, Remaining, RepositoryRef};
+use seaworthy_model::service::RepositorySpec;
+use seaworthy_model::signature::{PublicKey, TrustedKeys};
+use seaworthy_repository::{LockKind, Repository};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::{App, Opened, reference, run_failure};
 use crate::cli::args::{Catalogue, CatalogueAction, Cli};
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
-use crate::output::Face;
-use crate::setup;
-use crate::state::read_public_key;
+use crate::output::{Face, Tone, count};
+use crate::render::drill::instant;
+use crate::setup::{self, Setup};
+use crate::state::{State, read_public_key};
+use crate::wiring;
 
 /// Rebuilds.
-pub(crate) async fn run(
-    cli: &Cli,
-    face: &Face,
-    arguments: &Catalogue,
-    _cancel: CancellationToken,
-) -> Outcome {
-    let state = setup::bare_state(cli, face)?;
-    let CatalogueAction::Rebuild { receipts } = &arguments.action;
-    if cli.global.dry_run {
-        face.say(format!("would rebuild {}", state.catalogue().display()))?;
-        return Ok(Exit::Ok);
+pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Catalogue, cancel: CancellationToken) -> Outcome {
+    let CatalogueAction::Rebuild { receipts, key, ledger_only } = &arguments.action;
+    let setup = if *ledger_only { None } else { Some(setup::load(cli, face)?) };
+    let state = match &setup {
+        Some(setup) => setup.state.clone(),
+        None => setup::bare_state(cli, face)?,
+    };
+    let memory = if cli.global.dry_run {
+        Memory::open_copy(&state, OpenMode::OrCreate).await?
+    } else {
+        state.open()?;
+        Memory::open(&state).await?
+    };
+    let ledger = from_ledger(face, &state, &memory, receipts.as_deref()).await?;
+    let rebuilt = if cli.global.dry_run { "would rebuild" } else { "rebuilt" };
+    face.say(format!("{rebuilt} {}: {ledger} receipts", state.catalogue().display()))?;
+    let Some(setup) = setup else { return Ok(Exit::Ok) };
+
+    let mut trusted = TrustedKeys::default();
+    for path in key {
+        trusted.trust(read_public_key(path)?);
     }
-    state.open()?;
-    let memory = Memory::open(&state).await?;
-    if let Some(file) = receipts {
+    for receipt in memory.receipts().await? {
+        if let Act::KeyChange(change) = &receipt.act
+            && let Ok(key) = PublicKey::from_pem(&change.public_key)
+        {
+            trusted.trust(key);
+        }
+    }
+    if cli.global.dry_run {
+        if state.public_key_path().exists() {
+            trusted.trust(state.public_key()?);
+        }
+        let surveyor = Surveyor { face, setup: &setup, memory: &memory, notary: None, trusted };
+        return surveyor.every_repository(&cancel).await;
+    }
+    let app = App::with(setup, face, &super::silent(&cancel)).await?;
+    trusted.trust(app.setup.state.public_key()?);
+    let notary = Some(app.runner.notary());
+    Surveyor { face, setup: &app.setup, memory: &app.memory, notary, trusted }.every_repository(&cancel).await
+}
+
+/// Takes over exported receipts and derives anew what follows from the ledger; how many receipts it holds.
+async fn from_ledger(face: &Face, state: &State, memory: &Memory, exported: Option<&Path>) -> Outcome<usize> {
+    if let Some(file) = exported {
         let beside = file.with_file_name("signing.pub");
         let key = read_public_key(&if beside.is_file() { beside } else { state.public_key_path() })?;
         let opened = std::fs::File::open(file).map_err(|error| {
@@ -37,7 +82,17 @@ pub(crate) async fn run(
         })?;
         let report = import(memory.catalogue(), &mut BufReader::new(opened), &TrustedKeys::of([key]), None)
             .await
-            .map_err(|error| Failure::because(Exit::Findings, "take over the exported receipts", &error))?;
+            .map_err(|error| {
+                let failure = Failure::because(Exit::Findings, "take over the exported receipts", &error);
+                if matches!(error, seaworthy_catalog::CatalogError::Diverged(_)) {
+                    failure.hint(format!(
+                        "the ledger here was begun without that export: to go on with the export, move {} away and run this again",
+                        state.catalogue().display()
+                    ))
+                } else {
+                    failure
+                }
+            })?;
         face.say(format!("verified {} receipts", report.verified))?;
     }
     memory
@@ -45,16 +100,214 @@ pub(crate) async fn run(
         .rebuild()
         .await
         .map_err(|error| Failure::because(Exit::Unexpected, "rebuild the catalogue", &error))?;
-    let derived = memory
-        .catalogue()
-        .derived()
-        .await
-        .map_err(|error| Failure::because(Exit::Unexpected, "read the catalogue", &error))?;
-    let lines = derived.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
-    face.say(format!(
-        "rebuilt {}: {} receipts, {lines} derived rows",
-        state.catalogue().display(),
-        memory.receipts().await?.len()
-    ))?;
-    Ok(Exit::Ok)
+    Ok(memory.receipts().await?.len())
+}
+
+/// What is needed to look through repositories; without a notary it is a rehearsal.
+struct Surveyor<'a> {
+    face: &'a Face,
+    setup: &'a Setup,
+    memory: &'a Memory,
+    notary: Option<&'a Notary>,
+    trusted: TrustedKeys,
+}
+
+impl Surveyor<'_> {
+    /// Every repository of the configuration; one that cannot be looked through does not keep the others from it.
+    async fn every_repository(&self, cancel: &CancellationToken) -> Outcome {
+        let mut opened = Opened::default();
+        let mut worst = Exit::Ok;
+        for spec in self.setup.inventory().repositories.values() {
+            let watch = self.face.watch(&format!("repository {}", spec.name));
+            let cx = super::context(cancel, watch.sink());
+            let exit = match self.one(&cx, &mut opened, spec).await {
+                Ok(exit) => exit,
+                Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
+                Err(failure) => {
+                    let mark = self.face.paint(Tone::Bad, "✗ NOT LOOKED THROUGH");
+                    self.face.fail(&format!("repository {}", spec.name), &mark, &failure)?;
+                    failure.exit
+                }
+            };
+            drop(watch);
+            // A repository that could not be looked through outweighs one in which something was found.
+            if worst == Exit::Ok || (worst == Exit::Findings && exit != Exit::Ok) {
+                worst = exit;
+            }
+        }
+        Ok(worst)
+    }
+
+    async fn one(&self, cx: &Cx, opened: &mut Opened, spec: &RepositorySpec) -> Outcome {
+        let repository = opened.get(cx, spec).await?;
+        // So that a prune waits. A rehearsal leaves nothing in the repository, not even a lock.
+        let lock = match self.notary {
+            None => None,
+            Some(_) => {
+                let (locked, control) = (repository.clone(), seaworthy_engine::store::control(cx));
+                let what = format!("lock repository `{}` for reading", spec.name);
+                let locking = move || {
+                    locked
+                        .lock(LockKind::Shared, &control)
+                        .map_err(|error| wiring::repository_failure(&what, error))
+                };
+                Some(wiring::blocking(locking).await?)
+            }
+        };
+        let result = self.locked(cx, &repository, spec).await;
+        if let Some(lock) = lock {
+            let what = format!("unlock repository `{}`", spec.name);
+            let unlocking = move || lock.release().map_err(|error| wiring::repository_failure(&what, error));
+            wiring::blocking(unlocking).await?;
+        }
+        result
+    }
+
+    async fn locked(&self, cx: &Cx, repository: &Repository, spec: &RepositorySpec) -> Outcome {
+        let place = reference(spec, repository);
+        // Before the snapshots are listed, so that a backup that ends meanwhile is not taken for gone.
+        let before = self.memory.points_in(&place.id).await?;
+        let known: BTreeSet<CopyId> =
+            before.iter().filter(|point| !point.is_gone()).map(|point| point.copy.clone()).collect();
+        let executor = wiring::executor();
+        cx.phase("list");
+        let mut surveyed = survey(cx, repository, &place, known, &self.trusted, &executor).await?;
+        // And after it, so that a backup that has ended meanwhile is not entered as found.
+        let after = self.memory.points_in(&place.id).await?;
+        surveyed
+            .found
+            .retain(|found| !after.iter().any(|point| point.copy == found.copy && !point.is_gone()));
+        let gone: Vec<&RecoveryPoint> = before
+            .iter()
+            .filter(|point| !point.is_gone() && !surveyed.present.contains(&point.copy))
+            .collect();
+        for found in &surveyed.found {
+            self.seal(Act::Found(Box::new(found.clone()))).await?;
+        }
+        for point in &gone {
+            let newest = self.remaining(&place, &point.service, &point.source, &surveyed, &gone).await?;
+            let act = Gone {
+                service: point.service.clone(),
+                source: point.source.clone(),
+                repository: place.clone(),
+                copy: point.copy.clone(),
+                known_by: point.sequence,
+                newest,
+                executor: executor.clone(),
+            };
+            self.seal(Act::Gone(Box::new(act))).await?;
+        }
+        self.report(spec, &surveyed, &gone)?;
+        Ok(if surveyed.findings.is_empty() { Exit::Ok } else { Exit::Findings })
+    }
+
+    async fn seal(&self, act: Act) -> Outcome<()> {
+        if let Some(notary) = self.notary {
+            notary
+                .commit(&act, Timestamp::now())
+                .await
+                .map_err(|error| run_failure(&seaworthy_engine::RunError::from(error)))?;
+        }
+        Ok(())
+    }
+
+    /// The newest complete copy of a source that is still there after this survey.
+    async fn remaining(
+        &self,
+        place: &RepositoryRef,
+        service: &ServiceName,
+        source: &SourceName,
+        surveyed: &Survey,
+        gone: &[&RecoveryPoint],
+    ) -> Outcome<Option<Remaining>> {
+        let points = self.memory.points(service, source).await?;
+        let newest = points
+            .iter()
+            .filter(|point| {
+                let is_here = point.repository.id == place.id;
+                point.outcome == Ending::Complete
+                    && !point.is_gone()
+                    && !gone.iter().any(|gone| is_here && gone.copy == point.copy)
+                    && (!is_here || surveyed.present.contains(&point.copy))
+            })
+            .max_by_key(|point| (point.point.min(point.finished), point.sequence));
+        Ok(newest.map(|point| Remaining {
+            sequence: point.sequence,
+            repository: point.repository.id.clone(),
+            copy: point.copy.clone(),
+            point: point.point.min(point.finished),
+        }))
+    }
+
+    fn report(&self, spec: &RepositorySpec, surveyed: &Survey, gone: &[&RecoveryPoint]) -> Outcome<()> {
+        let face = self.face;
+        if face.json {
+            return face.json(&serde_json::json!({
+                "schema": "seaworthy.rebuild/1", "event": "summary", "repository": spec.name, "rehearsal": self.notary.is_none(),
+                "snapshots": surveyed.present.len(), "found": surveyed.found, "gone": gone, "foreign": surveyed.foreign,
+                "unknown_keys": surveyed.strangers, "findings": surveyed.findings,
+            }));
+        }
+        let (entered, marked) = match self.notary {
+            Some(_) => ("entered", "marked gone"),
+            None => ("would be entered", "would be marked gone"),
+        };
+        face.data(format!(
+            "repository {}: {}; {} {entered}, {} {marked}, {} of other programs left alone",
+            spec.name,
+            count(surveyed.present.len(), "snapshot"),
+            surveyed.found.len(),
+            gone.len(),
+            surveyed.foreign,
+        ))?;
+        for found in &surveyed.found {
+            face.data(format!("  {entered}: {}", line(self.setup, found)))?;
+        }
+        for point in gone {
+            face.data(format!(
+                "  {marked}: {}/{} as of {}, copy {}",
+                point.service,
+                point.source,
+                instant(point.point),
+                short(&point.copy)
+            ))?;
+        }
+        for finding in &surveyed.findings {
+            face.data(format!("  {}", face.paint(Tone::Warn, &printable(&finding.to_string()))))?;
+        }
+        for (key, copies) in &surveyed.strangers {
+            face.say(format!(
+                "note: {} of these signed by {}, which is not known here: they can be restored, and a drill has nothing to compare with",
+                count(usize::try_from(*copies).unwrap_or(usize::MAX), "copy"),
+                key.0
+            ))?;
+            face.say("hint: name its public key (signing.pub, beside an exported ledger) with --key FILE")?;
+        }
+        Ok(())
+    }
+}
+
+fn short(copy: &CopyId) -> &str {
+    copy.0.get(..12).unwrap_or(&copy.0)
+}
+
+fn line(setup: &Setup, found: &Found) -> String {
+    let is_configured = setup
+        .inventory()
+        .service(&found.service)
+        .is_some_and(|service| service.sources.iter().any(|source| source.name == found.source));
+    let mut line = format!(
+        "{}/{} as of {}, copy {}",
+        found.service,
+        found.source,
+        instant(found.point),
+        short(&found.copy)
+    );
+    if found.outcome != Ending::Complete {
+        line.push_str(", INCOMPLETE");
+    }
+    if !is_configured {
+        line.push_str(" (not in the configuration, which a restore needs)");
+    }
+    line
 }

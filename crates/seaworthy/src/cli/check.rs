@@ -37,6 +37,18 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
         None if arguments.read_data => CheckRead::All,
         None => CheckRead::None,
     };
+    if cli.global.dry_run {
+        let how = match read {
+            CheckRead::All => "reading back every byte".to_owned(),
+            CheckRead::Subset { share, .. } => format!("reading back {:.0} % of it", share * 100.0),
+            CheckRead::None => "its structure only".to_owned(),
+        };
+        let lock = if arguments.no_lock { "without a lock" } else { "under a shared lock" };
+        for spec in specs {
+            face.data(format!("would check repository {}, {how}, {lock}", spec.name))?;
+        }
+        return Ok(Exit::Ok);
+    }
     let mut opened = Opened::default();
     let mut worst = Exit::Ok;
     for spec in specs {

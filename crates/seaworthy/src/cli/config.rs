@@ -21,7 +21,7 @@ pub(crate) fn check(cli: &Cli, face: &Face) -> Outcome {
         }))?;
     } else {
         if !warnings.is_empty() {
-            face.data(config::render(warnings, face.colour))?;
+            face.data(config::render(warnings, face.colour()))?;
         }
         face.data(format!(
             "{} {}: {}, {}, {}",

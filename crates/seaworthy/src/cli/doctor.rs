@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use seaworthy_catalog::OpenMode;
 use seaworthy_interface::{Cx, SandboxProvider as _};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
 use seaworthy_model::service::Service;
@@ -107,7 +108,12 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
     )?;
     state(&mut round, &setup)?;
     let cx = super::silent(&cancel);
-    sandbox(&mut round, &setup, &cx).await?;
+    if cli.global.dry_run {
+        face.say(format!("would try out a sandbox in {}", setup.state.scratch.display()))?;
+    } else {
+        sandbox(&mut round, &setup, &cx).await?;
+    }
+    room(&mut round, "room for scratch restores", &setup.state.scratch)?;
     ledger(&mut round, &setup).await?;
     for spec in inventory.repositories.values() {
         let began = Instant::now();
@@ -247,7 +253,7 @@ async fn sandbox(round: &mut Round<'_>, setup: &Setup, cx: &Cx) -> Outcome<()> {
             round.add(began, "sandbox", Health::Fail, format!("{stop} after {} s", PROBE.as_secs()), None)?;
         }
     }
-    room(round, "room for scratch restores", &setup.state.scratch)
+    Ok(())
 }
 
 /// Room on the file system that holds `path`, or would.
@@ -276,7 +282,7 @@ async fn ledger(round: &mut Round<'_>, setup: &Setup) -> Outcome<()> {
         return round.add(began, "ledger", Health::Warn, "empty: nothing has run yet".to_owned(), None);
     }
     let now = Timestamp::now();
-    let memory = match Memory::open_to_read(&setup.state).await {
+    let memory = match Memory::open_copy(&setup.state, OpenMode::Existing).await {
         Ok(memory) => memory,
         Err(failure) => return round.failure(began, "ledger", failure),
     };

@@ -25,9 +25,10 @@ use crate::cli::args::{Choice, Cli, DrillRun, ReportFormat};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
-use crate::output::{Face, Tone};
+use crate::output::{Face, Tone, count};
 use crate::render::drill as render;
-use crate::{setup, state, wiring};
+use crate::setup::{self, Setup};
+use crate::{state, wiring};
 
 /// A witness of a tree of a million files takes about this much.
 const WITNESS_BYTES_MAX: u64 = 1 << 30;
@@ -40,22 +41,37 @@ pub(crate) struct Chosen {
     pub(crate) spec: RepositorySpec,
 }
 
+impl Chosen {
+    /// What was chosen, and how, for `-v`.
+    pub(crate) fn words(&self) -> String {
+        let copy = self.point.copy.0.get(..12).unwrap_or(&self.point.copy.0);
+        format!(
+            "chose copy {copy} as of {} from repository {}: `{}`, {}",
+            render::instant(self.point.point),
+            self.spec.name,
+            self.selection.rule,
+            count(usize::try_from(self.selection.candidates).unwrap_or(usize::MAX), "candidate")
+        )
+    }
+}
+
 /// Chooses a point of a source by the rule that a person gave.
 pub(crate) async fn choose(
-    app: &App,
+    setup: &Setup,
+    memory: &Memory,
     cx: &Cx,
     opened: &mut Opened,
     service: &Service,
     source: &ServiceSource,
     choice: &Choice,
 ) -> Outcome<Chosen> {
-    let specs = app.repositories(service, choice.from.as_deref())?;
+    let specs = setup.repositories(service, choice.from.as_deref())?;
     let spec = *specs
         .first()
         .ok_or_else(|| Failure::new(Exit::Usage, format!("service `{}` has no repository", service.name)))?;
     let repository = opened.get(cx, spec).await?;
     let id = RepositoryId(repository.id().hex());
-    let points = app::points(&app.memory, &service.name, &source.name, Some(&id)).await?;
+    let points = app::points(memory, &service.name, &source.name, Some(&id)).await?;
     let window = SignedDuration::try_from(super::span(&choice.window)?)
         .map_err(|_| Failure::new(Exit::Usage, "--window is too long"))?;
     let seed = match choice.seed {
@@ -86,11 +102,8 @@ pub(crate) fn random() -> Outcome<u64> {
     getrandom::u64().map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))
 }
 
-/// Reads the witness of a copy and compares its digest with the one in the backup's receipt.
-pub(crate) async fn witness(
-    reader: &Arc<dyn CopyReader>,
-    point: &RecoveryPoint,
-) -> (Option<(Witness, Digest)>, Vec<Finding>) {
+/// The bytes of a copy's witness.
+async fn witness_bytes(reader: &Arc<dyn CopyReader>) -> Result<Vec<u8>, Finding> {
     let from = Arc::clone(reader);
     let read = tokio::task::spawn_blocking(move || {
         let path = CopyPath::new(WITNESS_PATH)
@@ -98,10 +111,29 @@ pub(crate) async fn witness(
         from.read(&path, WITNESS_BYTES_MAX)
     })
     .await;
-    let bytes = match read {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return (None, vec![seaworthy_engine::act::finding_of(&error, "witness")]),
-        Err(error) => return (None, vec![Finding::new(FindingCode::EnvOther, "witness", error.to_string())]),
+    match read {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(seaworthy_engine::act::finding_of(&error, "witness")),
+        Err(error) => Err(Finding::new(FindingCode::EnvOther, "witness", error.to_string())),
+    }
+}
+
+/// What a copy that was found says of itself, signed by nobody whom we know: enough to restore it, never to prove it.
+pub(crate) async fn witness_unsigned(reader: &Arc<dyn CopyReader>, point: &RecoveryPoint) -> Option<Witness> {
+    if !point.was_found || point.witness.is_some() {
+        return None;
+    }
+    serde_json::from_slice(&witness_bytes(reader).await.ok()?).ok()
+}
+
+/// Reads the witness of a copy and compares its digest with the one in the backup's receipt.
+pub(crate) async fn witness(
+    reader: &Arc<dyn CopyReader>,
+    point: &RecoveryPoint,
+) -> (Option<(Witness, Digest)>, Vec<Finding>) {
+    let bytes = match witness_bytes(reader).await {
+        Ok(bytes) => bytes,
+        Err(finding) => return (None, vec![finding]),
     };
     let digest = sha256(&bytes);
     match &point.witness {
@@ -122,7 +154,7 @@ pub(crate) async fn witness(
                 vec![Finding::new(
                     FindingCode::NoWitness,
                     "witness",
-                    "the backup's receipt names no witness",
+                    "no receipt names a witness of this copy",
                 )],
             );
         }
@@ -177,7 +209,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
                     "schema": "seaworthy.drill/1", "event": "summary", "receipt": sealed.receipt.sequence,
                     "digest": sealed.receipt.digest, "drill": sealed.body,
                 }))?;
-            } else {
+            } else if !face.is_quiet() || ending(&sealed.body) != Exit::Ok {
                 face.data(render::terminal(face, &sealed.receipt, &sealed.body).trim_end())?;
             }
             worst = worse(worst, ending(&sealed.body));
@@ -220,7 +252,7 @@ pub(crate) fn worse(one: Exit, other: Exit) -> Exit {
 
 async fn plan(cli: &Cli, face: &Face, arguments: &DrillRun) -> Outcome {
     let setup = setup::load(cli, face)?;
-    let memory = Memory::open_to_read(&setup.state).await?;
+    let memory = Memory::open_to_read(cli, &setup.state).await?;
     for service in setup.services(&arguments.services)? {
         for source in &service.sources {
             let points = memory.points(&service.name, &source.name).await?;
@@ -261,7 +293,8 @@ pub(crate) async fn one(
 ) -> Outcome<Sealed<Drill>> {
     let watch = face.watch(&format!("{}/{}", service.name, source.name));
     let cx = super::context(cancel, watch.sink());
-    let chosen = choose(app, &cx, opened, service, source, &arguments.choice).await?;
+    let chosen = choose(&app.setup, &app.memory, &cx, opened, service, source, &arguments.choice).await?;
+    watch.step(&chosen.words());
     let subject = wiring::subject(&app.setup.state, service, source)?;
     // Held while the drill reads, so that a prune waits.
     let locked = chosen.repository.clone();
@@ -288,7 +321,8 @@ pub(crate) async fn one(
         source_identity: app.memory.source_identity(chosen.point.sequence).await?,
         reader,
         control_seed: random()?,
-        next_due: None,
+        next_due: service.drill.schedule.as_ref().and_then(|schedule| schedule.next_after(Timestamp::now())),
+        proof_valid: service.drill.proof_valid,
     };
     let place = reference(&chosen.spec, &chosen.repository);
     let sealed = app
@@ -296,6 +330,7 @@ pub(crate) async fn one(
         .drill(&cx, &subject, &app.sandboxes, place, job)
         .await
         .map_err(|error| run_failure(&error))?;
+    watch.sealed(&sealed.receipt, &sealed.body.phases);
     let what = format!("unlock repository `{}`", chosen.spec.name);
     wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error)))
         .await?;
@@ -333,7 +368,7 @@ fn write_reports(face: &Face, directory: &Path, sealed: &Sealed<Drill>) -> Outco
 /// `drill list`.
 pub(crate) async fn list(cli: &Cli, face: &Face, service: Option<&str>) -> Outcome {
     let state = setup::bare_state(cli, face)?;
-    let memory = Memory::open_to_read(&state).await?;
+    let memory = Memory::open_to_read(cli, &state).await?;
     let mut rows = Vec::new();
     for receipt in memory.receipts().await? {
         let Act::Drill(drill) = &receipt.act else { continue };
@@ -361,7 +396,7 @@ pub(crate) async fn list(cli: &Cli, face: &Face, service: Option<&str>) -> Outco
 /// `drill show`.
 pub(crate) async fn show(cli: &Cli, face: &Face, run: &str, format: ReportFormat) -> Outcome {
     let state = setup::bare_state(cli, face)?;
-    let memory = Memory::open_to_read(&state).await?;
+    let memory = Memory::open_to_read(cli, &state).await?;
     let found: Vec<Receipt> = memory
         .receipts()
         .await?

@@ -78,13 +78,16 @@ pub(crate) fn completions(face: &Face, arguments: &Completions) -> Outcome {
 }
 
 /// `man [DIRECTORY]`.
-pub(crate) fn man(face: &Face, arguments: &Man) -> Outcome {
+pub(crate) fn man(cli: &Cli, face: &Face, arguments: &Man) -> Outcome {
     let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, "write man pages", &error);
     match &arguments.directory {
         None => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut text).map_err(failed)?;
             face.data(String::from_utf8_lossy(&text).trim_end())?;
+        }
+        Some(directory) if cli.global.dry_run => {
+            face.say(format!("would write the man pages to {}", directory.display()))?;
         }
         Some(directory) => {
             clap_mangen::generate_to(Cli::command(), directory).map_err(failed)?;

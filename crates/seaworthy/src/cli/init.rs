@@ -3,6 +3,9 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use inquire::CustomUserError;
+use inquire::ui::RenderConfig;
+use inquire::validator::Validation;
 use seaworthy_model::config::{self, Discovered, DiscoveredPostgres, SCHEMA_FILE, SourceText};
 use seaworthy_model::service::RepositorySpec;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +68,10 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Init, cancel: Cancel
         "the repository's password is in {}: keep a copy of it where a fire here does not reach it",
         discovered.password_file
     ))?;
+    if parsed.inventory.services.is_empty() {
+        face.say(format!("next: name what is to be backed up in {}; it holds examples", path.display()))?;
+        return Ok(Exit::Ok);
+    }
     face.say("next:")?;
     face.say("  seaworthy doctor    what would keep a backup from working here")?;
     face.say("  seaworthy backup    the first copies")?;
@@ -147,7 +154,7 @@ fn gather(cli: &Cli, face: &Face, arguments: &Init, state: &State) -> Outcome<Di
     };
     let is_told = !arguments.postgres.is_empty() || !sqlite.is_empty() || !directories.is_empty();
     if interactive && !is_told {
-        ask(&mut postgres, &mut sqlite, &mut directories, &mut repository)?;
+        ask(face, &mut postgres, &mut sqlite, &mut directories, &mut repository)?;
     }
     if let Some(path) = sqlite.iter().find(|path| !discover::is_sqlite(path)) {
         return Err(Failure::new(Exit::Usage, format!("`{}` is not a SQLite database", path.display())));
@@ -217,12 +224,34 @@ fn asked<T>(answer: Result<T, inquire::InquireError>) -> Outcome<T> {
     })
 }
 
+/// A path as a person types it: `~/` is the home, which no shell has put in here.
+fn typed(text: &str) -> Outcome<PathBuf> {
+    let text = text.trim();
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    match (text.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => Ok(home.join(rest)),
+        _ => absolute(Path::new(text)),
+    }
+}
+
+/// Accepts nothing, or a directory that is there: a person who mistyped is asked again, not sent back to the start.
+fn nothing_or_directory(text: &str) -> Result<Validation, CustomUserError> {
+    if text.trim().is_empty() || typed(text).is_ok_and(|path| path.is_dir()) {
+        return Ok(Validation::Valid);
+    }
+    Ok(Validation::Invalid("there is no such directory".into()))
+}
+
 fn ask(
+    face: &Face,
     postgres: &mut Vec<DiscoveredPostgres>,
     sqlite: &mut Vec<PathBuf>,
     directories: &mut Vec<PathBuf>,
     repository: &mut PathBuf,
 ) -> Outcome<()> {
+    if face.is_plain() {
+        inquire::set_global_render_config(RenderConfig::empty());
+    }
     for socket in discover::postgres_sockets() {
         let question = format!(
             "PostgreSQL listens in {} on port {}. Database to back up (empty: none):",
@@ -239,23 +268,35 @@ fn ask(
             });
         }
     }
-    let here = asked(inquire::Text::new("Look for SQLite databases below (empty: nowhere):").prompt())?;
+    let here = inquire::Text::new("Look for SQLite databases below (empty: nowhere):")
+        .with_validator(nothing_or_directory);
+    let here = asked(here.prompt())?;
     if !here.trim().is_empty() {
-        let found = discover::sqlite_files(&[absolute(Path::new(here.trim()))?]);
-        let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-        let chosen = asked(inquire::MultiSelect::new("SQLite databases to back up:", names).raw_prompt())?;
-        sqlite.extend(chosen.into_iter().map(|choice| found[choice.index].clone()));
+        let found = discover::sqlite_files(&[typed(&here)?]);
+        if found.is_empty() {
+            face.say("  none there")?;
+        } else {
+            let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
+            let question = inquire::MultiSelect::new("SQLite databases to back up:", names);
+            let chosen = asked(question.with_all_selected_by_default().raw_prompt())?;
+            sqlite.extend(chosen.into_iter().map(|choice| found[choice.index].clone()));
+        }
     }
     loop {
-        let directory = asked(inquire::Text::new("Directory to back up (empty: no more):").prompt())?;
+        let directory =
+            inquire::Text::new("Directory to back up (empty: no more):").with_validator(nothing_or_directory);
+        let directory = asked(directory.prompt())?;
         if directory.trim().is_empty() {
             break;
         }
-        directories.push(absolute(Path::new(directory.trim()))?);
+        let directory = typed(&directory)?;
+        if !directories.contains(&directory) {
+            directories.push(directory);
+        }
     }
     let place = asked(
         inquire::Text::new("Where copies go:").with_default(&repository.display().to_string()).prompt(),
     )?;
-    *repository = absolute(Path::new(place.trim()))?;
+    *repository = typed(&place)?;
     Ok(())
 }

@@ -58,7 +58,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),
         Verb::Catalogue(arguments) => waiting(cli, |cancel| catalogue::run(cli, face, arguments, cancel)),
         Verb::Completions(arguments) => help::completions(face, arguments),
-        Verb::Man(arguments) => help::man(face, arguments),
+        Verb::Man(arguments) => help::man(cli, face, arguments),
         Verb::Help(arguments) => help::run(face, arguments),
     }
 }

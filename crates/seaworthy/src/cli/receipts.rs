@@ -26,6 +26,20 @@ fn line(receipt: &Receipt) -> String {
             format!("a {} of {}/{}: {}", abandoned.act, abandoned.service, abandoned.source, abandoned.reason)
         }
         Act::KeyChange(change) => format!("from here on {} signs", change.introduces.0),
+        Act::Found(found) => format!(
+            "a copy of {}/{} as of {} in {}, which no receipt had made",
+            found.service,
+            found.source,
+            instant(found.point),
+            found.repository.name
+        ),
+        Act::Gone(gone) => format!(
+            "copy {} of {}/{} is no longer in {}",
+            gone.copy.0.get(..12).unwrap_or(&gone.copy.0),
+            gone.service,
+            gone.source,
+            gone.repository.name
+        ),
     };
     let digest = receipt.digest.0.trim_start_matches("sha256:");
     format!(
@@ -43,7 +57,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Receipts) -> Outcome
     let state = setup::bare_state(cli, face)?;
     match arguments.action.as_ref().unwrap_or(&ReceiptsAction::List) {
         ReceiptsAction::List => {
-            let memory = Memory::open_to_read(&state).await?;
+            let memory = Memory::open_to_read(cli, &state).await?;
             let mut rows = Vec::new();
             for receipt in memory.receipts().await? {
                 if face.json {
@@ -57,7 +71,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Receipts) -> Outcome
             }
         }
         ReceiptsAction::Show { receipt: wanted } => {
-            let memory = Memory::open_to_read(&state).await?;
+            let memory = Memory::open_to_read(cli, &state).await?;
             let prefix = wanted.trim_start_matches("sha256:");
             let found: Vec<Receipt> = memory
                 .receipts()
@@ -90,7 +104,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Receipts) -> Outcome
                 face.say(format!("would write the ledger to {}", file.display()))?;
                 return Ok(Exit::Ok);
             }
-            let text = memory::export_text(&state)?;
+            let text = memory::export_text(&state, false)?;
             state::write_durably(file, text.as_bytes(), 0o644)?;
             let key = file.with_file_name("signing.pub");
             let pem = state.public_key()?.to_pem();

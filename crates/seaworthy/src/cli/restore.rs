@@ -17,24 +17,30 @@ use crate::app::{App, Opened, reference, run_failure};
 use crate::cli::args::{Cli, Restore};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
+use crate::memory::Memory;
 use crate::output::{Face, Tone, bytes, duration};
 use crate::render::drill::instant;
 use crate::state::absolute;
-use crate::wiring;
+use crate::{setup, wiring};
 
 /// Restores, or says what would be restored.
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: CancellationToken) -> Outcome {
-    let watch = face.watch(&arguments.service);
+    let watch = face.watch(&printable(&arguments.service));
     let cx = super::context(&cancel, watch.sink());
-    let app = App::open(cli, face, &cx).await?;
-    let service = app.setup.service(&arguments.service)?;
-    let source = pick(service, arguments.source.as_deref())?;
-    let target = target(source, arguments)?;
     let mut opened = Opened::default();
-    let chosen = super::drill::choose(&app, &cx, &mut opened, service, source, &arguments.choice).await?;
-    let words = describe(&target);
     if cli.global.dry_run {
+        let setup = setup::load(cli, face)?;
+        let memory = Memory::open_to_read(cli, &setup.state).await?;
+        let service = setup.service(&arguments.service)?;
+        let source = pick(service, arguments.source.as_deref())?;
+        let target = target(source, arguments)?;
+        let chosen =
+            super::drill::choose(&setup, &memory, &cx, &mut opened, service, source, &arguments.choice)
+                .await?;
+        watch.step(&chosen.words());
         drop(watch);
+        vacant(&target)?;
+        let words = describe(&target);
         face.data(format!(
             "would restore {}/{} as of {} ({}) from repository {} to {words}; nothing there may exist yet",
             service.name,
@@ -45,6 +51,15 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
         ))?;
         return Ok(Exit::Ok);
     }
+    let app = App::open(cli, face, &cx).await?;
+    let service = app.setup.service(&arguments.service)?;
+    let source = pick(service, arguments.source.as_deref())?;
+    let target = target(source, arguments)?;
+    let choice = &arguments.choice;
+    let chosen =
+        super::drill::choose(&app.setup, &app.memory, &cx, &mut opened, service, source, choice).await?;
+    watch.step(&chosen.words());
+    let words = describe(&target);
     let subject = wiring::subject(&app.setup.state, service, source)?;
     let locked = chosen.repository.clone();
     let control = seaworthy_engine::store::control(&cx);
@@ -56,7 +71,14 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
     let reader: Arc<dyn CopyReader> =
         Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
     let (witness, doubts) = super::drill::witness(&reader, &chosen.point).await;
-    let Some((witness, _)) = witness else {
+    let mut witness = witness.map(|(witness, _)| witness);
+    if witness.is_none()
+        && let Some(said) = super::drill::witness_unsigned(&reader, &chosen.point).await
+    {
+        face.say("note: this copy was found without a receipt, and nobody known here has signed it; it is restored as it says itself")?;
+        witness = Some(said);
+    }
+    let Some(witness) = witness else {
         let doubt = doubts.first().map_or_else(|| "the copy has no witness".to_owned(), ToString::to_string);
         return Err(Failure::new(
             Exit::Unknown,
@@ -78,6 +100,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
     };
     let place = reference(&chosen.spec, &chosen.repository);
     let sealed = app.runner.restore(&cx, &subject, place, job).await.map_err(|error| run_failure(&error))?;
+    watch.sealed(&sealed.receipt, &sealed.body.phases);
     drop(watch);
     let what = format!("unlock repository `{}`", chosen.spec.name);
     wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error)))
@@ -150,6 +173,25 @@ fn pick<'a>(
                 .hint(format!("known: {}", known.join(", ")))
             })
         }
+    }
+}
+
+/// Refuses a directory in which something lies, as the restore itself would.
+fn vacant(target: &NewTarget) -> Outcome<()> {
+    let NewTarget::Directory(directory) = target else { return Ok(()) };
+    match std::fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(false) => Err(Failure::new(
+            Exit::Refused,
+            format!("would be refused: `{}` is not empty", printable(&directory.to_string_lossy())),
+        )
+        .hint("name a new directory with --to")),
+        Err(error) => Err(Failure::because(
+            Exit::Refused,
+            format!("would be refused: look into `{}`", printable(&directory.to_string_lossy())),
+            &error,
+        )),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `status` and `points`: what may be claimed, from the ledger alone. Nothing is probed; nothing is written.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use comfy_table::{Cell, ColumnConstraint, Table, presets};
@@ -42,7 +43,7 @@ fn span(ms: Option<u64>) -> String {
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Status) -> Outcome {
     let now = super::as_of(cli)?;
     let setup = setup::load(cli, face)?;
-    let memory = Memory::open_to_read(&setup.state).await?;
+    let memory = Memory::open_to_read(cli, &setup.state).await?;
     let services = setup.services(&arguments.services)?;
     let assessed = app::assessments(&memory, &services, now).await?;
     let worst = assessed.iter().map(|service| service.standing).max().unwrap_or(Standing::Unproven);
@@ -134,7 +135,9 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
         instant(now)
     ))?;
     for service in assessed.iter().filter(|service| service.standing != Standing::Ready).take(5) {
-        if let Some(finding) = service.findings.iter().max_by_key(|finding| finding.code.severity()) {
+        // The first of the worst: what is said of the copy comes before what is said of its proof.
+        let worst = service.findings.iter().min_by_key(|finding| Reverse(finding.code.severity()));
+        if let Some(finding) = worst {
             face.data(format!(
                 "  {}  → {}",
                 face.paint(Tone::Warn, &printable(&finding.to_string())),
@@ -148,7 +151,7 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
 /// `points`: every recovery point known, newest last.
 pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> Outcome {
     let setup = setup::load(cli, face)?;
-    let memory = Memory::open_to_read(&setup.state).await?;
+    let memory = Memory::open_to_read(cli, &setup.state).await?;
     let now = super::as_of(cli)?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
@@ -171,6 +174,7 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
                 let proven = match &point.standing {
                     PointStanding::Unproven => "not proven yet".to_owned(),
                     PointStanding::Proven { level, .. } => level.to_string(),
+                    PointStanding::Gone { .. } => "GONE from its repository".to_owned(),
                     PointStanding::Failed { codes, .. } => format!(
                         "FAILED {}",
                         codes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")

@@ -26,7 +26,7 @@ pub(crate) fn run(cli: &Cli, face: &Face, arguments: &Verify) -> Outcome {
         }
         None => {
             let state = setup::bare_state(cli, face)?;
-            let text = memory::export_text(&state)?;
+            let text = memory::export_text(&state, cli.global.dry_run)?;
             (text, arguments.key.clone().unwrap_or_else(|| state.public_key_path()), "the ledger".to_owned())
         }
     };

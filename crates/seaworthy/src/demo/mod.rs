@@ -48,8 +48,11 @@ impl Drop for Place {
 }
 
 /// Runs the demo. Ends with 0 only if every proof passed and the damage was caught.
-pub(crate) async fn run(_cli: &Cli, face: &Face, arguments: &Demo, cancel: CancellationToken) -> Outcome {
+pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Demo, cancel: CancellationToken) -> Outcome {
     let began = Instant::now();
+    if cli.global.dry_run {
+        return plan(face, arguments);
+    }
     let place = place(arguments)?;
     let state = State { directory: place.root.join("state"), scratch: place.root.join("s") };
     private_directory(&state.directory)?;
@@ -127,16 +130,40 @@ fn mark(face: &Face) -> String {
     face.paint(Tone::Good, "✓")
 }
 
+/// Says what the demo would do.
+fn plan(face: &Face, arguments: &Demo) -> Outcome {
+    let root = match &arguments.directory {
+        Some(directory) => format!("{}, which is kept", named(directory)?.display()),
+        None if arguments.keep => "a new directory in /var/tmp, which is kept".to_owned(),
+        None => "a new directory in /var/tmp, which is removed at the end".to_owned(),
+    };
+    let postgres = match server::binaries() {
+        _ if arguments.no_postgres => "PostgreSQL is left out on request",
+        Some(_) => "a throw-away PostgreSQL with a shop",
+        None => "no PostgreSQL, since none is installed here",
+    };
+    face.data(format!("would make a small estate in {root}:"))?;
+    face.data("  a tree of files, a SQLite database with a writer that never rests")?;
+    face.data(format!("  {postgres}"))?;
+    face.data("would back each of them up into a local repository there, restore each into isolation and prove that they are equal")?;
+    face.data("would then damage a copy and show that the drill fails, and verify all receipts")?;
+    face.data("would touch no configuration, no state directory and no network")?;
+    Ok(Exit::Ok)
+}
+
+/// The directory that was asked for; refused where something lies in it.
+fn named(directory: &Path) -> Outcome<PathBuf> {
+    let root = crate::state::absolute(directory)?;
+    if std::fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Failure::new(Exit::Refused, format!("`{}` is not empty", root.display()))
+            .hint("name a new directory"));
+    }
+    Ok(root)
+}
+
 fn place(arguments: &Demo) -> Outcome<Place> {
     let root = match &arguments.directory {
-        Some(directory) => {
-            let root = crate::state::absolute(directory)?;
-            if std::fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) {
-                return Err(Failure::new(Exit::Refused, format!("`{}` is not empty", root.display()))
-                    .hint("name a new directory"));
-            }
-            root
-        }
+        Some(directory) => named(directory)?,
         None => {
             let random = getrandom::u32()
                 .map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
@@ -241,7 +268,7 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
     let mut last_packs = BTreeSet::new();
     for service in &app.setup.inventory().services {
         let before = packs(&repository_path);
-        for (source, spec) in service.sources.iter().zip(app.repositories(service, None)?) {
+        for (source, spec) in service.sources.iter().zip(app.setup.repositories(service, None)?) {
             let watch = face.watch(service.name.as_str());
             let cx = cli::context(cancel, watch.sink());
             let repository = opened.get(&cx, spec).await?;
@@ -320,7 +347,7 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
 
     say(face, Tone::Bold, "\n5. The evidence")?;
     let export = place.root.join("ledger.jsonl");
-    let text = memory::export_text(&app.setup.state)?;
+    let text = memory::export_text(&app.setup.state, false)?;
     write_durably(&export, text.as_bytes(), 0o644)?;
     let key = app.setup.state.public_key()?;
     write_durably(&place.root.join("signing.pub"), key.to_pem().as_bytes(), 0o644)?;

@@ -198,6 +198,7 @@ pub(crate) fn terminal(face: &Face, receipt: &Receipt, drill: &Drill) -> String 
             printable(&drill.teardown.detail)
         }
     ));
+    line(format!("  next       due {}", next_due(drill)));
     line(format!("  receipt    {} {}", receipt.sequence, receipt.digest));
     text
 }
@@ -338,7 +339,7 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         ("SCHEMA_EQUAL", answer(&["objects", "schema"])),
         ("ROWS_EQUAL", answer(&["rows"])),
         ("FILES_EQUAL", answer(&["content", "entries", "metadata", "types-and-links"])),
-        ("NEWEST_DATA", drill.rpo.newest.map_or_else(|| "the data carry no time".to_owned(), instant)),
+        ("NEWEST_DATA", newest(drill)),
         ("APPLICATION_CHECKS", answer(&["user:"])),
         ("WRITE_PROBE", answer(&["write-probe"])),
         (
@@ -361,9 +362,27 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         ),
         ("RESULT", verdict(drill.verdict)),
         ("ISSUES", if issues.is_empty() { "none".to_owned() } else { issues.join("; ") }),
-        ("NEXT_DUE", drill.next_due.map_or_else(|| "not recorded".to_owned(), instant)),
+        ("NEXT_DUE", next_due(drill)),
         ("RECEIPT", format!("{} {}", receipt.sequence, receipt.digest)),
     ]
+}
+
+/// The newest instant inside the restored data, or why there is none.
+fn newest(drill: &Drill) -> String {
+    match (drill.rpo.newest, drill.rto.measured_ms) {
+        (Some(newest), _) => instant(newest),
+        (None, Some(_)) => "the data carry no time".to_owned(),
+        (None, None) => "nothing was restored".to_owned(),
+    }
+}
+
+/// When the next drill is due, or why nobody has said when.
+fn next_due(drill: &Drill) -> String {
+    match (drill.next_due, drill.verdict) {
+        (Some(next), _) => instant(next),
+        (None, Verdict::Pass(_)) => "not recorded".to_owned(),
+        (None, Verdict::Fail | Verdict::Inconclusive) => "now: this one has proven nothing".to_owned(),
+    }
 }
 
 /// Text that is safe between tags and in attributes.
@@ -377,15 +396,17 @@ fn html_text(words: &str) -> String {
 }
 
 const STYLE: &str = "
-:root{--fg:#1b2430;--dim:#5b6775;--bg:#fff;--line:#d5dbe2;--good:#14663a;--warn:#8a5300;--bad:#a3162a;--bar:#3f6fb0}
+:root{color-scheme:light dark;--fg:#1b2430;--dim:#5b6775;--bg:#fff;--line:#d5dbe2;--good:#14663a;--warn:#8a5300;--bad:#a3162a;--bar:#3f6fb0}
 @media (prefers-color-scheme:dark){:root{--fg:#e6ebf1;--dim:#a1adba;--bg:#12181f;--line:#33404d;--good:#6fd39b;--warn:#f0b866;--bad:#ff8a97;--bar:#7aa7e6}}
-@media print{:root{--fg:#000;--dim:#444;--bg:#fff;--line:#bbb;--good:#14663a;--warn:#8a5300;--bad:#a3162a;--bar:#3f6fb0}tr{break-inside:avoid}}
-@page{size:A4;margin:18mm}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:60rem;margin:2rem auto;padding:0 1rem}
+*{box-sizing:border-box}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:60rem;margin:2rem auto;padding:0 1rem;overflow-wrap:anywhere}
 h1{font-size:1.4rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}
 .verdict{font-size:1.2rem;font-weight:700;margin:.4rem 0}.good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}
-table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.3rem .6rem .3rem 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-th{font-weight:600;white-space:nowrap}code{font-size:.9em;overflow-wrap:anywhere}.dim{color:var(--dim)}
+table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.3rem .6rem .3rem 0;text-align:left;vertical-align:top}
+th{font-weight:600;white-space:nowrap}.result{white-space:nowrap}code{font-size:.9em}.dim{color:var(--dim)}svg{display:block;max-width:100%}
+@media screen and (max-width:40rem){body{margin:1rem auto}thead{display:none}tr,th,td{display:block}tr{border-bottom:1px solid var(--line);padding:.3rem 0}th,td{border:0;padding:0}th{font-size:.85em;color:var(--dim)}}
+@media print{:root{color-scheme:light;--fg:#000;--dim:#444;--bg:#fff;--line:#bbb;--good:#14663a;--warn:#8a5300;--bad:#a3162a;--bar:#3f6fb0}body{font-size:10pt;max-width:none;margin:0;padding:0}h2{break-after:avoid}tr,svg,li{break-inside:avoid}}
+@page{size:A4;margin:18mm}
 ";
 
 /// One self-contained page: no script, no outside reference, light and dark, printable.
@@ -437,7 +458,7 @@ pub(crate) fn html(receipt: &Receipt, drill: &Drill) -> String {
     push(
         &mut page,
         format_args!(
-            "<h2>Checks</h2>\n<table>\n<tr><th scope=\"col\">check</th><th scope=\"col\">result</th><th scope=\"col\">detail</th></tr>\n"
+            "<h2>Checks</h2>\n<table>\n<thead><tr><th scope=\"col\">check</th><th scope=\"col\">result</th><th scope=\"col\">detail</th></tr></thead>\n<tbody>\n"
         ),
     );
     for check in &drill.checks {
@@ -455,13 +476,13 @@ pub(crate) fn html(receipt: &Receipt, drill: &Drill) -> String {
         push(
             &mut page,
             format_args!(
-                "<tr><td><code>{}</code></td><td class=\"{class}\">{mark} {word}</td><td>{}{findings}</td></tr>\n",
+                "<tr><td><code>{}</code></td><td class=\"result {class}\">{mark} {word}</td><td>{}{findings}</td></tr>\n",
                 html_text(&check.name),
                 html_text(&check.detail)
             ),
         );
     }
-    push(&mut page, format_args!("</table>\n<h2>Control line</h2>\n<p>"));
+    push(&mut page, format_args!("</tbody>\n</table>\n<h2>Control line</h2>\n<p>"));
     match &drill.control {
         Some(control) => push(
             &mut page,

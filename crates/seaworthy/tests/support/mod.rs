@@ -144,6 +144,11 @@ impl Estate {
         std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
     }
 
+    /// Sets a variable of the program's environment.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.insert(name.to_owned(), value.into());
+    }
+
     /// A path in the estate.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)

@@ -1,0 +1,178 @@
+//! The survey: which copies lie in a repository, and what those say of themselves that no receipt has made.
+//!
+//! Reads only. A copy is believed as far as it is signed: without a signature that is trusted here it may be what it says,
+//! and its witness counts for nothing. Whatever cannot be read is a finding, and never makes a copy look gone.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use seaworthy_interface::{Cx, DriverError, ErrorKind, Progress};
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
+use seaworthy_model::receipt::{Found, Outcome, RepositoryRef};
+use seaworthy_model::signature::{Envelope, KeyId, SignatureError, TrustedKeys};
+use seaworthy_repository::{Control, FileKind, Repository, Snapshot, SnapshotId, SnapshotPath};
+use serde::Deserialize;
+
+use super::finding_of;
+use crate::store::{STATEMENT_PATH, blocking, control, driver_error};
+
+/// A statement is some 400 bytes.
+const STATEMENT_BYTES_MAX: u64 = 1 << 16;
+
+/// What a repository holds.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Every snapshot in it, ours or not, readable or not.
+    pub present: BTreeSet<CopyId>,
+    /// Copies of ours that were not known, in the order in which they were made.
+    pub found: Vec<Found>,
+    /// Snapshots that another program made.
+    pub foreign: u64,
+    /// Keys that have signed copies and are not trusted here, with the number of those copies.
+    pub strangers: Vec<(KeyId, u64)>,
+    /// Snapshots that could not be read.
+    pub findings: Vec<Finding>,
+}
+
+/// What a copy says of itself.
+#[derive(Deserialize)]
+struct Statement {
+    run: RunId,
+    service: ServiceName,
+    source: SourceName,
+    point: Timestamp,
+    witness: Digest,
+    size_bytes: u64,
+    /// Copies made before this was written do not say it.
+    #[serde(default)]
+    complete: bool,
+    #[serde(default)]
+    source_identity: Option<String>,
+}
+
+/// Looks through a repository. Copies in `known` are not opened: of them only their presence is reported.
+pub async fn survey(
+    cx: &Cx,
+    repository: &Repository,
+    place: &RepositoryRef,
+    known: BTreeSet<CopyId>,
+    keys: &TrustedKeys,
+    executor: &str,
+) -> Result<Survey, DriverError> {
+    let (sink, control) = (cx.sink(), control(cx));
+    let (repository, place, keys, executor) =
+        (repository.clone(), place.clone(), keys.clone(), executor.to_owned());
+    blocking("look through the repository", move || {
+        let listed = repository
+            .store()
+            .list(FileKind::Snapshot, &control)
+            .map_err(|error| driver_error("list the snapshots", error))?;
+        let mut survey = Survey::default();
+        let mut unknown = Vec::new();
+        for listed in listed {
+            let copy = CopyId(listed.id.hex());
+            if !known.contains(&copy) {
+                unknown.push((listed.id, copy.clone()));
+            }
+            survey.present.insert(copy);
+        }
+        let total = unknown.len() as u64;
+        for (done, (id, copy)) in unknown.into_iter().enumerate() {
+            control.check().map_err(|error| driver_error("look through the repository", error))?;
+            sink(Progress::Items { done: done as u64, total: Some(total) });
+            let opened = repository
+                .snapshot(&id, &control)
+                .map_err(|error| driver_error("read the snapshot", error))
+                .and_then(|snapshot| look(&repository, &id, snapshot, &keys, &control));
+            match opened {
+                Ok(Looked::Foreign) => survey.foreign += 1,
+                Ok(Looked::Ours { statement, snapshot, stranger }) => {
+                    let is_trusted = stranger.is_none();
+                    if let Some(key) = stranger {
+                        count(&mut survey.strangers, key);
+                    }
+                    survey.found.push(found(*statement, &snapshot, copy, is_trusted, &place, &executor));
+                }
+                Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+                Err(error) => survey.findings.push(finding_of(&error, &format!("copy {copy}"))),
+            }
+        }
+        survey.found.sort_by(|a, b| (a.finished, &a.copy).cmp(&(b.finished, &b.copy)));
+        Ok(survey)
+    })
+    .await
+}
+
+fn count(strangers: &mut Vec<(KeyId, u64)>, key: KeyId) {
+    match strangers.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, copies)) => *copies += 1,
+        None => strangers.push((key, 1)),
+    }
+}
+
+enum Looked {
+    Foreign,
+    Ours { statement: Box<Statement>, snapshot: Box<Snapshot>, stranger: Option<KeyId> },
+}
+
+fn look(
+    repository: &Repository,
+    id: &SnapshotId,
+    snapshot: Snapshot,
+    keys: &TrustedKeys,
+    control: &Control,
+) -> Result<Looked, DriverError> {
+    if !snapshot.tags.iter().any(|tag| tag == "seaworthy") {
+        return Ok(Looked::Foreign);
+    }
+    let wrong = |what: &str| {
+        DriverError::new(ErrorKind::Corrupt, format!("understand what the copy says of itself: {what}"))
+            .code(FindingCode::WitnessNotOurs)
+    };
+    let bytes = SnapshotPath::new(STATEMENT_PATH)
+        .and_then(|path| repository.read_file(id, &path, STATEMENT_BYTES_MAX, control))
+        .map_err(|error| driver_error("read what the copy says of itself", error))?;
+    let envelope = Envelope::from_json(&bytes).map_err(|error| wrong(&error.to_string()))?;
+    let (payload, stranger) = match envelope.verified_payload(keys) {
+        Ok((payload, _)) => (payload, None),
+        // One by another key is a stranger's; one that names a trusted key and does not fit is a forgery.
+        Err(error @ SignatureError::Foreign(_)) => {
+            let payload = envelope.payload_unverified().map_err(|error| wrong(&error.to_string()))?;
+            let signature = envelope.signatures.first().ok_or_else(|| wrong(&error.to_string()))?;
+            (payload, Some(signature.keyid.clone()))
+        }
+        Err(error) => return Err(wrong(&error.to_string())),
+    };
+    let statement: Statement = serde_json::from_slice(&payload).map_err(|error| wrong(&error.to_string()))?;
+    if !snapshot.tags.contains(&format!("run={}", statement.run)) {
+        return Err(wrong("the snapshot is of another run than its statement"));
+    }
+    Ok(Looked::Ours { statement: Box::new(statement), snapshot: Box::new(snapshot), stranger })
+}
+
+fn found(
+    statement: Statement,
+    snapshot: &Snapshot,
+    copy: CopyId,
+    is_trusted: bool,
+    place: &RepositoryRef,
+    executor: &str,
+) -> Found {
+    let ended = snapshot.summary.as_ref().map_or(snapshot.time, |summary| summary.backup_end);
+    Found {
+        service: statement.service,
+        source: statement.source,
+        run: statement.run,
+        repository: place.clone(),
+        copy,
+        point: statement.point,
+        finished: Timestamp::from_nanosecond(ended.unix_nanos()).unwrap_or(Timestamp::UNIX_EPOCH),
+        outcome: if statement.complete { Outcome::Complete } else { Outcome::Incomplete },
+        restore_bytes: statement.size_bytes,
+        stored_bytes: snapshot.summary.as_ref().map_or(0, |summary| summary.data_added_packed),
+        witness: is_trusted.then_some(statement.witness),
+        source_identity: statement.source_identity,
+        executor: executor.to_owned(),
+    }
+}
