@@ -225,6 +225,163 @@ async fn other_encodings_come_back_equal() {
     }
 }
 
+/// A script that says statements in bytes, which `psql` and this file cannot hold as text, to a SQL_ASCII or a LATIN1
+/// database.
+fn in_bytes(encoding: &str, statements: &[&[u8]]) -> String {
+    let block = |statement: &&[u8]| {
+        let digits: String = statement.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("DO $$BEGIN EXECUTE convert_from('\\x{digits}', '{encoding}'); END$$;\n")
+    };
+    statements.iter().map(block).collect()
+}
+
+/// Roles with all that belongs to them, as bytes in hexadecimal digits; asked by statements of the test's own.
+const ROLES_IN_BYTES: &str = "SELECT encode(r.rolname::text::bytea, 'hex'), encode(shobj_description(r.oid, 'pg_authid')::bytea, 'hex'), \
+     (SELECT string_agg(encode(g.rolname::text::bytea, 'hex'), ',' ORDER BY g.rolname::text COLLATE \"C\") FROM pg_auth_members m \
+     JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid), (SELECT string_agg(encode(replace(s.setconfig::text, '\\', '')::bytea, 'hex'), ',' \
+     ORDER BY s.setconfig::text COLLATE \"C\") FROM pg_db_role_setting s WHERE s.setrole = r.oid AND s.setdatabase = 0) FROM pg_roles r \
+     WHERE r.rolname !~ '^pg_' ORDER BY r.rolname::text COLLATE \"C\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_were_made_in_another_encoding_come_back_equal() {
+    let server = Server::start(&[]).unwrap();
+    for encoding in ["UTF8", "LATIN1", "WIN1252", "SQL_ASCII", "EUC_JP"] {
+        let encoding = format!("--encoding={encoding}");
+        let name =
+            if encoding.contains("EUC") { "euc ß" } else { encoding.trim_start_matches("--encoding=") };
+        server.create(name, &[&encoding, "--locale=C", "--template=template0"]).unwrap();
+    }
+    // Made in a UTF8 database, as most roles are: `Á` has a byte that WIN1252 and EUC_JP do not know.
+    let roles = "CREATE ROLE \"Álvaro\"; CREATE ROLE \"ié ié\" LOGIN; GRANT \"Álvaro\" TO \"ié ié\" WITH ADMIN OPTION; \
+                 COMMENT ON ROLE \"Álvaro\" IS 'ßá'; ALTER ROLE \"Álvaro\" SET app.word = 'ü=Á'; \
+                 ALTER ROLE \"ié ié\" SET search_path = \"$user\", \"tä\"; COMMENT ON DATABASE \"LATIN1\" IS 'Á';";
+    server.sql("postgres", roles).unwrap();
+    // Made in a LATIN1 database: one byte for `é`, which is no UTF-8.
+    let latin_roles: [&[u8]; 4] = [
+        b"CREATE ROLE \"Andr\xe9\"",
+        b"COMMENT ON ROLE \"Andr\xe9\" IS '\xdf'",
+        b"ALTER ROLE \"Andr\xe9\" SET app.word = '\xfc=\"'",
+        b"GRANT \"Andr\xe9\" TO \"\xc3\x81lvaro\"",
+    ];
+    server.sql("LATIN1", &in_bytes("LATIN1", &latin_roles)).unwrap();
+    for name in ["UTF8", "LATIN1", "WIN1252", "SQL_ASCII"] {
+        // Bytes as they are: what a client sends whose encoding is the database's own.
+        let mut script = format!(
+            "SET client_encoding = SQL_ASCII; CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2); CREATE TABLE u (a int); \
+             ALTER TABLE t OWNER TO \"Álvaro\"; GRANT SELECT ON t TO \"ié ié\"; CREATE POLICY p ON t TO \"ié ié\", \"Álvaro\"; \
+             ALTER DEFAULT PRIVILEGES FOR ROLE \"Álvaro\" GRANT SELECT ON TABLES TO \"ié ié\"; SELECT lo_create(7); \
+             ALTER LARGE OBJECT 7 OWNER TO \"Álvaro\"; ALTER DATABASE \"{name}\" OWNER TO \"Álvaro\"; \
+             GRANT CREATE ON DATABASE \"{name}\" TO \"ié ié\" WITH GRANT OPTION; \
+             ALTER ROLE \"ié ié\" IN DATABASE \"{name}\" SET app.word = 'ö';"
+        );
+        if name == "LATIN1" || name == "SQL_ASCII" {
+            let grant: [&[u8]; 2] =
+                [b"ALTER TABLE u OWNER TO \"Andr\xe9\"", b"GRANT SELECT ON t TO \"Andr\xe9\""];
+            script.push_str(&in_bytes(name, &grant));
+        }
+        server.sql(name, &script).unwrap();
+    }
+    server.sql("euc ß", "CREATE TABLE t AS SELECT 1 AS a").unwrap();
+    for name in ["UTF8", "LATIN1", "WIN1252", "SQL_ASCII", "euc ß"] {
+        let copied = capture(spec(&server, name)).await;
+        assert_eq!(copied.captured.findings, [], "{name}");
+        assert!(copied.witness().roles.contains_key("Álvaro"), "{name}: {:?}", copied.witness().roles);
+        assert_eq!(copied.witness().database.name, name);
+        let sandbox = OpenSandbox::new();
+        let restored =
+            copied.restored_in(&sandbox).await.unwrap_or_else(|error| panic!("{name}: {}", chain(&error)));
+        assert_eq!(restored.findings(), [], "{name}");
+        assert_eq!(findings(&*restored, &copied.captured.witness).await, [], "{name}");
+        // An empty database without an encoding shows the bytes of both clusters as they are.
+        sql_at(
+            sandbox.root(),
+            "template1",
+            "CREATE DATABASE bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'",
+        )
+        .unwrap();
+        let roles = server.sql("SQL_ASCII", ROLES_IN_BYTES).unwrap();
+        assert!(roles.contains("416e6472e9") && roles.contains("c3816c7661726f"), "{roles}");
+        assert_eq!(sql_at(sandbox.root(), "bytes", ROLES_IN_BYTES).unwrap(), roles, "{name}");
+        restored.close(&Cx::unbounded()).await.unwrap();
+        if name == "LATIN1" {
+            let to = NewTarget::Database {
+                host: None,
+                port: None,
+                user: None,
+                database: "again".to_owned(),
+                tables: Vec::new(),
+            };
+            let delivered = copied
+                .source
+                .deliver(
+                    &Cx::unbounded(),
+                    &copied.captured.witness,
+                    Arc::<DiskCopy>::clone(&copied.copy),
+                    &to,
+                )
+                .await;
+            assert_eq!(
+                delivered.unwrap_or_else(|error| panic!("{}", chain(&error))).findings,
+                [],
+                "delivered"
+            );
+            // For people: the script makes the same bytes wherever a database can hold them.
+            let other = Server::start(&[]).unwrap();
+            other.create("bytes", &["--encoding=SQL_ASCII", "--locale=C", "--template=template0"]).unwrap();
+            let script = other.path().join("globals.sql");
+            std::fs::copy(copied.copy.root.join("globals.sql"), &script).unwrap();
+            std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+            let file = script.display().to_string();
+            let without = ["-X", "-q", "-d", "bytes", "-f", &file];
+            other.run("psql", &without, "").unwrap();
+            assert_eq!(other.sql("bytes", ROLES_IN_BYTES).unwrap(), roles);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_an_encoding_may_name_things_in_any() {
+    let server = Server::start(&[]).unwrap();
+    server.create("ascii", &["--encoding=SQL_ASCII", "--locale=C", "--template=template0"]).unwrap();
+    let statements: [&[u8]; 10] = [
+        b"CREATE SCHEMA \"s\xe9\"",
+        b"CREATE TABLE \"s\xe9\".\"t\xe9\"\"\\\" (id serial PRIMARY KEY, \"c\xff'\" text DEFAULT 'x\xe9', at timestamptz DEFAULT now() CHECK (at > '2000-01-01'))",
+        b"INSERT INTO \"s\xe9\".\"t\xe9\"\"\\\" (\"c\xff'\") SELECT 'row \xfe ' || i FROM generate_series(1, 50) i",
+        b"COMMENT ON TABLE \"s\xe9\".\"t\xe9\"\"\\\" IS '\xff\xfe'",
+        b"CREATE INDEX \"i\xe9\" ON \"s\xe9\".\"t\xe9\"\"\\\" (\"c\xff'\") WHERE \"c\xff'\" <> '\xe9'",
+        b"CREATE FUNCTION \"f\xe9\"() RETURNS text LANGUAGE sql AS 'SELECT ''\xe9''::text'",
+        b"CREATE VIEW \"v\xe9\" AS SELECT \"c\xff'\" AS \"d\xe9\" FROM \"s\xe9\".\"t\xe9\"\"\\\" WHERE \"c\xff'\" IN ('\xe9', 'a')",
+        b"CREATE TYPE \"e\xe9\" AS ENUM ('a', '\xe9')",
+        b"CREATE SEQUENCE \"q\xe9\" START 5",
+        "CREATE TABLE \"tä\" AS SELECT 'ä'::text AS a".as_bytes(),
+    ];
+    server.sql("ascii", &in_bytes("SQL_ASCII", &statements)).unwrap();
+    let copied = capture(spec(&server, "ascii")).await;
+    assert_eq!(copied.captured.findings, []);
+    assert_eq!(copied.witness().rows(), 51);
+    assert!(copied.witness().tables.contains_key("public.\"tä\""), "{:?}", copied.witness().tables);
+    let restored = copied.restored().await;
+    assert_eq!(findings(&*restored, &copied.captured.witness).await, []);
+    assert!(restored.newest(&Cx::unbounded()).await.unwrap().is_some());
+    let probe = restored.write_probe(&Cx::unbounded()).await.unwrap();
+    assert_eq!(probe.outcome, CheckOutcome::Passed, "{probe:?}");
+    restored.close(&Cx::unbounded()).await.unwrap();
+    let mut kinds = BTreeSet::new();
+    for seed in [0, 1, 2, 4] {
+        let restored = copied.restored().await;
+        let damage = restored.damage(&Cx::unbounded(), &copied.captured.witness, seed).await.unwrap();
+        let found = findings(&*restored, &copied.captured.witness).await;
+        assert!(
+            damage.expected.iter().any(|code| codes(&found).contains(code)),
+            "seed {seed}: {damage:?}: {found:?}"
+        );
+        assert!(!damage.description.contains('\u{10ffe9}'), "{damage:?}");
+        kinds.extend(damage.expected);
+        restored.close(&Cx::unbounded()).await.unwrap();
+    }
+    assert!(kinds.len() >= 2, "{kinds:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_during_the_capture_raise_no_alarm() {
     let server = Server::start(&["max_connections=50"]).unwrap();

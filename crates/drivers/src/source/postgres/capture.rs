@@ -29,7 +29,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::archive::{self, ArchiveError, ArchiveFacts, ArchiveSink};
 use super::catalog::{self, View, own};
-use super::globals::Globals;
+use super::globals::{self, Globals};
 use super::measure::{self, Table};
 use super::names::{identifier, literal, passfile_field, split_qualified};
 use super::session::{Address, Purpose, Session, flag, parsed, text};
@@ -396,7 +396,7 @@ impl PostgresSource {
                 "SELECT pg_export_snapshot(), to_char(statement_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
                  pg_is_in_recovery()::text, (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
                  ELSE pg_current_wal_lsn() END)::text, (SELECT system_identifier::text FROM pg_control_system()), \
-                 current_setting('server_version'), (SELECT rolname FROM pg_roles WHERE oid = 10)",
+                 current_setting('server_version')",
             )
             .await?;
         let snapshot = text(&row, 0)?;
@@ -408,11 +408,11 @@ impl PostgresSource {
             system_identifier: text(&row, 4)?,
             version_num: keeper.version,
             version: text(&row, 5)?,
-            bootstrap_role: text(&row, 6)?,
+            bootstrap_role: globals::bootstrap_role(cx, &keeper).await?,
         };
         let snapshot_facts = SnapshotFacts { at: point, lsn: text(&row, 3)?, on_standby: flag(&row, 2)? };
         keeper.execute(cx, "mark the snapshot", "SAVEPOINT catalogue").await?;
-        let database = measure::database(cx, &keeper).await?;
+        let database = globals::database(cx, &keeper).await?;
         let globals = Globals::read(cx, &keeper, database.clone()).await?;
         let tables = measure::tables(cx, &keeper, &view).await?;
         let sequences_before = measure::sequences(cx, &keeper, &view).await?;
@@ -531,7 +531,7 @@ impl PostgresSource {
         );
         let task = tokio::task::spawn_blocking(move || {
             to.put(&path(GLOBALS)?, &json)?;
-            to.put(&path("globals.sql")?, script.as_bytes())?;
+            to.put(&path("globals.sql")?, &script)?;
             to.put(&path("README.txt")?, readme.as_bytes()).map(drop)
         });
         task.await.map_err(|error| DriverError::new(ErrorKind::Other, "store the globals").because(error))?

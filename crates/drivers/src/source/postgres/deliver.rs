@@ -14,11 +14,11 @@ use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 
 use super::archive::{self, ArchiveFacts};
 use super::capture::client_environment;
-use super::globals::Globals;
-use super::names::{conninfo_value, identifier, is_local, literal, literals, split_qualified};
+use super::globals::{self, Globals};
+use super::names::{conninfo_value, identifier, is_local, literal, split_qualified, text_of};
 use super::restore::{archive_path, blocking, read_globals};
 use super::restored::observe;
-use super::session::{Address, Purpose, Session, text};
+use super::session::{Address, Purpose, Session};
 use super::tools::{self, Tool, argument};
 use super::{ARCHIVE, MAJOR_MAX, PostgresSource};
 
@@ -277,17 +277,9 @@ async fn missing_roles(cx: &Cx, server: &Session, facts: &ArchiveFacts) -> Resul
         .entries
         .iter()
         .filter(|entry| !entry.owner.is_empty())
-        .map(|entry| String::from_utf8_lossy(&entry.owner).into_owned())
+        .map(|entry| text_of(&entry.owner))
         .collect();
-    let owners: Vec<String> = owners.into_iter().collect();
-    if owners.is_empty() {
-        return Ok(owners);
-    }
-    let sql = format!("SELECT rolname FROM pg_roles WHERE rolname IN ({})", literals(&owners));
-    let mut known = BTreeSet::new();
-    for row in server.query(cx, "look for the owners", &sql).await? {
-        known.insert(text(&row, 0)?);
-    }
+    let known = globals::role_names(cx, server).await?;
     Ok(owners.into_iter().filter(|owner| !known.contains(owner)).collect())
 }
 

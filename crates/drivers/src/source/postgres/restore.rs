@@ -15,7 +15,7 @@ use seaworthy_model::finding::FindingCode;
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 
 use super::globals::Globals;
-use super::names::{conninfo_value, identifier, literals};
+use super::names::{conninfo_value, has_bytes, identifier, literals};
 use super::restored::RestoredPostgres;
 use super::session::{Address, Purpose, Session, text};
 use super::tools::{self, Tool, argument};
@@ -195,6 +195,13 @@ pub(super) async fn restore(
         )));
     }
     let globals = read_globals(cx, &from).await?;
+    if has_bytes(&witness.server.bootstrap_role) || has_bytes(&witness.database.name) {
+        return Err(environment(
+            FindingCode::EnvOther,
+            ErrorKind::Unsupported,
+            "make a scratch cluster whose first superuser or database has a name that is not UTF-8",
+        ));
+    }
 
     cx.phase("fetch");
     let archive = root.join("copy");
@@ -211,7 +218,8 @@ pub(super) async fn restore(
             "--no-sync",
             "--no-instructions",
             "--auth=trust",
-            "--encoding=UTF8",
+            // No encoding: names of roles and values of settings are made again as the bytes that they were.
+            "--encoding=SQL_ASCII",
             "--locale=C",
             &format!("--username={}", witness.server.bootstrap_role),
             &format!("--pgdata={}", argument(&data)?),
