@@ -33,7 +33,7 @@ fn spec(server: &Server, database: &str) -> PostgresSpec {
         exclude_schemas: Vec::new(),
         exclude_tables: Vec::new(),
         lock_timeout: SignedDuration::from_secs(10),
-        bin_dir: None,
+        bin_dir: Some(server.programs().display().to_string()),
         may_be_empty: false,
     }
 }
@@ -380,6 +380,111 @@ async fn a_database_without_an_encoding_may_name_things_in_any() {
         restored.close(&Cx::unbounded()).await.unwrap();
     }
     assert!(kinds.len() >= 2, "{kinds:?}");
+}
+
+/// The programs of another major than the machine's own.
+fn second() -> std::path::PathBuf {
+    seaworthy_testkit::components::second_postgres_bin().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Restores, compares, damages and compares again: both lines of a drill.
+async fn prove(copied: &Copied, what: &str) {
+    let sandbox = OpenSandbox::new();
+    let restored =
+        copied.restored_in(&sandbox).await.unwrap_or_else(|error| panic!("{what}: {}", chain(&error)));
+    assert_eq!(restored.findings(), [], "{what}");
+    assert_eq!(findings(&*restored, &copied.captured.witness).await, [], "{what}");
+    let cx = Cx::unbounded();
+    let probe = restored.write_probe(&cx).await.unwrap();
+    assert_eq!(probe.outcome, CheckOutcome::Passed, "{what}: {probe:?}");
+    let before = copied.witness().server.version_num;
+    match restored.witness(&cx, &copied.captured.witness).await.unwrap() {
+        Witness::Postgres(observed) => assert_eq!(observed.server.major(), before / 10_000, "{what}"),
+        Witness::Sqlite(_) | Witness::Files(_) => panic!("a PostgreSQL witness"),
+    }
+    for seed in 0..3 {
+        let damage = restored.damage(&cx, &copied.captured.witness, seed).await.unwrap();
+        let found = codes(&findings(&*restored, &copied.captured.witness).await);
+        assert!(damage.expected.iter().any(|code| found.contains(code)), "{what}: {damage:?}: {found:?}");
+    }
+    restored.close(&cx).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_major_is_backed_up_and_proven() {
+    let server = Server::start_from(second(), &[]).unwrap();
+    let name = "every \"kind\" é";
+    server.create(name, &["--locale-provider=icu", "--icu-locale=de", "--template=template0"]).unwrap();
+    server.sql(name, &every_kind(&name.replace('"', "\"\""))).unwrap();
+    let copied = capture(spec(&server, name)).await;
+    assert!(copied.captured.is_complete, "{:?}", copied.captured.findings);
+    let own = Server::start(&[]).unwrap();
+    own.create("own", &[]).unwrap();
+    let of_own = capture(PostgresSpec { may_be_empty: true, ..spec(&own, "own") }).await;
+    assert_ne!(copied.witness().server.major(), of_own.witness().server.major(), "there is only one major");
+    prove(&copied, "every kind").await;
+    server.create("shapes", &[]).unwrap();
+    server.sql("shapes", SHAPES).unwrap();
+    prove(&capture(PostgresSpec { may_be_empty: true, ..spec(&server, "shapes") }).await, "shapes").await;
+    server.create("latin", &["--encoding=LATIN1", "--locale=C", "--template=template0"]).unwrap();
+    server.sql("latin", &shop(100).replace("“ä€😀”", "ä")).unwrap();
+    prove(&capture(spec(&server, "latin")).await, "latin").await;
+    if copied.witness().server.major() >= 17 {
+        let builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--template=template0"];
+        server.create("builtin", &builtin).unwrap();
+        server.sql("builtin", &shop(100)).unwrap();
+        prove(&capture(spec(&server, "builtin")).await, "builtin").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_server_is_backed_up_and_restored_by_a_newer_client() {
+    let (one, other) = (seaworthy_testkit::postgres::programs().unwrap(), second());
+    let major =
+        |bin: &Path| -> u32 { bin.parent().unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap() };
+    let (older, newer) = if major(&one) < major(&other) { (one, other) } else { (other, one) };
+    let server = Server::start_from(older.clone(), &[]).unwrap();
+    server.create("kinds", &["--locale-provider=icu", "--icu-locale=de", "--template=template0"]).unwrap();
+    server.sql("kinds", &every_kind("kinds")).unwrap();
+    // The newer clients are named, and the older ones are not in reach, but the engine is of the older major.
+    let clients = tempfile::tempdir().unwrap();
+    for program in ["pg_dump", "pg_restore"] {
+        std::os::unix::fs::symlink(newer.join(program), clients.path().join(program)).unwrap();
+    }
+    std::os::unix::fs::symlink(older.join("postgres"), clients.path().join("postgres")).unwrap();
+    std::os::unix::fs::symlink(older.join("initdb"), clients.path().join("initdb")).unwrap();
+    std::process::Command::new("/bin/chmod").args(["a+rx"]).arg(clients.path()).status().unwrap();
+    let bin_dir = Some(clients.path().display().to_string());
+    let copied = capture(PostgresSpec { bin_dir, ..spec(&server, "kinds") }).await;
+    assert!(copied.captured.is_complete, "{:?}", copied.captured.findings);
+    let dumped = copied.witness().scope.dump_version.clone();
+    assert!(dumped.starts_with(&format!("{}.", major(&newer))), "dumped by {dumped}");
+    prove(&copied, "by a newer client").await;
+    let cx = Cx::unbounded();
+    let deliver = async |server: &Server| {
+        let to = NewTarget::Database {
+            host: Some(server.host()),
+            port: Some(server.port()),
+            user: None,
+            database: "new".to_owned(),
+            tables: Vec::new(),
+        };
+        let copy = Arc::<DiskCopy>::clone(&copied.copy);
+        copied.source.deliver(&cx, &copied.captured.witness, copy, &to).await
+    };
+    let same = deliver(&server).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(same.findings, []);
+    // To a newer server: what it holds is not compared across majors, and that is said.
+    let upgraded = Server::start_from(newer, &[]).unwrap();
+    let without = deliver(&upgraded).await.unwrap_err();
+    assert!(without.hint.as_deref().is_some_and(|hint| hint.contains("globals.sql")), "{}", chain(&without));
+    let roles = std::fs::read_to_string(copied.copy.root.join("globals.sql")).unwrap();
+    upgraded.sql("postgres", &roles).unwrap();
+    let up = deliver(&upgraded).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let count = "SELECT count(*), max(id) FROM app.kinds";
+    assert_eq!(upgraded.sql("new", count).unwrap(), server.sql("kinds", count).unwrap());
+    assert_eq!(up.findings.len(), 1, "{:?}", up.findings);
+    assert!(up.findings[0].detail.contains("number of rows alone"), "{:?}", up.findings);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,8 +66,11 @@ pub fn server_user() -> Result<Option<Ids>, ServerError> {
         .ok_or(ServerError::NoUser)
 }
 
-/// Directory of the newest installed server's programs.
+/// Directory of the newest installed server's programs, or the one that `SEAWORTHY_TEST_PG_BIN` names.
 pub fn programs() -> Result<PathBuf, ServerError> {
+    if let Some(named) = std::env::var_os("SEAWORTHY_TEST_PG_BIN").map(PathBuf::from) {
+        return if named.join("postgres").is_file() { Ok(named) } else { Err(ServerError::NotInstalled) };
+    }
     let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -92,7 +95,11 @@ pub struct Server {
 impl Server {
     /// Makes a cluster with UTF-8 and the C locale and starts it; `settings` are given as `name=value`.
     pub fn start(settings: &[&str]) -> Result<Self, ServerError> {
-        let programs = programs()?;
+        Self::start_from(programs()?, settings)
+    }
+
+    /// The same, with the programs of a directory.
+    pub fn start_from(programs: PathBuf, settings: &[&str]) -> Result<Self, ServerError> {
         let user = server_user()?;
         let failed = |source| ServerError::Run { program: "make a directory".to_owned(), source };
         let directory = tempfile::Builder::new().prefix("swpg").tempdir_in("/tmp").map_err(failed)?;
@@ -134,6 +141,12 @@ impl Server {
     #[must_use]
     pub fn host(&self) -> String {
         self.directory.path().display().to_string()
+    }
+
+    /// Directory of its programs.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// Its port.
