@@ -554,6 +554,196 @@ async fn definitions_that_change_during_the_capture_raise_no_alarm() {
     assert!(changer.join().unwrap() > 10 && changed > 0, "nothing changed while it was captured");
 }
 
+/// A `pg_dump` that lets something happen before it begins, and the directory that it is in.
+fn dump_after(server: &Server, happening: &str) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let stub = directory.path().join("pg_dump");
+    let (programs, host) = (server.programs().display(), server.host());
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" != --version ]; then {programs}/psql -X -q -h {host} -U postgres -d $PGDATABASE -c \"{happening}\" || exit 9; fi\n\
+         exec {programs}/pg_dump \"$@\"\n"
+    );
+    std::fs::write(&stub, script).unwrap();
+    std::fs::set_permissions(&stub, std::fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_emptied_or_rewritten_after_the_snapshot_is_never_copied_as_empty() {
+    let server = Server::start(&[]).unwrap();
+    server.create("busy", &[]).unwrap();
+    // Large enough that both workers are busy with them while the victim changes; the largest are measured first.
+    for name in ["wide_a", "wide_b"] {
+        let table = format!(
+            "CREATE TABLE {name} (b text); ALTER TABLE {name} ALTER b SET STORAGE PLAIN; \
+             INSERT INTO {name} SELECT repeat(chr(97 + i % 26), 7000) FROM generate_series(1, 12000) i"
+        );
+        server.sql("busy", &table).unwrap();
+    }
+    for (happening, is_copied) in [
+        ("TRUNCATE victim", false),
+        ("ALTER TABLE victim ALTER a TYPE bigint", false),
+        ("BEGIN; TRUNCATE victim; INSERT INTO victim VALUES (1); COMMIT", false),
+        ("VACUUM FULL victim", true),
+        ("DELETE FROM victim", true),
+        ("INSERT INTO victim VALUES (99)", true),
+    ] {
+        let victim = "DROP TABLE IF EXISTS victim; CREATE TABLE victim (a int); INSERT INTO victim SELECT generate_series(1, 50)";
+        server.sql("busy", victim).unwrap();
+        let programs = dump_after(&server, happening);
+        let bin_dir = Some(programs.path().display().to_string());
+        let result = try_capture(PostgresSpec { bin_dir, ..spec(&server, "busy") }).await;
+        match result {
+            Ok(copied) => {
+                let rows = copied.witness().tables["public.victim"].rows;
+                assert!(is_copied && rows == 50, "{happening}: {rows} rows");
+                if happening.starts_with("VACUUM") {
+                    assert_eq!(copied.findings().await, [], "{happening}");
+                }
+            }
+            Err(error) => {
+                assert!(!is_copied, "{happening}: {}", chain(&error));
+                // On a slow machine the victim is measured first; then the dump has fewer rows than the witness.
+                let is_clear = matches!(error.kind, ErrorKind::Conflict | ErrorKind::Corrupt);
+                assert!(
+                    is_clear && error.to_string().contains("public.victim"),
+                    "{happening}: {}",
+                    chain(&error)
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_restarts_during_the_dump_leaves_no_copy_and_the_next_one_is_whole() {
+    let server = Arc::new(Server::start(&[]).unwrap());
+    server.create("shop", &[]).unwrap();
+    server.run("pgbench", &["-i", "-s", "20", "-q", "shop"], "").unwrap();
+    for mode in ["fast", "immediate"] {
+        let source = PostgresSource::new(spec(&server, "shop"), None, Vec::new()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let copy = Arc::new(DiskCopy::new(&directory.path().join("cut")));
+        let restart = {
+            let (server, files) = (Arc::clone(&server), copy.root.join("database"));
+            std::thread::spawn(move || {
+                let deadline = std::time::Instant::now() + Duration::from_secs(30);
+                while !files.exists() && std::time::Instant::now() < deadline {
+                    std::thread::yield_now();
+                }
+                server.restart(mode)
+            })
+        };
+        let error =
+            source.capture(&Cx::unbounded(), Arc::<DiskCopy>::clone(&copy)).await.map(|_| ()).unwrap_err();
+        restart.join().unwrap().unwrap();
+        let is_told =
+            error.kind == ErrorKind::Unreachable || error.code == Some(FindingCode::StreamUnfinished);
+        assert!(is_told, "{mode}: {}", chain(&error));
+        assert!(!copy.root.join("database/toc.dat").exists(), "{mode}");
+        let copied = capture(spec(&server, "shop")).await;
+        assert_eq!(copied.captured.findings, [], "{mode}");
+        assert_eq!(copied.findings().await, [], "{mode}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_definitions_ends_in_a_whole_copy_or_in_a_clear_error() {
+    let gentle = storm(false).await;
+    assert!(gentle > 0, "no capture came to its end under a gentle storm, so nothing was compared");
+    storm(true).await;
+}
+
+/// Captures during a storm, and how many of them were whole; a copy that is whole and not equal fails the test.
+async fn storm(is_heavy: bool) -> u32 {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let server =
+        Arc::new(Server::start(&["max_locks_per_transaction=256", "deadlock_timeout=200ms"]).unwrap());
+    server.create("busy", &[]).unwrap();
+    server.sql("busy", &shop(1000)).unwrap();
+    let steady = "CREATE TABLE steady (a int PRIMARY KEY, b text); INSERT INTO steady SELECT i, 'b' || i FROM generate_series(1, 500) i; \
+                  CREATE TABLE typed (a int, b int); INSERT INTO typed SELECT i, i FROM generate_series(1, 300) i; CREATE SCHEMA side;";
+    server.sql("busy", steady).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let storms: Vec<_> = (0..2_u64)
+        .map(|storm| {
+            let (server, over) = (Arc::clone(&server), Arc::clone(&over));
+            std::thread::spawn(move || {
+                let mut round = storm;
+                while !over.load(Ordering::SeqCst) {
+                    round += 2;
+                    // What waits for the dump's own locks gives up; what fails is passed over.
+                    server.run("psql", &["-X", "-q", "-d", "busy"], &storm_script(round, is_heavy)).unwrap();
+                }
+                round
+            })
+        })
+        .collect();
+    let (mut whole, mut told) = (0, Vec::new());
+    for _ in 0..storm_captures() {
+        match try_capture(spec(&server, "busy")).await {
+            Ok(copied) if copied.captured.is_complete => {
+                assert_eq!(copied.findings().await, [], "{:?}", copied.witness().scope.notes);
+                whole += 1;
+            }
+            Ok(copied) => told.push(format!("{:?}", copied.captured.findings)),
+            Err(error) => {
+                let is_clear =
+                    matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound | ErrorKind::Other);
+                assert!(is_clear, "{}", chain(&error));
+                told.push(chain(&error));
+            }
+        }
+    }
+    over.store(true, Ordering::SeqCst);
+    let rounds: u64 = storms.into_iter().map(|storm| storm.join().unwrap()).sum();
+    println!("heavy: {is_heavy}: {whole} whole, {} told, {rounds} rounds: {told:#?}", told.len());
+    assert!(rounds > 5, "there was no storm: {rounds}");
+    // When it is over, nothing of it stands in the way.
+    assert_eq!(capture(spec(&server, "busy")).await.findings().await, []);
+    whole
+}
+
+/// How many captures the storm goes on for; more by hand.
+fn storm_captures() -> u32 {
+    std::env::var("SEAWORTHY_LOOPS").ok().map_or(5, |text| text.parse().unwrap())
+}
+
+/// Definitions that come, change and go. Of a heavy storm's a dump rarely survives one: tables and columns that it is
+/// about to read go away.
+fn storm_script(round: u64, is_heavy: bool) -> String {
+    let (before, kind) = (round.saturating_sub(4), if round % 4 < 2 { "int" } else { "bigint" });
+    let heavy = format!(
+        "DROP INDEX IF EXISTS again; CREATE INDEX again ON steady (a, (a + {round}));
+         ALTER TABLE orders DROP CONSTRAINT IF EXISTS again; ALTER TABLE orders ADD CONSTRAINT again CHECK (customer > -{round}) NOT VALID; ALTER TABLE orders VALIDATE CONSTRAINT again;
+         DROP TRIGGER IF EXISTS again ON orders; CREATE TRIGGER again BEFORE UPDATE ON orders FOR EACH ROW WHEN (NEW.id > {round}) EXECUTE FUNCTION touch();
+         DROP POLICY IF EXISTS p{before} ON customers; ALTER TABLE typed RENAME COLUMN n{round} TO m{round}; ALTER TABLE side.t{round} RENAME CONSTRAINT k TO l;
+         DROP TABLE IF EXISTS side.t{before}; ALTER TABLE steady DROP COLUMN IF EXISTS c{before}; ALTER TABLE typed ALTER a TYPE {kind};
+         ALTER TABLE typed DROP COLUMN IF EXISTS m{before}; DROP FUNCTION IF EXISTS side.f{before}(int); TRUNCATE side.t{round}; INSERT INTO side.t{round} VALUES (1);
+         DROP VIEW IF EXISTS side.v; DROP SEQUENCE IF EXISTS side.s; DROP TYPE IF EXISTS side.e;
+         ALTER TABLE typed ADD COLUMN g int GENERATED ALWAYS AS (b + 1) STORED; ALTER TABLE typed DROP COLUMN g;"
+    );
+    format!(
+        "SET lock_timeout = '300ms';
+         CREATE TABLE side.t{round} (a int PRIMARY KEY, b text DEFAULT 'x{round}' CHECK (b <> '{round}'), c int REFERENCES steady);
+         INSERT INTO side.t{round} SELECT i, 'r{round}' FROM generate_series(1, 20) i; CREATE INDEX i{round} ON side.t{round} (b) WHERE a > {round};
+         ALTER TABLE steady ADD COLUMN c{round} int DEFAULT {round}; ALTER TABLE typed ALTER b SET DEFAULT {round}; ALTER TABLE typed ADD COLUMN n{round} text;
+         CREATE FUNCTION side.f{round}(a int) RETURNS int LANGUAGE sql AS 'SELECT {round} + a';
+         CREATE OR REPLACE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.note := {round}; RETURN NEW; END';
+         CREATE OR REPLACE VIEW side.v AS SELECT a + {round} AS a FROM steady WHERE a BETWEEN {round} AND 400 AND b IN ('b1', 'b{round}');
+         CREATE SEQUENCE IF NOT EXISTS side.s START {round}; ALTER SEQUENCE side.s INCREMENT {round}; CREATE TYPE side.e AS ENUM ('a'); ALTER TYPE side.e ADD VALUE 'b{round}';
+         CREATE INDEX j{round} ON side.t{round} (a, (a + {round})); ALTER TABLE side.t{round} ADD CONSTRAINT k CHECK (a > -{round}) NOT VALID; ALTER TABLE side.t{round} VALIDATE CONSTRAINT k;
+         CREATE TRIGGER g{round} BEFORE UPDATE ON side.t{round} FOR EACH ROW EXECUTE FUNCTION touch(); CREATE POLICY p{round} ON customers USING (id > {round}); ALTER TABLE order_lines ALTER quantity SET STATISTICS {statistics};
+         COMMENT ON TABLE steady IS 'round {round}'; COMMENT ON INDEX orders_open IS '{round}'; GRANT SELECT ON side.t{round} TO PUBLIC; ALTER TABLE products SET (fillfactor = {fill});
+         {heavy} SELECT pg_sleep({pause});",
+        statistics = round % 1000,
+        fill = 50 + round % 50,
+        pause = if is_heavy { 0.02 } else { 0.25 },
+        heavy = if is_heavy { heavy } else { String::new() }
+    )
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_table_is_measured_in_parts_that_add_up() {
     let server = Server::start(&[]).unwrap();

@@ -161,6 +161,12 @@ impl Server {
         self.directory.path()
     }
 
+    /// Stops it and starts it again; `mode` is `fast` (clients are told) or `immediate` (as a crash).
+    pub fn restart(&self, mode: &str) -> Result<(), ServerError> {
+        let log = self.directory.path().join("log").display().to_string();
+        self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-m", mode, "-w", "-s", "restart"], "").map(drop)
+    }
+
     /// Runs one of the installation's programs against the server with `input`, and returns what it printed.
     pub fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, ServerError> {
         let failed = |source| ServerError::Run { program: program.to_owned(), source };
@@ -179,7 +185,7 @@ impl Server {
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }
-        let is_start = arguments.contains(&"start");
+        let is_start = arguments.iter().any(|argument| matches!(*argument, "start" | "restart"));
         if is_start {
             // The server keeps what it inherits; a pipe of ours would never end.
             command.stdout(Stdio::null()).stderr(Stdio::null());

@@ -314,9 +314,11 @@ impl PostgresSource {
             Ok(ended) => ended,
             Err(stop) => {
                 let killed = child.start_kill();
-                let joined = tokio::time::timeout(SPLITTER_GRACE, &mut splitter).await;
+                // It may have ended before pg_dump did, and what has been awaited must not be awaited again.
+                let has_ended = splitter.is_finished()
+                    || tokio::time::timeout(SPLITTER_GRACE, &mut splitter).await.is_ok();
                 let error = DriverError::from(stop);
-                return Err(if killed.is_err() || joined.is_err() {
+                return Err(if killed.is_err() || !has_ended {
                     error.hint("pg_dump did not end at once; it ends with its connection")
                 } else {
                     error
@@ -357,6 +359,22 @@ impl PostgresSource {
         }
         let rows = measure::rows(cx, &sessions, tables);
         let (rows, large_objects) = tokio::try_join!(rows, measure::large_objects(cx, keeper))?;
+        // While the workers still hold what they have read, so that it cannot change any more.
+        if let Some(session) = sessions.first() {
+            let is_empty = |table: &&Table| rows.get(&table.name).is_some_and(|facts| facts.rows == 0);
+            let empty: BTreeMap<u32, &str> =
+                tables.iter().filter(is_empty).map(|table| (table.oid, &*table.name)).collect();
+            let oids: Vec<u32> = empty.keys().copied().collect();
+            let rewritten = catalog::rewritten(cx, session, &oids).await?;
+            if let Some(name) = rewritten.first().and_then(|oid| empty.get(oid)) {
+                let context = format!(
+                    "dump {}: it was emptied or rewritten after the snapshot was taken, which shows none of its rows",
+                    printable(name)
+                );
+                return Err(DriverError::new(ErrorKind::Conflict, context)
+                    .hint("run the backup again, when nothing changes the table"));
+            }
+        }
         for session in &sessions {
             session.execute(cx, "end the snapshot", "COMMIT").await?;
         }
@@ -452,7 +470,8 @@ impl PostgresSource {
         cx.phase("witness");
         let sequences_after = measure::sequences(cx, &keeper, &view).await?;
         let after = catalog::objects(cx, &keeper, &view).await?;
-        let narrow = scope_findings(cx, &keeper, &view, &dumped.archive).await?;
+        let mut narrow = scope_findings(cx, &keeper, &view, &dumped.archive).await?;
+        narrow.extend(catalog::gone(cx, &keeper, &view, &after).await?);
         let is_complete = narrow.is_empty();
         findings.extend(narrow);
         keeper.execute(cx, "end the snapshot", "COMMIT").await?;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use seaworthy_interface::{Cx, DriverError, Progress};
+use seaworthy_interface::{Cx, DriverError, ErrorKind, Progress};
 use seaworthy_model::witness::postgres::{LargeObjectFacts, SequenceBracket, SequencePosition, TableFacts};
 use sha2::{Digest as _, Sha256};
 
@@ -77,7 +77,10 @@ pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Ve
         let name = text(&row, 0)?;
         let columns = optional(&row, 3)?.unwrap_or_default();
         let condition = optional(&row, 4)?;
-        let bytes: u64 = parsed(&row, 2)?;
+        let Some(bytes) = optional(&row, 2)?.and_then(|bytes| bytes.parse::<u64>().ok()) else {
+            let context = format!("measure {name}: it was dropped after the snapshot was taken");
+            return Err(DriverError::new(ErrorKind::Conflict, context).hint("run the backup again"));
+        };
         let measured = |part: &str| {
             format!(
                 "SELECT count(*)::text, coalesce(sum(h.a), 0)::text, coalesce(sum(h.b), 0)::text FROM (\

@@ -168,6 +168,16 @@ pub(super) fn failed(context: impl Into<String>, error: tokio_postgres::Error) -
             None,
             Some("a lock was held for longer than `lock_timeout`; which session holds it?"),
         ),
+        &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN | &SqlState::UNDEFINED_FUNCTION => {
+            (ErrorKind::Other, None, Some("does it exist, or was it changed meanwhile? then run it again"))
+        }
+        &SqlState::OUT_OF_MEMORY if said.message().contains("shared memory") => (
+            ErrorKind::Exhausted,
+            None,
+            Some(
+                "raise max_locks_per_transaction: reading locks each table and its indexes until the snapshot ends",
+            ),
+        ),
         &SqlState::DISK_FULL => (ErrorKind::Exhausted, None, Some("free space on the server")),
         _ => (ErrorKind::Other, None, None),
     };
