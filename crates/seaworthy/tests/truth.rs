@@ -41,10 +41,11 @@ fn loops() -> u64 {
 
 fn postgres(service: &str, server: &Server, database: &str) -> String {
     format!(
-        "[services.{service}.sources.database]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = {}\n\n",
+        "[services.{service}.sources.database]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = {}\nbin_dir = \"{}\"\n\n",
         server.host(),
         server.port(),
         Value::String(database.to_owned()),
+        server.programs().display()
     )
 }
 
@@ -189,6 +190,20 @@ fn databases_of_every_kind_and_encoding_are_proven_under_write_load() {
             prove(&product, service, round);
         }
         loads.iter_mut().for_each(Load::still_writes);
+    }
+}
+
+#[test]
+fn a_second_major_outside_of_usr_is_proven_under_write_load() {
+    let programs = seaworthy_testkit::components::second_postgres_bin().unwrap();
+    let server = Server::start_from(programs, &[]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(500)).unwrap();
+    let product = Product::new(PROGRAM, &postgres("shop", &server, "shop")).unwrap();
+    let mut load = Load::begin(&server, "shop", &[TILL]);
+    for round in 0..loops().div_ceil(3) {
+        prove(&product, "shop", round);
+        load.still_writes();
     }
 }
 

@@ -39,6 +39,7 @@ use secrecy::SecretString;
 
 use self::session::{Address, Purpose, Session, flag, parsed, text};
 use self::tools::Tool;
+pub use self::tools::installation;
 
 /// The newest major that the archive's format is known of.
 const MAJOR_MAX: u32 = 18;
