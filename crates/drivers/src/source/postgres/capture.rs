@@ -9,7 +9,9 @@
 //! | roles, settings | before the dump               | yes             |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -31,8 +33,8 @@ use super::archive::{self, ArchiveError, ArchiveFacts, ArchiveSink};
 use super::catalog::{self, View, own};
 use super::globals::{self, Globals};
 use super::measure::{self, Table};
-use super::names::{identifier, literal, passfile_field, split_qualified};
-use super::session::{Address, Purpose, Session, flag, parsed, text};
+use super::names::{bytes_of, identifier, literal, passfile_field, split_qualified};
+use super::session::{Address, Purpose, Session, flag, parsed, text, text_bytes};
 use super::tools::{self, Found, Tool};
 use super::{ARCHIVE, GLOBALS, MAJOR_MAX, MAJOR_MIN, PostgresSource, flaws};
 
@@ -252,18 +254,39 @@ impl PostgresSource {
         Ok(excluded)
     }
 
+    /// Options as arguments: `pg_dump` compares names in the database's encoding, which is not always UTF-8.
+    async fn arguments(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        options: &[String],
+    ) -> Result<Vec<OsString>, DriverError> {
+        let mut arguments = Vec::new();
+        for option in options {
+            arguments.push(if option.is_ascii() {
+                OsString::from(option)
+            } else {
+                let converted =
+                    format!("SELECT encode(convert_to({}, getdatabaseencoding()), 'hex')", literal(option));
+                let row = session.row(cx, "name what is left out", &converted).await?;
+                OsString::from_vec(bytes_of(&text_bytes(&row, 0)?))
+            });
+        }
+        Ok(arguments)
+    }
+
     /// Runs `pg_dump` on the snapshot and puts its archive into the copy.
     async fn dump(
         &self,
         cx: &Cx,
         tool: &Found,
-        options: &[String],
+        arguments: &[OsString],
         snapshot: &str,
         to: Arc<dyn CopyWriter>,
     ) -> Result<Dumped, DriverError> {
         let environment = client_environment(&self.address())?;
         let mut child = tokio::process::Command::new(&tool.path)
-            .args(options)
+            .args(arguments)
             .arg(format!("--snapshot={snapshot}"))
             .env_clear()
             .envs(environment.variables.iter().map(|(name, value)| (name, value)))
@@ -443,10 +466,11 @@ impl PostgresSource {
         cx.phase("dump");
         let relations: Vec<String> = excluded.into_iter().map(|(_, name)| name).collect();
         let options = self.dump_options(&relations);
+        let arguments = self.arguments(cx, &keeper, &options).await?;
         let (inner, stop) = cx.child();
         // Whichever fails first stops the other, and both are waited for.
         let dump = async {
-            let result = self.dump(&inner, &tool, &options, &snapshot, Arc::clone(&to)).await;
+            let result = self.dump(&inner, &tool, &arguments, &snapshot, Arc::clone(&to)).await;
             if result.is_err() {
                 stop.cancel();
             }
