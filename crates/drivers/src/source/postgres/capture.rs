@@ -32,6 +32,7 @@ use tokio::io::AsyncReadExt as _;
 use super::archive::{self, ArchiveError, ArchiveFacts, ArchiveSink};
 use super::catalog::{self, View, own};
 use super::globals::{self, Globals};
+use super::meanwhile;
 use super::measure::{self, Table};
 use super::names::{bytes_of, identifier, literal, passfile_field, split_qualified};
 use super::session::{Address, Purpose, Session, flag, parsed, text, text_bytes};
@@ -388,7 +389,7 @@ impl PostgresSource {
             let empty: BTreeMap<u32, &str> =
                 tables.iter().filter(is_empty).map(|table| (table.oid, &*table.name)).collect();
             let oids: Vec<u32> = empty.keys().copied().collect();
-            let rewritten = catalog::rewritten(cx, session, &oids).await?;
+            let rewritten = meanwhile::rewritten(cx, session, &oids).await?;
             if let Some(name) = rewritten.first().and_then(|oid| empty.get(oid)) {
                 let context = format!(
                     "dump {}: it was emptied or rewritten after the snapshot was taken, which shows none of its rows",
@@ -495,7 +496,7 @@ impl PostgresSource {
         let sequences_after = measure::sequences(cx, &keeper, &view).await?;
         let after = catalog::objects(cx, &keeper, &view).await?;
         let mut narrow = scope_findings(cx, &keeper, &view, &dumped.archive).await?;
-        narrow.extend(catalog::gone(cx, &keeper, &view, &after).await?);
+        narrow.extend(meanwhile::gone(cx, &keeper, &view, &after).await?);
         let is_complete = narrow.is_empty();
         findings.extend(narrow);
         keeper.execute(cx, "end the snapshot", "COMMIT").await?;

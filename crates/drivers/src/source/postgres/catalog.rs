@@ -11,15 +11,12 @@
 use std::collections::BTreeMap;
 
 use seaworthy_interface::{Cx, DriverError};
-use seaworthy_model::finding::{Finding, FindingCode};
-use seaworthy_model::witness::postgres::{Definition, ObjectClass, printable};
+use seaworthy_model::witness::postgres::{Definition, ObjectClass};
 use sha2::{Digest as _, Sha256};
 
+use super::meanwhile::{GONE, is_gone};
 use super::names::{escaped, literals};
 use super::session::{Session, text};
-
-/// Oids in one statement: a megabyte of text is more than enough for a parser.
-const OIDS_AT_ONCE: usize = 10_000;
 
 /// What of a database is looked at.
 #[derive(Debug, Clone, Default)]
@@ -809,82 +806,6 @@ fn add_text_search(add: &mut impl FnMut(ObjectClass, String), schema: &str) {
         ]
         .join(" UNION ALL "),
     );
-}
-
-/// What stands for the definition of an object that the snapshot shows and the server does not have any more.
-const GONE: &str = "gone";
-
-/// Whether the server could not say an object's definition, because it was dropped after the snapshot was taken.
-fn is_gone(class: ObjectClass, identity: &str, definition: &str) -> bool {
-    match class {
-        ObjectClass::Triggers | ObjectClass::Rules | ObjectClass::Indexes | ObjectClass::Statistics => {
-            definition.starts_with("\u{1a}\u{1f}")
-        }
-        ObjectClass::Constraints => {
-            definition.get(1..).is_some_and(|rest| rest.starts_with("\u{1f}\u{1a}\u{1f}"))
-        }
-        // A routine without a name is written as its oid.
-        ObjectClass::Routines => identity.bytes().all(|byte| byte.is_ascii_digit()),
-        _ => false,
-    }
-}
-
-/// What was dropped, replaced or renamed after the snapshot was taken, so that the dump may lack it or hold it broken.
-///
-/// `pg_dump` reads which objects there are in the snapshot, and asks the server as it is now how they are made: of one
-/// that is gone it writes nothing, or a statement without a body, and ends well. Objects in `after` were read like that
-/// too, in the same snapshot and after the dump, so what it met is missing here.
-pub(super) async fn gone(
-    cx: &Cx,
-    session: &Session,
-    view: &View,
-    after: &BTreeMap<ObjectClass, BTreeMap<String, Definition>>,
-) -> Result<Vec<Finding>, DriverError> {
-    let mut gone: Vec<String> = Vec::new();
-    for (class, objects) in after {
-        let of_class = objects.iter().filter(|(_, definition)| definition.digest == GONE);
-        gone.extend(of_class.map(|(identity, _)| format!("{}: {identity}", class.word())));
-    }
-    // The columns are read in the snapshot, the cast is not.
-    let sql = format!(
-        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I') AND c.relpersistence <> 't' AND {} AND {} \
-         AND c.oid::regclass::text <> format('%I.%I', n.nspname, c.relname) ORDER BY 1",
-        view.schema(),
-        view.relation("c.oid")
-    );
-    for row in session.query(cx, "look for relations that were renamed", &sql).await? {
-        gone.push(text(&row, 0)?);
-    }
-    let told = gone.into_iter().map(|name| {
-        Finding::new(
-            FindingCode::ScopeNarrow,
-            printable(&name),
-            "was dropped, replaced or renamed while the dump ran, which may lack it; run the backup again",
-        )
-    });
-    Ok(told.collect())
-}
-
-/// Tables among these oids whose file is another one than the session's snapshot shows.
-///
-/// A table that is emptied or rewritten (`TRUNCATE`, most forms of `ALTER TABLE ... TYPE`) after a snapshot looks empty to
-/// it: not an error, no rows. The dump and the measurement would agree on nothing. Asked by a session that has read the
-/// tables in the same transaction, and so holds them, this says whether it happened before that.
-pub(super) async fn rewritten(cx: &Cx, session: &Session, oids: &[u32]) -> Result<Vec<u32>, DriverError> {
-    let mut found = Vec::new();
-    for part in oids.chunks(OIDS_AT_ONCE) {
-        let listed = part.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-        // The column is read in the snapshot, the function is not.
-        let sql = format!(
-            "SELECT c.oid::text FROM pg_class c WHERE c.oid IN ({listed}) \
-             AND pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode"
-        );
-        for row in session.query(cx, "look for tables that were rewritten", &sql).await? {
-            found.push(super::session::parsed(&row, 0)?);
-        }
-    }
-    Ok(found)
 }
 
 /// Hexadecimal SHA-256.

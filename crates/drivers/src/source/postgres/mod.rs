@@ -15,6 +15,7 @@ mod capture;
 mod catalog;
 mod deliver;
 mod globals;
+mod meanwhile;
 mod measure;
 mod names;
 mod restore;
