@@ -248,6 +248,19 @@ fn second_postgres(install: bool) -> Result<PathBuf, String> {
 /// machine's. A server finds its files by the place it was called at, so that is the script's.
 fn wrap(root: &Path, directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
+    let (triplet, loader) = match env::consts::ARCH {
+        "aarch64" => ("aarch64-linux-gnu", "ld-linux-aarch64.so.1"),
+        _ => ("x86_64-linux-gnu", "ld-linux-x86-64.so.2"),
+    };
+    let libraries = root.join("usr/lib").join(triplet);
+    // Before Debian 13 some libraries lie in /lib, which is /usr/lib on every installed system.
+    let apart = root.join("lib").join(triplet);
+    if apart.is_dir() {
+        for entry in fs::read_dir(&apart)? {
+            let entry = entry?;
+            fs::rename(entry.path(), libraries.join(entry.file_name()))?;
+        }
+    }
     let programs = directory.with_file_name("programs");
     fs::rename(directory, &programs)?;
     fs::create_dir(directory)?;
@@ -258,8 +271,8 @@ fn wrap(root: &Path, directory: &Path) -> std::io::Result<()> {
         let Some(name) = program.file_name() else { continue };
         let script = format!(
             "#!/bin/sh\nexec {} --library-path {} --argv0 \"$0\" {} \"$@\"\n",
-            quoted(&root.join("usr/lib64/ld-linux-x86-64.so.2")),
-            quoted(&root.join("usr/lib/x86_64-linux-gnu")),
+            quoted(&libraries.join(loader)),
+            quoted(&libraries),
             quoted(&program)
         );
         let place = directory.join(name);
