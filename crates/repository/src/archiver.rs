@@ -385,8 +385,8 @@ fn read_pieces(
     let mut pieces = Vec::new();
     // The current piece begins at `start`; `filled` is where the next bytes go.
     let (mut start, mut filled) = (0usize, 0usize);
-    let mut store = |piece: &[u8], pieces: &mut Vec<Piece>| -> Result<(), ReadError> {
-        let id = reading.packer.store(codec, BlobKind::Data, piece).map_err(ReadError::Store)?;
+    let mut store = |id: Id, piece: &[u8]| -> Result<(), ReadError> {
+        let id = reading.packer.store_as(codec, BlobKind::Data, id, piece).map_err(ReadError::Store)?;
         let length = u32::try_from(piece.len())
             .map_err(|_| ReadError::Store(RepositoryError::refused("a piece is too long")))?;
         pieces.push((length, id.0));
@@ -426,10 +426,23 @@ fn read_pieces(
         offset += n as u64;
         let mut from = filled;
         filled += n;
+        // A whole piece that waits for the next one, so that both are hashed at once.
+        let mut waiting: Option<&[u8]> = None;
         while let Some(cut) = cutter.next_cut(&buffer[from..filled]) {
-            store(&buffer[start..from + cut], &mut pieces)?;
+            let piece = &buffer[start..from + cut];
+            match waiting.take() {
+                None => waiting = Some(piece),
+                Some(first) => {
+                    let [first_id, id] = Id::of_two(first, piece);
+                    store(first_id, first)?;
+                    store(id, piece)?;
+                }
+            }
             start = from + cut;
             from = start;
+        }
+        if let Some(last) = waiting {
+            store(Id::of(last), last)?;
         }
         if expected > 0 && offset > expected {
             // It has grown: reading on could go on for ever, and the second fstat tells anyway.
@@ -441,7 +454,8 @@ fn read_pieces(
         }
     }
     if filled > start {
-        store(&buffer[start..filled], &mut pieces)?;
+        let last = &buffer[start..filled];
+        store(Id::of(last), last)?;
     }
     Ok(pieces)
 }

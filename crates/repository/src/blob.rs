@@ -169,22 +169,65 @@ impl Codec {
         blob: &PackedBlob,
         boxed: &'a mut [u8],
     ) -> Result<Opened<'a>, BlobError> {
-        let inner = self.key.open_in_place(boxed)?;
-        let (plain, length_is_wrong): (&[u8], bool) = match blob.uncompressed_length {
-            None => (inner, false),
-            Some(declared) => {
-                let declared = declared as usize;
-                let n =
-                    decompress(&mut self.decompressor, inner, declared, limit(blob.kind), &mut self.plain)?;
-                (&self.plain[..n], n != declared)
-            }
-        };
-        let id = Id::of(plain);
-        if id != blob.id {
-            return Err(BlobError::Hash(id));
-        }
-        Ok(Opened { plain, length_is_wrong })
+        let opened = unpack(&self.key, &mut self.decompressor, blob, boxed, &mut self.plain)?;
+        confirmed(blob, Id::of(opened.plain), opened)
     }
+
+    /// [`Self::open`] for two blobs, whose hashes cost little more than one.
+    pub(crate) fn open_two<'a>(
+        &'a mut self,
+        (one, one_boxed): (&PackedBlob, &'a mut [u8]),
+        (other, other_boxed): (&PackedBlob, &'a mut [u8]),
+    ) -> [Result<Opened<'a>, BlobError>; 2] {
+        let decompressor = &mut self.decompressor;
+        let first = unpack(&self.key, decompressor, one, one_boxed, &mut self.plain);
+        let second = unpack(&self.key, decompressor, other, other_boxed, &mut self.verify);
+        match (first, second) {
+            (Ok(first), Ok(second)) => {
+                let [first_id, second_id] = Id::of_two(first.plain, second.plain);
+                [confirmed(one, first_id, first), confirmed(other, second_id, second)]
+            }
+            (first, second) => [
+                first.and_then(|opened| confirmed(one, Id::of(opened.plain), opened)),
+                second.and_then(|opened| confirmed(other, Id::of(opened.plain), opened)),
+            ],
+        }
+    }
+}
+
+/// Decrypts and decompresses. The content is authentic, but not yet known to be what its id says.
+fn unpack<'a>(
+    key: &Key,
+    decompressor: &mut Decompressor<'static>,
+    blob: &PackedBlob,
+    boxed: &'a mut [u8],
+    out: &'a mut Vec<u8>,
+) -> Result<Opened<'a>, BlobError> {
+    let inner = key.open_in_place(boxed)?;
+    let Some(declared) = blob.uncompressed_length else {
+        return Ok(Opened { plain: inner, length_is_wrong: false });
+    };
+    let declared = declared as usize;
+    let n = decompress(decompressor, inner, declared, limit(blob.kind), out)?;
+    Ok(Opened { plain: &out[..n], length_is_wrong: n != declared })
+}
+
+/// The only way out: what was opened, when its hash is its id.
+fn confirmed<'a>(blob: &PackedBlob, id: Id, opened: Opened<'a>) -> Result<Opened<'a>, BlobError> {
+    if id == blob.id { Ok(opened) } else { Err(BlobError::Hash(id)) }
+}
+
+/// Where two blobs lie in what was fetched, when they do not overlap.
+pub(crate) fn two_of(
+    bytes: &mut [u8],
+    first: std::ops::Range<usize>,
+    second: std::ops::Range<usize>,
+) -> Option<(&mut [u8], &mut [u8])> {
+    if first.end > second.start {
+        return None;
+    }
+    let (left, right) = bytes.split_at_mut_checked(second.start)?;
+    Some((left.get_mut(first)?, right.get_mut(..second.end.checked_sub(second.start)?)?))
 }
 
 /// Decompresses into `out`, which only grows as far as real output needs; returns the length.
@@ -290,6 +333,51 @@ mod tests {
         blob.id = Id::of(b"b");
         let mut boxed = sealed.boxed.to_vec();
         assert_eq!(codec.open(&blob, &mut boxed).err(), Some(BlobError::Hash(Id::of(b"a"))));
+    }
+
+    #[test]
+    fn of_two_blobs_each_is_judged_alone() {
+        let contents = [vec![1u8; 40_000], vec![2u8; 70_000], vec![]];
+        for one in &contents {
+            for other in &contents {
+                for (spoil_one, spoil_other, foreign) in [
+                    (false, false, false),
+                    (true, false, false),
+                    (false, true, false),
+                    (true, true, false),
+                    (false, false, true),
+                ] {
+                    let mut codec = codec();
+                    let sealed = codec.seal(BlobKind::Data, one, true).unwrap();
+                    let (first, mut first_boxed) =
+                        (packed(BlobKind::Data, one, &sealed), sealed.boxed.to_vec());
+                    let sealed = codec.seal(BlobKind::Data, other, true).unwrap();
+                    let (mut second, mut second_boxed) =
+                        (packed(BlobKind::Data, other, &sealed), sealed.boxed.to_vec());
+                    first_boxed[20] ^= u8::from(spoil_one);
+                    second_boxed[20] ^= u8::from(spoil_other);
+                    if foreign {
+                        second.id = Id::of(b"another");
+                    }
+                    let [a, b] = codec.open_two((&first, &mut first_boxed), (&second, &mut second_boxed));
+                    assert_eq!(a.ok().map(|opened| opened.plain), (!spoil_one).then_some(&one[..]));
+                    let wanted = (!spoil_other && !foreign).then_some(&other[..]);
+                    assert_eq!(b.ok().map(|opened| opened.plain), wanted);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_places_are_given_only_when_they_are_apart_and_there() {
+        let mut bytes = [0u8; 10];
+        let mut lengths = |first, second| two_of(&mut bytes, first, second).map(|(a, b)| (a.len(), b.len()));
+        assert_eq!(lengths(0..4, 4..10), Some((4, 6)));
+        assert_eq!(lengths(1..3, 5..6), Some((2, 1)));
+        assert_eq!(lengths(0..5, 4..10), None);
+        assert_eq!(lengths(4..10, 0..4), None);
+        assert_eq!(lengths(0..4, 4..11), None);
+        assert_eq!(lengths(0..4, 11..12), None);
     }
 
     #[test]

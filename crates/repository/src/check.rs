@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::blob::{BlobError, Codec};
+use crate::blob::{BlobError, Codec, Opened, two_of};
 use crate::control::{Control, Progress};
 use crate::crypto::BoxError;
 use crate::error::{Object, RepositoryError, Result};
@@ -236,7 +236,7 @@ impl Check<'_> {
 
         let trees = self.walk(&snapshots, &index)?;
 
-        let chosen: Vec<(&Id, &Vec<PackedBlob>)> = packs
+        let mut chosen: Vec<(&Id, &Vec<PackedBlob>)> = packs
             .iter()
             .filter(|(id, _)| !gone.contains(id))
             .filter(|(id, _)| match options.read {
@@ -245,6 +245,10 @@ impl Check<'_> {
                 CheckRead::Subset { share, seed } => is_chosen(id, share, seed),
             })
             .collect();
+        // The most work first: the last pack that is begun decides how long the other workers wait.
+        chosen.sort_by_cached_key(|(_, blobs)| {
+            std::cmp::Reverse(blobs.iter().map(|blob| u64::from(blob.plain_length())).sum::<u64>())
+        });
         let blobs_read = self.read_packs(&chosen, &sizes, &index, &gone)?;
         let broken = self.reaches(&snapshots, &index)?;
 
@@ -617,14 +621,30 @@ impl Check<'_> {
             }
             hash = Id::of(buffer);
             header = pack::read(&inner.key, buffer);
-            for blob in blobs {
+            let place = |blob: &PackedBlob| {
                 let from = blob.offset as usize;
-                let boxed = buffer.get_mut(from..from + blob.length as usize);
-                let opened = match boxed {
-                    Some(boxed) => codec.open(blob, boxed).map(|opened| opened.length_is_wrong),
+                from..from.saturating_add(blob.length as usize)
+            };
+            let verdict = |opened: std::result::Result<Opened<'_>, BlobError>| {
+                opened.map(|opened| opened.length_is_wrong)
+            };
+            let mut left = blobs;
+            while let Some((one, rest)) = left.split_first() {
+                left = rest;
+                if let Some((other, rest)) = rest.split_first()
+                    && let Some((one_boxed, other_boxed)) = two_of(buffer, place(one), place(other))
+                {
+                    let [first, second] = codec.open_two((one, one_boxed), (other, other_boxed)).map(verdict);
+                    judge(one, first, &mut reasons);
+                    judge(other, second, &mut reasons);
+                    left = rest;
+                    continue;
+                }
+                let opened = match buffer.get_mut(place(one)) {
+                    Some(boxed) => verdict(codec.open(one, boxed)),
                     None => Err(BlobError::Box(BoxError::TooShort(0))),
                 };
-                judge(blob, opened, &mut reasons);
+                judge(one, opened, &mut reasons);
             }
         } else {
             let mut sha = Sha256::new();

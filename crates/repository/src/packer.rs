@@ -26,8 +26,8 @@ use crate::pack::{self, PackedBlob};
 use crate::repository::Inner;
 use crate::store::FileKind;
 
-/// restic's limits for one index file.
-const INDEX_BLOBS: usize = 50_000;
+/// Blobs of one index file. restic writes up to 50,000; of smaller ones several are read at once.
+const INDEX_BLOBS: usize = 20_000;
 const INDEX_AGE: Duration = Duration::from_secs(600);
 /// Header entries that keep a header's box below 16 MiB.
 const PACK_BLOBS: usize = 400_000;
@@ -161,7 +161,11 @@ impl Packer {
 
     /// Stores a blob unless it is there; returns its id.
     pub(crate) fn store(&self, codec: &mut Codec, kind: BlobKind, plain: &[u8]) -> Result<Id> {
-        let id = Id::of(plain);
+        self.store_as(codec, kind, Id::of(plain), plain)
+    }
+
+    /// [`Self::store`] for a content whose id is known.
+    pub(crate) fn store_as(&self, codec: &mut Codec, kind: BlobKind, id: Id, plain: &[u8]) -> Result<Id> {
         self.ensure()?;
         if self.stored_length(kind, &id).is_some()
             || !locked(&self.seen[usize::from(id.0[31] & 63)]).insert((kind, id))

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::blob::Codec;
+use crate::blob::{Codec, two_of};
 use crate::control::{Control, POLL};
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id, SnapshotId};
@@ -93,16 +93,37 @@ impl Inner {
             // Another pack may have a copy; if none has, the blob's own error is given to the sink.
             Err(_) => bytes.clear(),
         }
-        for (blob, targets) in &job.blobs {
-            control.check()?;
+        let place = |blob: &PackedBlob| {
             let from = usize::try_from(u64::from(blob.offset) - job.start).unwrap_or(usize::MAX);
-            let boxed = bytes.get_mut(from..from.saturating_add(blob.length as usize));
-            if let Some(boxed) = boxed
-                && let Ok(opened) = codec.open(blob, boxed)
+            from..from.saturating_add(blob.length as usize)
+        };
+        let mut unread = Vec::new();
+        let mut left = &job.blobs[..];
+        while let Some(((blob, targets), rest)) = left.split_first() {
+            control.check()?;
+            left = rest;
+            if let Some(((other, other_targets), rest)) = rest.split_first()
+                && let Some((boxed, other_boxed)) = two_of(&mut bytes, place(blob), place(other))
             {
-                sink(targets, Ok(opened.plain))?;
+                left = rest;
+                let [first, second] = codec.open_two((blob, boxed), (other, other_boxed));
+                match first {
+                    Ok(opened) => sink(targets, Ok(opened.plain))?,
+                    Err(_) => unread.push((blob, targets)),
+                }
+                match second {
+                    Ok(opened) => sink(other_targets, Ok(opened.plain))?,
+                    Err(_) => unread.push((other, other_targets)),
+                }
                 continue;
             }
+            match bytes.get_mut(place(blob)).map(|boxed| codec.open(blob, boxed)) {
+                Some(Ok(opened)) => sink(targets, Ok(opened.plain))?,
+                Some(Err(_)) | None => unread.push((blob, targets)),
+            }
+        }
+        for (blob, targets) in unread {
+            control.check()?;
             let again =
                 self.with_blob(index, blob.kind, &blob.id, codec, control, |plain| sink(targets, Ok(plain)));
             match again {

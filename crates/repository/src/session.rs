@@ -756,10 +756,24 @@ impl std::fmt::Debug for FileWriter {
 
 fn store_pieces(packer: &Packer, codec: &mut Codec, mut bytes: &[u8], lengths: &[u32]) -> Result<Vec<Piece>> {
     let mut pieces = Vec::with_capacity(lengths.len());
-    for length in lengths {
-        let (piece, rest) = bytes.split_at(*length as usize);
-        pieces.push((*length, packer.store(codec, BlobKind::Data, piece)?.0));
-        bytes = rest;
+    for lengths in lengths.chunks(2) {
+        match *lengths {
+            [one, other] => {
+                let (first, rest) = bytes.split_at(one as usize);
+                let (second, rest) = rest.split_at(other as usize);
+                let [first_id, second_id] = Id::of_two(first, second);
+                pieces.push((one, packer.store_as(codec, BlobKind::Data, first_id, first)?.0));
+                pieces.push((other, packer.store_as(codec, BlobKind::Data, second_id, second)?.0));
+                bytes = rest;
+            }
+            ref last => {
+                for length in last {
+                    let (piece, rest) = bytes.split_at(*length as usize);
+                    pieces.push((*length, packer.store(codec, BlobKind::Data, piece)?.0));
+                    bytes = rest;
+                }
+            }
+        }
     }
     Ok(pieces)
 }

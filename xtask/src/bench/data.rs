@@ -25,6 +25,9 @@ pub(super) enum Set {
     /// 100,000 files of 1 to 4 KiB.
     #[value(name = "d")]
     Small,
+    /// A PostgreSQL server that runs: for the whole product, not for the engine alone.
+    #[value(name = "l")]
+    Live,
 }
 
 impl Set {
@@ -34,6 +37,7 @@ impl Set {
             Self::Mixed => "a",
             Self::Database => "b",
             Self::Small => "d",
+            Self::Live => "l",
         }
     }
 }
@@ -54,7 +58,8 @@ pub(super) struct Data {
     pub(super) set: Set,
     /// Its root.
     pub(super) path: PathBuf,
-    files: u64,
+    /// How many files it has.
+    pub(super) files: u64,
     bytes: u64,
 }
 
@@ -80,6 +85,7 @@ pub(super) fn provide(set: Set, scale: f64, work: &Path) -> Result<Data, Failure
                 estate::small_files(&path, scaled(100_000, scale), 1)?;
             }
             Set::Database => database(&path, scale, work)?,
+            Set::Live => return Err("a live server has no files to give".into()),
         }
         File::create(&complete)?.sync_all()?;
     }
@@ -184,6 +190,7 @@ impl Data {
             Set::Mixed => "mixed files, a third each text, binaries and incompressible",
             Set::Database => "directory of a stopped PostgreSQL server with pgbench tables",
             Set::Small => "files of 1 to 4 KiB of text",
+            Set::Live => "a live PostgreSQL database",
         };
         format!("{} {what}: {} files, {:.2} GB", self.set.letter(), self.files, self.bytes as f64 / 1e9)
     }

@@ -1,10 +1,12 @@
-//! `cargo xtask bench`: our engine against restic, rustic and borg on the same data, alternating, in one run.
+//! `cargo xtask bench`: our engine against restic, rustic and borg on the same data, and the product against `pg_dump` and
+//! `pg_restore`; alternating, in one run.
 //!
 //! Every operation of every tool is a process of its own, with wall time, CPU time and peak memory taken by the kernel.
 //! A restore counts only when what came back is compared, byte for byte, with what went in. A tool that fails is in the
 //! table as failed; nothing is dropped. Caches stay warm: the question is the tool's work, not the disk's.
 
 mod data;
+mod logical;
 mod report;
 mod tools;
 
@@ -24,8 +26,8 @@ use crate::{TaskResult, workspace};
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files.
-    #[arg(long, value_delimiter = ',', default_value = "a,b,d")]
+    /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files, l a live PostgreSQL database.
+    #[arg(long, value_delimiter = ',', default_value = "a,b,d,l")]
     data: Vec<Set>,
     /// The size of the data, 1 is about 2 GB (a, b) and 100,000 files (d).
     #[arg(long, default_value_t = 1.0)]
@@ -96,10 +98,15 @@ struct Measured {
     samples: BTreeMap<(Set, Operation, String), Vec<Sample>>,
     /// What the changed pages of the database compress to.
     changed_pages: Option<ChangedPages>,
+    /// The whole product on a live database.
+    logical: Option<logical::Logical>,
 }
 
 /// 30 min: several times what the slowest tool needs on the largest set.
 const LIMIT: Duration = Duration::from_secs(1800);
+
+/// Trees of fewer files are removed as soon as they are compared.
+const MANY_FILES: u64 = 5_000;
 
 /// Measures and writes the report. The exit code is 0 only when nothing failed.
 pub(crate) fn run(options: &Options) -> TaskResult {
@@ -116,12 +123,20 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     let mut measured = Measured::default();
     let mut described = Vec::new();
     for set in &options.data {
+        if *set == Set::Live {
+            let logical = logical::measure(options)?;
+            described.push(logical.described.clone());
+            measured.logical = Some(logical);
+            continue;
+        }
         let data = data::provide(*set, options.scale, &options.work)?;
         println!("== {}: {}", data.set.letter(), data.describe());
         described.push(data.describe());
+        empty(&options.work.join("restored"))?;
         for round in 0..options.rounds {
             measure_round(options, &data, &found, round, &mut measured)?;
         }
+        empty(&options.work.join("restored"))?;
     }
     let text = report::report(options, &found, &described, &measured);
     println!("\n{text}");
@@ -161,7 +176,7 @@ fn measure_round(
         }
         for turn in 0..tools.len() {
             let tool = &tools[(turn + round as usize + step) % tools.len()];
-            let sample = measure_one(data, tool, operation, &bench)?;
+            let sample = measure_one(options, data, tool, operation, round)?;
             println!(
                 "   round {} {:<28} {:<12} {:>7.2}s wall {:>7.2}s cpu {:>6.0} MiB peak {:>6} MB stored{}",
                 round + 1,
@@ -184,20 +199,41 @@ fn measure_round(
     Ok(())
 }
 
-fn measure_one(data: &Data, tool: &Tool, operation: Operation, bench: &Path) -> io::Result<Sample> {
-    let place = bench.join(&tool.name);
-    let target = place.join("restored");
+fn measure_one(
+    options: &Options,
+    data: &Data,
+    tool: &Tool,
+    operation: Operation,
+    round: u32,
+) -> io::Result<Sample> {
+    let place = options.work.join("run").join(&tool.name);
+    let target = options.work.join("restored").join(format!("{}-{round}", tool.name));
     if operation == Operation::Restore {
         empty(&target)?;
     }
     let command = tool.command(operation, &data.path, &place, &target);
+    let (cost, mut failure) = cost_of(&command, &place.join("cost.json"))?;
+    if operation == Operation::Restore {
+        if failure.is_none() {
+            failure = data.differs_from(&target)?;
+        }
+        // A file system is slow to make files where many were removed a minute ago (ext4 does not use their inodes again so
+        // soon, and looks at each): trees of many files are removed when the last tool is done.
+        if data.files < MANY_FILES {
+            fs::remove_dir_all(&target)?;
+        }
+    }
+    Ok(Sample { cost, repository_bytes: data::size_of(&place.join("repository"))?, failure })
+}
+
+/// Runs `command` in a process of its own and returns what it cost, and why that does not count, if so.
+fn cost_of(command: &Command, into: &Path) -> io::Result<(Cost, Option<String>)> {
     // What earlier runs left to be written must not be paid by this one.
     rustix::fs::sync();
-    let into = place.join("cost.json");
     let mut measured = Command::new(std::env::current_exe()?);
     measured
         .args(["measure", "--into"])
-        .arg(&into)
+        .arg(into)
         .arg("--")
         .arg(command.get_program())
         .args(command.get_args());
@@ -210,15 +246,15 @@ fn measure_one(data: &Data, tool: &Tool, operation: Operation, bench: &Path) -> 
     if let Some(directory) = command.get_current_dir() {
         measured.current_dir(directory);
     }
-    let ran = process::run(&mut measured, LIMIT, Echo::Quiet)?;
+    let ran = process::run_keeping_servers(&mut measured, LIMIT, Echo::Quiet)?;
     let mut failure = None;
-    let cost = match fs::read_to_string(&into).map(|text| serde_json::from_str::<Cost>(&text)) {
+    let cost = match fs::read_to_string(into).map(|text| serde_json::from_str::<Cost>(&text)) {
         Ok(Ok(cost)) => {
             if cost.code != Some(0) {
                 let code = cost.code.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
                 failure = Some(format!("{code}: {}", process::last_lines(&ran.output, 2)));
             }
-            fs::remove_file(&into)?;
+            fs::remove_file(into)?;
             cost
         }
         Ok(Err(_)) | Err(_) => {
@@ -227,14 +263,7 @@ fn measure_one(data: &Data, tool: &Tool, operation: Operation, bench: &Path) -> 
             Cost { wall_s, user_s: 0.0, system_s: 0.0, peak_rss_mib: 0.0, code: None }
         }
     };
-    if operation == Operation::Restore {
-        if failure.is_none() {
-            failure = data.differs_from(&target)?;
-        }
-        empty(&target)?;
-        fs::remove_dir_all(&target)?;
-    }
-    Ok(Sample { cost, repository_bytes: data::size_of(&place.join("repository"))?, failure })
+    Ok((cost, failure))
 }
 
 /// Makes `directory` exist and hold nothing.

@@ -37,7 +37,8 @@ const IMPURE: &[&str] = &[
 ];
 
 const ROOMS: &[Room] = &[
-    Room { package: "seaworthy-repository", uses: &[], tests_use: &[], never: &[] },
+    Room { package: "seaworthy-digest", uses: &[], tests_use: &[], never: IMPURE },
+    Room { package: "seaworthy-repository", uses: &["seaworthy-digest"], tests_use: &[], never: &[] },
     Room { package: "seaworthy-syscall", uses: &[], tests_use: &[], never: &["tokio"] },
     Room { package: "seaworthy-model", uses: &[], tests_use: &[], never: IMPURE },
     Room {

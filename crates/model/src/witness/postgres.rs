@@ -20,10 +20,13 @@ use crate::verdict::{CheckOutcome, CheckReport};
 /// Most names that one finding or detail repeats: enough to act on, small enough for a receipt.
 const NAMED_MAX: usize = 8;
 
+/// Version of a witness that is taken now. In 1 all columns were hashed as text.
+pub const VERSION: u32 = 2;
+
 /// The truth about one PostgreSQL database at one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostgresWitness {
-    /// Version of this shape; 1.
+    /// Version of this shape and of how rows are hashed: [`VERSION`]. Witnesses of two versions are not compared.
     pub version: u32,
     /// What held the database.
     pub server: ServerFacts,
@@ -132,7 +135,7 @@ pub struct DatabaseFacts {
 pub struct TableFacts {
     /// Rows.
     pub rows: u64,
-    /// Order-independent exact sums of two independently seeded 64-bit hashes of each row's text; decimal.
+    /// Order-independent exact sums of two independently seeded 64-bit hashes of each row; decimal.
     pub sums: [String; 2],
     /// Size of its main fork on the source, a fact that is never compared.
     pub bytes: u64,
@@ -732,7 +735,7 @@ mod tests {
     fn witness() -> PostgresWitness {
         let table = TableFacts { rows: 3, sums: ["10".to_owned(), "-4".to_owned()], bytes: 8192 };
         PostgresWitness {
-            version: 1,
+            version: VERSION,
             server: ServerFacts {
                 system_identifier: "7000".to_owned(),
                 version_num: 150_018,

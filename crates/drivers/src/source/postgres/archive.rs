@@ -14,7 +14,7 @@ use std::io::Read;
 /// Most bytes of a table of contents: far above what a million objects need, far below what hurts.
 const TOC_BYTES_MAX: usize = 1 << 30;
 /// Bytes asked of the pipe at once, and handed to a file at once.
-const BUFFER_BYTES: usize = 256 * 1024;
+const BUFFER_BYTES: usize = 128 * 1024;
 
 const FORMAT_CUSTOM: u8 = 1;
 /// What a directory's `toc.dat` carries: its layout is the tar format's, which it shares the code with.
@@ -454,6 +454,14 @@ pub fn split(
     Ok(facts)
 }
 
+/// How many newlines there are. Sums of a byte's width, which fit 255 of them, are added many at once by the processor.
+fn newlines_in(bytes: &[u8]) -> u64 {
+    bytes
+        .chunks(usize::from(u8::MAX))
+        .map(|part| u64::from(part.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>()))
+        .sum()
+}
+
 /// One block being copied: its buffer, its last bytes, its newlines.
 struct Block {
     out: Vec<u8>,
@@ -496,7 +504,7 @@ impl Block {
     }
 
     fn flush(&mut self, sink: &mut dyn ArchiveSink) -> Result<(), ArchiveError> {
-        self.newlines += self.out.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
+        self.newlines += newlines_in(&self.out);
         self.bytes += self.out.len() as u64;
         self.tail.extend_from_slice(&self.out[self.out.len().saturating_sub(COPY_END.len())..]);
         self.tail.drain(..self.tail.len().saturating_sub(COPY_END.len()));
@@ -509,6 +517,15 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn newlines_are_counted_whatever_the_length() {
+        for length in [0, 1, 254, 255, 256, 1_000, 70_000] {
+            assert_eq!(newlines_in(&vec![b'\n'; length]), length as u64);
+            assert_eq!(newlines_in(&vec![b'\r'; length]), 0);
+        }
+        assert_eq!(newlines_in(&b"a\nb".repeat(300)), 300);
+    }
 
     #[derive(Default)]
     struct Files {

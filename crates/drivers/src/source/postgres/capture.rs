@@ -24,7 +24,7 @@ use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::{
     Definition, LargeObjectFacts, ObjectClass, PostgresWitness, Scope, SequenceBracket, ServerFacts,
-    SnapshotFacts, TableFacts, printable,
+    SnapshotFacts, TableFacts, VERSION, printable,
 };
 use secrecy::ExposeSecret as _;
 use tokio::io::AsyncReadExt as _;
@@ -33,7 +33,7 @@ use super::archive::{self, ArchiveError, ArchiveFacts, ArchiveSink};
 use super::catalog::{self, View, own};
 use super::globals::{self, Globals};
 use super::meanwhile;
-use super::measure::{self, Table};
+use super::measure::{self, Beside, Table};
 use super::names::{bytes_of, identifier, literal, passfile_field, split_qualified};
 use super::session::{Address, Purpose, Session, flag, parsed, text, text_bytes};
 use super::tools::{self, Found, Tool};
@@ -47,6 +47,8 @@ const MESSAGES_BYTES_MAX: u64 = 64 << 10;
 const SPLITTER_GRACE: Duration = Duration::from_secs(5);
 /// Bytes that the pipe from `pg_dump` holds: fewer wake-ups of either side. More is denied to ordinary users.
 const PIPE_BYTES: usize = 1 << 20;
+/// How long a reader that is ahead of its writer waits: at a gigabyte a second the pipe is then full.
+const PAUSE: Duration = Duration::from_micros(1_000);
 
 type Objects = BTreeMap<ObjectClass, BTreeMap<String, Definition>>;
 
@@ -95,6 +97,27 @@ pub(super) fn client_environment(address: &Address) -> Result<ClientEnvironment,
     };
     variables.push(("PGPASSFILE".to_owned(), file));
     Ok(ClientEnvironment { variables, _directory: directory })
+}
+
+/// A pipe that is read in large pieces although its writer writes small ones: a reader that is faster than the writer
+/// would otherwise be woken, and the processor switched, for every piece.
+struct Paced<R> {
+    from: R,
+    /// Whether the pipe holds what comes while we pause.
+    is_roomy: bool,
+    /// Whether the last reading found little.
+    is_ahead: bool,
+}
+
+impl<R: std::io::Read> std::io::Read for Paced<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.is_ahead {
+            std::thread::sleep(PAUSE);
+        }
+        let count = self.from.read(into)?;
+        self.is_ahead = self.is_roomy && count < into.len() / 2;
+        Ok(count)
+    }
 }
 
 /// Puts the files of an archive into a copy.
@@ -302,7 +325,8 @@ impl PostgresSource {
             pipes.ok_or_else(|| DriverError::new(ErrorKind::Other, "read from pg_dump: it has no pipes"))?;
         let stdout = stdout.into_owned_fd().map_err(|error| DriverError::io("read from pg_dump", error))?;
         // A refusal costs speed, nothing else.
-        rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES).ok();
+        let is_roomy =
+            rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES).is_ok_and(|size| size >= PIPE_BYTES);
         let (sink, token, deadline) = (cx.sink(), cx.token(), cx.deadline());
         // The copy's calls block, so they have a thread; it ends with the pipe, which ends with the child.
         let mut splitter = tokio::task::spawn_blocking(move || {
@@ -318,7 +342,8 @@ impl PostgresSource {
                 sink(Progress::Bytes { done, total: None });
                 stop.map_or(Ok(()), |stop| Err(store(stop.into())))
             };
-            archive::split(std::fs::File::from(stdout), &mut into, &mut progress)
+            let from = Paced { from: std::fs::File::from(stdout), is_roomy, is_ahead: false };
+            archive::split(from, &mut into, &mut progress)
         });
         let ended = cx
             .run(async {
@@ -378,6 +403,9 @@ impl PostgresSource {
                 literal(snapshot)
             );
             self.bound_locks(cx, &session).await?;
+            // Queries of the catalogue are too short to be compiled, whatever the planner thinks; hashing a large table is
+            // a sixth faster when it is, where the server's administrator has not turned that off.
+            session.execute(cx, "let the server decide whether it compiles", "RESET jit").await?;
             session.execute(cx, "import the snapshot", &begin).await?;
             sessions.push(session);
         }
@@ -456,7 +484,7 @@ impl PostgresSource {
         keeper.execute(cx, "mark the snapshot", "SAVEPOINT catalogue").await?;
         let database = globals::database(cx, &keeper).await?;
         let globals = Globals::read(cx, &keeper, database.clone()).await?;
-        let tables = measure::tables(cx, &keeper, &view).await?;
+        let tables = measure::tables(cx, &keeper, &view, Beside::Dump).await?;
         let sequences_before = measure::sequences(cx, &keeper, &view).await?;
         let mut findings = flaws(cx, &keeper, &view).await?;
 
@@ -524,7 +552,7 @@ impl PostgresSource {
             notes.push(format!("{changed} definitions changed while the dump ran and have two lawful forms"));
         }
         let witness = PostgresWitness {
-            version: 1,
+            version: VERSION,
             snapshot: snapshot_facts,
             scope: Scope {
                 dump_version: tool.version.to_string(),

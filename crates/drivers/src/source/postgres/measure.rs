@@ -1,23 +1,36 @@
 //! What the database holds: rows, positions of sequences, large objects; each measured by the server itself, so that the
 //! witness is another view of the snapshot than the dump's bytes.
 //!
-//! A row's hash is taken of its columns' text in order of their names, because a child table that was attached with
-//! another order of columns is restored with its parents'. The text is made once for each row, hashed with two seeds, and
-//! summed exactly: a sum does not depend on order, and unlike XOR it does not let duplicates cancel.
+//! A row's hash is a chain over its columns in order of their names, because a child table that was attached with another
+//! order of columns is restored with its parents'. Each column's hash is the seed of the next one's, so that moving a
+//! value to another row or column changes the result. Two chains with seeds of their own make 128 bits; each is summed
+//! exactly: a sum does not depend on order, and unlike XOR it does not let duplicates cancel.
+//!
+//! Columns of the commonest types are hashed as they are, by the functions that the server's hash partitioning uses
+//! (`hashint4extended` and its like, lookup3 inside); all others as one text, made once for each row. Types are on the
+//! first list only where equal hashes mean equal values: not `numeric` (1.0 and 1.00), floats (0 and -0), `citext`, nor
+//! `int8` and timestamps by their own functions, which fold 64 bits into 32.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use seaworthy_interface::{Cx, DriverError, ErrorKind, Progress};
-use seaworthy_model::witness::postgres::{LargeObjectFacts, SequenceBracket, SequencePosition, TableFacts};
+use seaworthy_model::witness::postgres::{
+    LargeObjectFacts, SequenceBracket, SequencePosition, TableFacts, printable,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::catalog::{View, digest, grants, own, role};
 use super::names::literal;
 use super::session::{Session, flag, optional, parsed, text};
 
-/// Seed of the second hash: the golden ratio, so that it shares no structure with the first one's zero.
-const SECOND_SEED: i64 = 0x1e37_79b9_7f4a_7c15;
+/// Seeds of the two chains: fractions of the square roots of 2 and 3, so that they share no structure.
+const SEEDS: [i64; 2] = [0x6a09_e667_f3bc_c908, 0x3b67_ae85_84ca_a73b];
+/// What a null flips in the seed that its column is hashed with: a fraction of the square root of 5.
+const NULL_FLIP: i64 = 0x3c6e_f372_fe94_f82b;
+/// Most columns that are hashed as they are: a chain is an expression as deep as it is long, and the server's stack has
+/// a limit.
+const LINKS_MAX: usize = 64;
 /// Pages of a large table that one worker measures at once (128 MiB), so that the last table of a run does not leave
 /// the other worker idle.
 const PAGES_AT_ONCE: u64 = 16_384;
@@ -52,17 +65,177 @@ impl Table {
     }
 }
 
+/// A column: how it is written, the oid of its type, the type's modifier, whether it is declared NOT NULL.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+struct Column(String, u32, i32, bool);
+
+/// The types whose own hash tells every two values apart. Their oids are the same in every server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Oid,
+    /// `text` and `varchar`, by their bytes.
+    Text,
+    /// `char(n)`: its hash ignores the blanks at its end, of which it always has as many as fill it.
+    Blanks,
+    Uuid,
+}
+
+impl Link {
+    fn of(type_oid: u32, modifier: i32) -> Option<Self> {
+        Some(match type_oid {
+            16 => Self::Bool,
+            20 => Self::Int8,
+            21 => Self::Int2,
+            23 => Self::Int4,
+            25 | 1043 => Self::Text,
+            26 => Self::Oid,
+            1042 if modifier > 4 => Self::Blanks,
+            2950 => Self::Uuid,
+            _ => return None,
+        })
+    }
+
+    /// What stands for a null, whose absence from the values the seed shows.
+    fn stand_in(self) -> &'static str {
+        match self {
+            Self::Bool => "false",
+            Self::Int2 => "0::int2",
+            Self::Int4 => "0",
+            Self::Int8 => "0::int8",
+            Self::Oid => "0::oid",
+            Self::Text => "''::text",
+            Self::Blanks => "''::bpchar",
+            Self::Uuid => "'00000000-0000-0000-0000-000000000000'::uuid",
+        }
+    }
+
+    /// The hash of `value` with a seed.
+    fn hash(self, value: &str, seed: &str) -> String {
+        match self {
+            Self::Bool => format!("hashint4extended(({value})::int4, {seed})"),
+            Self::Int2 => format!("hashint2extended({value}, {seed})"),
+            Self::Int4 => format!("hashint4extended({value}, {seed})"),
+            // Its own function folds the halves onto each other: 1 and 2^32 would be equal.
+            Self::Int8 => format!(
+                "hashint4extended(({value} >> 32)::int4, \
+                 hashint4extended((({value} << 32) >> 32)::int4, {seed}))"
+            ),
+            Self::Oid => format!("hashoidextended({value}, {seed})"),
+            Self::Text => format!("hashtextextended({value} COLLATE \"C\", {seed})"),
+            Self::Blanks => format!("hashbpcharextended({value} COLLATE \"C\", {seed})"),
+            Self::Uuid => format!("uuid_hash_extended({value}, {seed})"),
+        }
+    }
+}
+
+/// How the rows of a table are hashed. What comes out depends on names, types and values of the columns alone; whether
+/// a column is declared NOT NULL and whether the table has values out of line change the way, not the result.
+struct Hashes {
+    /// What the inner query yields, where there is one.
+    inner: Option<Vec<String>>,
+    /// The two chains.
+    chains: [String; 2],
+}
+
+impl Hashes {
+    fn of(columns: &[Column], has_values_out_of_line: bool) -> Self {
+        let linked: Vec<(&Column, Link)> = columns
+            .iter()
+            .filter_map(|column| Some((column, Link::of(column.1, column.2)?)))
+            .take(LINKS_MAX)
+            .collect();
+        let others: Vec<&str> = columns
+            .iter()
+            .filter(|column| !linked.iter().any(|(other, _)| other == column))
+            .map(|column| column.0.as_str())
+            .collect();
+        // The inner query makes once what both chains use: the text, and values that lie out of line or compressed.
+        let is_nested = !others.is_empty() || has_values_out_of_line;
+        let mut inner = Vec::new();
+        if !others.is_empty() {
+            inner.push(format!("ROW({})::text COLLATE \"C\" AS x", others.join(", ")));
+        }
+        let mut links = Vec::new();
+        for (position, (Column(name, _, _, is_not_null), link)) in linked.into_iter().enumerate() {
+            let value = if is_nested {
+                let made = if link == Link::Text && has_values_out_of_line {
+                    format!("{name} || ''")
+                } else {
+                    name.clone()
+                };
+                inner.push(format!("{made} AS c{position}"));
+                format!("r.c{position}")
+            } else {
+                name.clone()
+            };
+            links.push((value, link, *is_not_null));
+        }
+        let chains = SEEDS.map(|seed| {
+            let seed = format!("'{seed}'::int8");
+            let first = if others.is_empty() { seed } else { format!("hashtextextended(r.x, {seed})") };
+            // Every link is null when its value is: of a row with a null nothing is left, and it takes the longer way.
+            let of_full_rows =
+                links.iter().fold(first.clone(), |chain, (value, link, _)| link.hash(value, &chain));
+            if links.iter().all(|(_, _, is_not_null)| *is_not_null) {
+                return of_full_rows;
+            }
+            let of_rows_with_nulls = links.iter().fold(first, |chain, (value, link, _)| {
+                let known = format!("coalesce({value}, {})", link.stand_in());
+                let flip = format!("CASE WHEN {value} IS NULL THEN '{NULL_FLIP}'::int8 ELSE 0::int8 END");
+                link.hash(&known, &format!("({chain} # {flip})"))
+            });
+            format!("coalesce({of_full_rows}, {of_rows_with_nulls})")
+        });
+        Self { inner: is_nested.then_some(inner), chains }
+    }
+
+    /// Counts and sums the rows of a table, or a part of them.
+    ///
+    /// Rows are counted by their hashes: a row whose hash were null would be missing from both, and be seen.
+    fn statement(&self, table: &str, part: &str) -> String {
+        let [first, second] = &self.chains;
+        let rows = match &self.inner {
+            None => format!("ONLY {table} t {part}"),
+            Some(inner) => format!("(SELECT {} FROM ONLY {table} t {part} OFFSET 0) r", inner.join(", ")),
+        };
+        format!(
+            "SELECT count(h.a)::text, coalesce(sum(h.a), 0)::text, coalesce(sum(h.b), 0)::text FROM (\
+             SELECT {first} AS a, {second} AS b FROM {rows}) h"
+        )
+    }
+}
+
+/// What else the server does while tables are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// A dump of the same tables.
+    Dump,
+    /// Nothing.
+    Nothing,
+}
+
 /// The tables in view that hold rows of their own: ordinary tables and partitions, never their parents' share of them.
 ///
 /// A generated column that is not stored is left out: reading it would run its owner's code as the backup role.
 /// Of a table that belongs to an extension, only the rows that the extension declares as the user's are measured; if it
 /// declares none, the table is left out, as it is from a dump.
-pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Vec<Table>, DriverError> {
+pub(super) async fn tables(
+    cx: &Cx,
+    session: &Session,
+    view: &View,
+    beside: Beside,
+) -> Result<Vec<Table>, DriverError> {
     let sql = format!(
         "SELECT format('%I.%I', n.nspname, c.relname), c.oid::text, pg_relation_size(c.oid)::text, \
-         (SELECT string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attname::text COLLATE \"C\") FROM pg_attribute a \
+         (SELECT json_agg(json_build_array(format('t.%I', a.attname), a.atttypid::int8, a.atttypmod, a.attnotnull) \
+         ORDER BY a.attname::text COLLATE \"C\")::text FROM pg_attribute a \
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'), e.condition, \
-         (c.relam = (SELECT m.oid FROM pg_am m WHERE m.amname = 'heap'))::text \
+         (c.relam = (SELECT m.oid FROM pg_am m WHERE m.amname = 'heap'))::text, \
+         (c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0)::text \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL (\
          SELECT x.extcondition[array_position(x.extconfig, c.oid)] AS condition FROM pg_extension x \
          WHERE c.oid = ANY (x.extconfig) LIMIT 1) e ON true \
@@ -75,24 +248,29 @@ pub(super) async fn tables(cx: &Cx, session: &Session, view: &View) -> Result<Ve
     let mut found = Vec::new();
     for row in session.query(cx, "list the tables", &sql).await? {
         let name = text(&row, 0)?;
-        let columns = optional(&row, 3)?.unwrap_or_default();
+        let columns: Vec<Column> = match optional(&row, 3)? {
+            None => Vec::new(),
+            Some(listed) => serde_json::from_str(&listed).map_err(|error| {
+                DriverError::new(ErrorKind::Corrupt, format!("read the columns of {}", printable(&name)))
+                    .because(error)
+            })?,
+        };
         let condition = optional(&row, 4)?;
         let Some(bytes) = optional(&row, 2)?.and_then(|bytes| bytes.parse::<u64>().ok()) else {
-            let context = format!("measure {name}: it was dropped after the snapshot was taken");
+            let context =
+                format!("measure {}: it was dropped after the snapshot was taken", printable(&name));
             return Err(DriverError::new(ErrorKind::Conflict, context).hint("run the backup again"));
         };
-        let measured = |part: &str| {
-            format!(
-                "SELECT count(*)::text, coalesce(sum(h.a), 0)::text, coalesce(sum(h.b), 0)::text FROM (\
-                 SELECT hashtextextended(r.x, 0) AS a, hashtextextended(r.x, {SECOND_SEED}) AS b FROM (\
-                 SELECT ROW({columns})::text COLLATE \"C\" AS x FROM ONLY {name} t {part} OFFSET 0) r) h"
-            )
-        };
+        let hashes = Hashes::of(&columns, flag(&row, 6)?);
+        let measured = |part: &str| hashes.statement(&name, part);
         // A range of pages is scanned alone from PostgreSQL 14 on; before, each part would scan everything.
         let parts = bytes / PAGE_BYTES / PAGES_AT_ONCE;
         let statements = match &condition {
             Some(condition) => vec![measured(condition)],
             None if parts < 2 || session.version < 140_000 || !flag(&row, 5)? => vec![measured("")],
+            // A scan of ranges costs half as much again as a plain one. A table that is hashed faster than it is dumped
+            // would not be done earlier for it.
+            None if beside == Beside::Dump && hashes.inner.is_none() => vec![measured("")],
             None => (0..parts)
                 .map(|part| {
                     let from = format!("WHERE t.ctid >= '({},0)'::tid", part * PAGES_AT_ONCE);

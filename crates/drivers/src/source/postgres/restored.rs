@@ -92,7 +92,7 @@ pub(super) async fn observe(
 ) -> Result<PostgresWitness, DriverError> {
     let catalogue = Session::open(cx, address, purpose).await?;
     let view = View { with_invalid_indexes: true, ..View::default() };
-    let tables = measure::tables(cx, &catalogue, &view).await?;
+    let tables = measure::tables(cx, &catalogue, &view, measure::Beside::Nothing).await?;
     let (again, kept): (Vec<_>, Vec<_>) =
         tables.into_iter().partition(|table| !reuse.contains_key(&table.name));
     let mut sessions = Vec::new();
