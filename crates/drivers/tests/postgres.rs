@@ -605,7 +605,9 @@ async fn a_table_that_is_emptied_or_rewritten_after_the_snapshot_is_never_copied
             Err(error) => {
                 assert!(!is_copied, "{happening}: {}", chain(&error));
                 // On a slow machine the victim is measured first; then the dump has fewer rows than the witness.
-                let is_clear = matches!(error.kind, ErrorKind::Conflict | ErrorKind::Corrupt);
+                // One whose columns have other types meanwhile cannot be hashed as it was listed.
+                let is_clear =
+                    matches!(error.kind, ErrorKind::Conflict | ErrorKind::Corrupt | ErrorKind::Other);
                 assert!(
                     is_clear && error.to_string().contains("public.victim"),
                     "{happening}: {}",
