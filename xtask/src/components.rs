@@ -10,6 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
+use seaworthy_testkit::components::{SecondPostgres, second_postgres_bin};
+
 use crate::process::{self, Echo};
 
 /// Where the newer restic comes from: the Debian release that has one with the fixes we test against.
@@ -82,6 +84,15 @@ pub(crate) fn provide(root: &Path, install: bool) -> Found {
         Ok(path) => {
             found.lines.push(format!("{:<9} {}", "restic", describe(&path)));
             found.environment.push(("SEAWORTHY_TEST_RESTIC".to_owned(), path.to_string_lossy().into_owned()));
+        }
+        Err(problem) => found.missing.push(problem),
+    }
+    match second_postgres(install) {
+        Ok(directory) => {
+            found.lines.push(format!("{:<9} {}", "postgres", describe(&directory.join("postgres"))));
+            found
+                .environment
+                .push(("SEAWORTHY_TEST_PG_SECOND_BIN".to_owned(), directory.to_string_lossy().into_owned()));
         }
         Err(problem) => found.missing.push(problem),
     }
@@ -181,7 +192,7 @@ fn newer_restic(root: &Path, install: bool) -> Result<PathBuf, String> {
                     SEAWORTHY_TEST_RESTIC"
             .to_owned());
     }
-    fetch_restic(&cache).map_err(|why| {
+    fetch(&cache, NEWER_SUITE, &["restic"]).map_err(|why| {
         format!(
             "a newer restic (>= 0.17), from Debian {NEWER_SUITE}: {why}; or name one in SEAWORTHY_TEST_RESTIC"
         )
@@ -193,23 +204,107 @@ fn newer_restic(root: &Path, install: bool) -> Result<PathBuf, String> {
     }
 }
 
-/// Downloads the package with an apt state of its own, as an ordinary user, and unpacks it without installing it.
-/// apt checks the signature of the suite and the digest of the package.
-fn fetch_restic(cache: &Path) -> Result<(), String> {
+/// Programs of a second major of PostgreSQL that run: named by the caller, of the system, in our cache, or fetched
+/// into it.
+fn second_postgres(install: bool) -> Result<PathBuf, String> {
+    let runs = |directory: &Path| {
+        ["postgres", "pg_restore"].iter().all(|name| {
+            process::capture(&directory.join(name).to_string_lossy(), &["--version"], QUERY_LIMIT).is_ok()
+        })
+    };
+    if let Ok(directory) = second_postgres_bin()
+        && runs(&directory)
+    {
+        return Ok(directory);
+    }
+    let second = SecondPostgres::of_this_machine();
+    let what = format!("PostgreSQL {} beside this machine's own", second.major);
+    if !install {
+        return Err(format!(
+            "{what}: run `cargo xtask test` without --no-install, or name a directory of its programs in \
+             SEAWORTHY_TEST_PG_SECOND_BIN"
+        ));
+    }
+    let why = |why: String| {
+        format!(
+            "{what}, from Debian {}: {why}; or name a directory of its programs in SEAWORTHY_TEST_PG_SECOND_BIN",
+            second.suite
+        )
+    };
+    let (Some(cache), Some(directory)) = (second.directory(), second.bin()) else {
+        return Err(why("there is no HOME to keep it in".to_owned()));
+    };
+    fetch(&cache, second.suite, second.packages).map_err(why)?;
+    let root = cache.join("root");
+    wrap(&root, &directory).map_err(|error| why(format!("prepare {}: {error}", directory.display())))?;
+    if runs(&directory) {
+        Ok(directory)
+    } else {
+        Err(why(format!("`{}` does not run", directory.join("postgres").display())))
+    }
+}
+
+/// Puts a script in the place of each program, which runs it with the C library of its own release instead of this
+/// machine's. A server finds its files by the place it was called at, so that is the script's.
+fn wrap(root: &Path, directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (triplet, loader) = match env::consts::ARCH {
+        "aarch64" => ("aarch64-linux-gnu", "ld-linux-aarch64.so.1"),
+        _ => ("x86_64-linux-gnu", "ld-linux-x86-64.so.2"),
+    };
+    let libraries = root.join("usr/lib").join(triplet);
+    // Before Debian 13 some libraries lie in /lib, which is /usr/lib on every installed system.
+    let apart = root.join("lib").join(triplet);
+    if apart.is_dir() {
+        for entry in fs::read_dir(&apart)? {
+            let entry = entry?;
+            fs::rename(entry.path(), libraries.join(entry.file_name()))?;
+        }
+    }
+    let programs = directory.with_file_name("programs");
+    fs::rename(directory, &programs)?;
+    fs::create_dir(directory)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+    let quoted = |path: &Path| format!("'{}'", path.to_string_lossy().replace('\'', "'\\''"));
+    for entry in fs::read_dir(&programs)? {
+        let program = entry?.path();
+        let Some(name) = program.file_name() else { continue };
+        let script = format!(
+            "#!/bin/sh\nexec {} --library-path {} --argv0 \"$0\" {} \"$@\"\n",
+            quoted(&libraries.join(loader)),
+            quoted(&libraries),
+            quoted(&program)
+        );
+        let place = directory.join(name);
+        fs::write(&place, script)?;
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// Downloads packages with an apt state of its own, as an ordinary user, and unpacks them without installing them.
+/// apt checks the signature of the suite and the digest of each package.
+fn fetch(cache: &Path, suite: &str, packages: &[&str]) -> Result<(), String> {
     let mirror = debian_mirror().ok_or("no Debian mirror in this machine's apt sources")?;
-    println!("   fetching restic of Debian {NEWER_SUITE} from {mirror} into {}", cache.display());
+    println!("   fetching {} of Debian {suite} from {mirror} into {}", packages.join(" "), cache.display());
     println!("   (download and unpack only; nothing of the system changes)");
+    let fresh = cache.join("unpacked");
     let attempt = || -> std::io::Result<()> {
-        for directory in ["lists/partial", "archives/partial", "etc", "root"] {
+        // What an interrupted run left behind.
+        if fresh.exists() {
+            fs::remove_dir_all(&fresh)?;
+        }
+        for directory in ["lists/partial", "archives/partial", "etc", "unpacked"] {
             fs::create_dir_all(cache.join(directory))?;
+        }
+        for package in archives(cache)? {
+            fs::remove_file(package)?;
         }
         // The status file is empty: what is installed here has no say in a download.
         fs::write(cache.join("status"), "")?;
         fs::write(
             cache.join("sources.list"),
-            format!(
-                "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} {NEWER_SUITE} main\n"
-            ),
+            format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} {suite} main\n"),
         )?;
         let place = cache.display();
         fs::write(
@@ -223,7 +318,8 @@ fn fetch_restic(cache: &Path) -> Result<(), String> {
             ),
         )
     };
-    attempt().map_err(|error| format!("write below {}: {error}", cache.display()))?;
+    let below = |error: std::io::Error| format!("write below {}: {error}", cache.display());
+    attempt().map_err(below)?;
     let configuration = cache.join("apt.conf");
     let apt = |arguments: &[&str]| -> Result<(), String> {
         let ran = process::run(
@@ -239,23 +335,47 @@ fn fetch_restic(cache: &Path) -> Result<(), String> {
         }
     };
     apt(&["-q", "update"])?;
-    apt(&["-q", "download", &format!("restic/{NEWER_SUITE}")])?;
-    let entries = fs::read_dir(cache).map_err(|error| format!("list {}: {error}", cache.display()))?;
-    let mut packages: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .collect();
-    packages.sort();
-    let package = packages.pop().ok_or("apt-get download left no package")?;
-    process::capture(
-        "dpkg",
-        &["-x", &package.to_string_lossy(), &cache.join("root").to_string_lossy()],
-        Duration::from_secs(120),
-    )?;
-    // The lists are 50 MB and good for this one download.
-    fs::remove_dir_all(cache.join("lists"))
-        .map_err(|error| format!("remove {}/lists: {error}", cache.display()))
+    let named: Vec<String> = packages.iter().map(|package| format!("{package}/{suite}")).collect();
+    let mut download = vec!["-q", "download"];
+    download.extend(named.iter().map(String::as_str));
+    apt(&download)?;
+    let downloaded = archives(cache).map_err(below)?;
+    if downloaded.len() < packages.len() {
+        return Err(format!("apt-get download left {} of {} packages", downloaded.len(), packages.len()));
+    }
+    for package in &downloaded {
+        process::capture(
+            "dpkg",
+            &["-x", &package.to_string_lossy(), &fresh.to_string_lossy()],
+            Duration::from_secs(120),
+        )?;
+    }
+    let finish = || -> std::io::Result<()> {
+        let root = cache.join("root");
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        fs::rename(&fresh, &root)?;
+        // The lists are 50 MB, and like the packages good for this one download.
+        for package in downloaded {
+            fs::remove_file(package)?;
+        }
+        fs::remove_dir_all(cache.join("lists"))
+    };
+    finish().map_err(below)
+}
+
+/// Packages that lie in a directory.
+fn archives(cache: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(cache)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Outside of the workspace when the user has a cache directory, so that a clean build does not fetch again.

@@ -71,7 +71,7 @@ impl App {
         let memory = Memory::open(&setup.state).await?;
         let notary = Notary::new(memory.ledger(), key);
         let (running, alone) = running(&setup)?;
-        let sandboxes = wiring::sandboxes(&setup.state);
+        let sandboxes = wiring::sandboxes_for(&setup.state, setup.inventory());
         if alone {
             heal(&memory, &notary, &sandboxes, face, cx).await?;
         }

@@ -1,18 +1,19 @@
 //! The one place that knows drivers by name: from what the configuration says to what the engine can call.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use seaworthy_drivers::sandbox::process::{ProcessSandboxes, Settings};
 use seaworthy_drivers::source::files::FilesSource;
-use seaworthy_drivers::source::postgres::PostgresSource;
+use seaworthy_drivers::source::postgres::{PostgresSource, installation};
 use seaworthy_drivers::source::sqlite::SqliteSource;
 use seaworthy_engine::Subject;
 use seaworthy_engine::store::driver_error;
 use seaworthy_interface::{Cx, Source};
 use seaworthy_model::id::ServiceName;
-use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
+use seaworthy_model::service::{Inventory, RepositorySpec, Service, ServiceSource};
 use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::{
     Control, InitOptions, KdfParams, OpenOptions, Repository, RepositoryError, Store, open_store,
@@ -31,6 +32,21 @@ pub(crate) fn sandbox_init() -> Option<ExitCode> {
 /// Makes sandboxes below the scratch directory.
 pub(crate) fn sandboxes(state: &State) -> ProcessSandboxes {
     ProcessSandboxes::new(Settings::new(&state.scratch))
+}
+
+/// The same, showing the programs that the configuration names outside `/usr`.
+pub(crate) fn sandboxes_for(state: &State, inventory: &Inventory) -> ProcessSandboxes {
+    let sources = inventory.services.iter().flat_map(|service| &service.sources);
+    let named: BTreeSet<PathBuf> = sources
+        .filter_map(|source| match &source.spec {
+            SourceSpec::Postgres(postgres) => postgres.bin_dir.as_deref(),
+            SourceSpec::Sqlite(_) | SourceSpec::Files(_) => None,
+        })
+        .flat_map(|bin_dir| installation(Path::new(bin_dir)))
+        .collect();
+    let mut settings = Settings::new(&state.scratch);
+    settings.read_only = named.into_iter().collect();
+    ProcessSandboxes::new(settings)
 }
 
 /// A source, ready to be acted upon. Reads its secret.

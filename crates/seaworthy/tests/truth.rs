@@ -41,10 +41,11 @@ fn loops() -> u64 {
 
 fn postgres(service: &str, server: &Server, database: &str) -> String {
     format!(
-        "[services.{service}.sources.database]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = {}\n\n",
+        "[services.{service}.sources.database]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = {}\nbin_dir = \"{}\"\n\n",
         server.host(),
         server.port(),
         Value::String(database.to_owned()),
+        server.programs().display()
     )
 }
 
@@ -147,10 +148,9 @@ fn a_shop_under_write_load_is_proven_every_time() {
 fn databases_of_every_kind_and_encoding_are_proven_under_write_load() {
     let server = Server::start(&[]).unwrap();
     let odd = "we\"ird 'näme'\n\u{1f6a2}; DROP -- $(x) %s \\";
-    // A server of its own: its roles have names that a database of another encoding reads otherwise.
-    let of_kinds = Server::start(&[]).unwrap();
-    of_kinds.create("kinds", &[]).unwrap();
-    of_kinds.sql("kinds", &every_kind("kinds")).unwrap();
+    // Its roles have names that a database of another encoding would read otherwise.
+    server.create("kinds", &[]).unwrap();
+    server.sql("kinds", &every_kind("kinds")).unwrap();
     server.create("latin", &["-T", "template0", "-E", "LATIN1", "--lc-collate=C", "--lc-ctype=C"]).unwrap();
     server.sql("latin", "SET client_encoding = 'UTF8'; CREATE TABLE \"größe\" (id int PRIMARY KEY, \"naïve\" text DEFAULT 'é'); INSERT INTO \"größe\" SELECT i, 'Ærø ' || chr(160 + i % 90) FROM generate_series(1, 500) i;").unwrap();
     server
@@ -160,16 +160,12 @@ fn databases_of_every_kind_and_encoding_are_proven_under_write_load() {
     server.create(odd, &[]).unwrap();
     server.sql(odd, ODD).unwrap();
     let names = [("kinds", "kinds"), ("latin", "latin"), ("bytes", "bytes"), ("odd", odd)];
-    let services: String = names
-        .iter()
-        .map(|(service, database)| {
-            postgres(service, if *service == "kinds" { &of_kinds } else { &server }, database)
-        })
-        .collect();
+    let services: String =
+        names.iter().map(|(service, database)| postgres(service, &server, database)).collect();
     let product = Product::new(PROGRAM, &services).unwrap();
     let mut loads = [
         Load::begin(
-            &of_kinds,
+            &server,
             "kinds",
             &[
                 "INSERT INTO app.parent VALUES (i, 'p'); INSERT INTO app.child VALUES (i, 'c', i); INSERT INTO app.turned VALUES (i, 't', 4); PERFORM nextval('app.placed')",
@@ -194,6 +190,20 @@ fn databases_of_every_kind_and_encoding_are_proven_under_write_load() {
             prove(&product, service, round);
         }
         loads.iter_mut().for_each(Load::still_writes);
+    }
+}
+
+#[test]
+fn a_second_major_outside_of_usr_is_proven_under_write_load() {
+    let programs = seaworthy_testkit::components::second_postgres_bin().unwrap();
+    let server = Server::start_from(programs, &[]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(500)).unwrap();
+    let product = Product::new(PROGRAM, &postgres("shop", &server, "shop")).unwrap();
+    let mut load = Load::begin(&server, "shop", &[TILL]);
+    for round in 0..loops().div_ceil(3) {
+        prove(&product, "shop", round);
+        load.still_writes();
     }
 }
 

@@ -53,6 +53,152 @@ pub fn postgres_directories() -> Vec<PathBuf> {
     majors.into_iter().map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"))).collect()
 }
 
+/// A Debian release, the major of PostgreSQL that it has, and the packages that its programs need to run by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecondPostgres {
+    /// The release.
+    pub suite: &'static str,
+    /// The major.
+    pub major: u32,
+    /// Its packages, without those that nothing loads in a test (the compiler of the JIT, Perl, documentation).
+    pub packages: &'static [&'static str],
+}
+
+/// The second majors, the first one that is not the machine's own is installed: server and client of one release, with
+/// the libraries of that release, because no machine has the C library of both.
+pub const SECOND_POSTGRES: [SecondPostgres; 2] = [
+    SecondPostgres {
+        suite: "trixie",
+        major: 17,
+        packages: &[
+            "postgresql-17",
+            "postgresql-client-17",
+            "libaudit1",
+            "libc6",
+            "libcap-ng0",
+            "libcap2",
+            "libcom-err2",
+            "libgcc-s1",
+            "libgssapi-krb5-2",
+            "libicu76",
+            "libk5crypto3",
+            "libkeyutils1",
+            "libkrb5-3",
+            "libkrb5support0",
+            "libldap2",
+            "liblz4-1",
+            "liblzma5",
+            "libpam0g",
+            "libpq5",
+            "libreadline8t64",
+            "libsasl2-2",
+            "libssl3t64",
+            "libstdc++6",
+            "libsystemd0",
+            "libtinfo6",
+            "libxml2",
+            "libxxhash0",
+            "libzstd1",
+            "zlib1g",
+        ],
+    },
+    SecondPostgres {
+        suite: "bookworm",
+        major: 15,
+        packages: &[
+            "postgresql-15",
+            "postgresql-client-15",
+            "libaudit1",
+            "libc6",
+            "libcap-ng0",
+            "libcap2",
+            "libcom-err2",
+            "libgcc-s1",
+            "libgcrypt20",
+            "libgpg-error0",
+            "libgssapi-krb5-2",
+            "libicu72",
+            "libk5crypto3",
+            "libkeyutils1",
+            "libkrb5-3",
+            "libkrb5support0",
+            "libldap-2.5-0",
+            "liblz4-1",
+            "liblzma5",
+            "libpam0g",
+            "libpq5",
+            "libreadline8",
+            "libsasl2-2",
+            "libssl3",
+            "libstdc++6",
+            "libsystemd0",
+            "libtinfo6",
+            "libxml2",
+            "libxxhash0",
+            "libzstd1",
+            "zlib1g",
+        ],
+    },
+];
+
+impl SecondPostgres {
+    /// The one for this machine: of another major than its own.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        let own = postgres_bin().ok().and_then(|bin| major_of(&bin));
+        let [first, other] = SECOND_POSTGRES;
+        if own == Some(first.major) { other } else { first }
+    }
+
+    /// Where it is unpacked.
+    ///
+    /// A server must be able to run as another user than root, who cannot look into root's home.
+    #[must_use]
+    pub fn directory(&self) -> Option<PathBuf> {
+        use std::os::unix::fs::MetadataExt as _;
+        let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let is_root = fs::metadata("/proc/self").is_ok_and(|ours| ours.uid() == 0);
+        let cache = if is_root {
+            PathBuf::from("/var/cache")
+        } else {
+            absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?
+        };
+        Some(cache.join("seaworthy/components").join(format!("postgresql-{}-{}", self.major, self.suite)))
+    }
+
+    /// The directory of its programs, below the one that it is unpacked in.
+    #[must_use]
+    pub fn bin(&self) -> Option<PathBuf> {
+        Some(self.directory()?.join(format!("root/usr/lib/postgresql/{}/bin", self.major)))
+    }
+}
+
+fn major_of(bin: &Path) -> Option<u32> {
+    bin.parent()?.file_name()?.to_str()?.parse().ok()
+}
+
+/// The directory with server and clients of another major than `postgres_bin`'s: the one named in
+/// `SEAWORTHY_TEST_PG_SECOND_BIN`, else another one that the system has, else the one that `cargo xtask test` unpacks.
+pub fn second_postgres_bin() -> Result<PathBuf, MissingProgram> {
+    let named = env::var_os("SEAWORTHY_TEST_PG_SECOND_BIN").map(PathBuf::from);
+    let own = postgres_bin()?;
+    let wanted = SecondPostgres::of_this_machine();
+    let of_system = postgres_directories().into_iter().filter(|bin| major_of(bin) != major_of(&own));
+    named
+        .into_iter()
+        .chain(of_system)
+        .chain(wanted.bin())
+        .find(|directory| {
+            ["postgres", "initdb", "pg_ctl", "pg_dump", "pg_restore", "psql"]
+                .iter()
+                .all(|name| is_executable(&directory.join(name)))
+        })
+        .ok_or_else(|| MissingProgram {
+            program: format!("postgres {}", wanted.major),
+            package: format!("postgresql-{}", wanted.major),
+        })
+}
+
 /// Every restic that judges us: the one on PATH and those in `SEAWORTHY_TEST_RESTIC` (separated by colons).
 ///
 /// Never empty. A path in the variable that is not a program is an error: a judge that was named must judge.
@@ -108,6 +254,7 @@ mod tests {
     #[test]
     fn the_components_of_the_suite_are_here() {
         assert!(postgres_bin().unwrap().join("postgres").exists());
+        assert_ne!(major_of(&second_postgres_bin().unwrap()), major_of(&postgres_bin().unwrap()));
         assert!(!restics().unwrap().is_empty());
         for name in ["pg_dump", "sqlite3", "strace"] {
             program(name).unwrap();

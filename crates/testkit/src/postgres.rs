@@ -66,8 +66,11 @@ pub fn server_user() -> Result<Option<Ids>, ServerError> {
         .ok_or(ServerError::NoUser)
 }
 
-/// Directory of the newest installed server's programs.
+/// Directory of the newest installed server's programs, or the one that `SEAWORTHY_TEST_PG_BIN` names.
 pub fn programs() -> Result<PathBuf, ServerError> {
+    if let Some(named) = std::env::var_os("SEAWORTHY_TEST_PG_BIN").map(PathBuf::from) {
+        return if named.join("postgres").is_file() { Ok(named) } else { Err(ServerError::NotInstalled) };
+    }
     let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -92,7 +95,11 @@ pub struct Server {
 impl Server {
     /// Makes a cluster with UTF-8 and the C locale and starts it; `settings` are given as `name=value`.
     pub fn start(settings: &[&str]) -> Result<Self, ServerError> {
-        let programs = programs()?;
+        Self::start_from(programs()?, settings)
+    }
+
+    /// The same, with the programs of a directory.
+    pub fn start_from(programs: PathBuf, settings: &[&str]) -> Result<Self, ServerError> {
         let user = server_user()?;
         let failed = |source| ServerError::Run { program: "make a directory".to_owned(), source };
         let directory = tempfile::Builder::new().prefix("swpg").tempdir_in("/tmp").map_err(failed)?;
@@ -136,6 +143,12 @@ impl Server {
         self.directory.path().display().to_string()
     }
 
+    /// Directory of its programs.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// Its port.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -146,6 +159,12 @@ impl Server {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Stops it and starts it again; `mode` is `fast` (clients are told) or `immediate` (as a crash).
+    pub fn restart(&self, mode: &str) -> Result<(), ServerError> {
+        let log = self.directory.path().join("log").display().to_string();
+        self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-m", mode, "-w", "-s", "restart"], "").map(drop)
     }
 
     /// Runs one of the installation's programs against the server with `input`, and returns what it printed.
@@ -166,7 +185,7 @@ impl Server {
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }
-        let is_start = arguments.contains(&"start");
+        let is_start = arguments.iter().any(|argument| matches!(*argument, "start" | "restart"));
         if is_start {
             // The server keeps what it inherits; a pipe of ours would never end.
             command.stdout(Stdio::null()).stderr(Stdio::null());

@@ -386,13 +386,17 @@ pub struct LargeObjectFacts {
     pub each: BTreeMap<u32, [String; 2]>,
 }
 
-/// Makes a name safe for a line of a log and for a check's name: control characters are escaped.
+/// Makes a name safe for a line of a log and for a check's name: control characters are escaped, and so is what stands for
+/// a byte that is no UTF-8 (U+10FF80 to U+10FFFF for 0x80 to 0xff).
 #[must_use]
 pub fn printable(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
         if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}') {
             text.extend(character.escape_default());
+        } else if let byte @ 0x10_ff80..=0x10_ffff = u32::from(character) {
+            // The driver's stand-in for a byte that is no UTF-8.
+            write!(text, "\\x{:02x}", byte & 0xff).expect("writing to a String cannot fail");
         } else {
             text.push(character);
         }

@@ -233,7 +233,7 @@ fn state(round: &mut Round<'_>, setup: &Setup) -> Outcome<()> {
 
 async fn sandbox(round: &mut Round<'_>, setup: &Setup, cx: &Cx) -> Outcome<()> {
     let began = Instant::now();
-    let provider = wiring::sandboxes(&setup.state);
+    let provider = wiring::sandboxes_for(&setup.state, setup.inventory());
     let bounded = cx.within(PROBE);
     match bounded.run(provider.probe(&bounded)).await {
         Ok(Ok(findings)) if findings.is_empty() => round.add(

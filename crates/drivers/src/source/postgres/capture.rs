@@ -9,7 +9,9 @@
 //! | roles, settings | before the dump               | yes             |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -29,10 +31,11 @@ use tokio::io::AsyncReadExt as _;
 
 use super::archive::{self, ArchiveError, ArchiveFacts, ArchiveSink};
 use super::catalog::{self, View, own};
-use super::globals::Globals;
+use super::globals::{self, Globals};
+use super::meanwhile;
 use super::measure::{self, Beside, Table};
-use super::names::{identifier, literal, passfile_field, split_qualified};
-use super::session::{Address, Purpose, Session, flag, parsed, text};
+use super::names::{bytes_of, identifier, literal, passfile_field, split_qualified};
+use super::session::{Address, Purpose, Session, flag, parsed, text, text_bytes};
 use super::tools::{self, Found, Tool};
 use super::{ARCHIVE, GLOBALS, MAJOR_MAX, MAJOR_MIN, PostgresSource, flaws};
 
@@ -275,18 +278,39 @@ impl PostgresSource {
         Ok(excluded)
     }
 
+    /// Options as arguments: `pg_dump` compares names in the database's encoding, which is not always UTF-8.
+    async fn arguments(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        options: &[String],
+    ) -> Result<Vec<OsString>, DriverError> {
+        let mut arguments = Vec::new();
+        for option in options {
+            arguments.push(if option.is_ascii() {
+                OsString::from(option)
+            } else {
+                let converted =
+                    format!("SELECT encode(convert_to({}, getdatabaseencoding()), 'hex')", literal(option));
+                let row = session.row(cx, "name what is left out", &converted).await?;
+                OsString::from_vec(bytes_of(&text_bytes(&row, 0)?))
+            });
+        }
+        Ok(arguments)
+    }
+
     /// Runs `pg_dump` on the snapshot and puts its archive into the copy.
     async fn dump(
         &self,
         cx: &Cx,
         tool: &Found,
-        options: &[String],
+        arguments: &[OsString],
         snapshot: &str,
         to: Arc<dyn CopyWriter>,
     ) -> Result<Dumped, DriverError> {
         let environment = client_environment(&self.address())?;
         let mut child = tokio::process::Command::new(&tool.path)
-            .args(options)
+            .args(arguments)
             .arg(format!("--snapshot={snapshot}"))
             .env_clear()
             .envs(environment.variables.iter().map(|(name, value)| (name, value)))
@@ -339,9 +363,11 @@ impl PostgresSource {
             Ok(ended) => ended,
             Err(stop) => {
                 let killed = child.start_kill();
-                let joined = tokio::time::timeout(SPLITTER_GRACE, &mut splitter).await;
+                // It may have ended before pg_dump did, and what has been awaited must not be awaited again.
+                let has_ended = splitter.is_finished()
+                    || tokio::time::timeout(SPLITTER_GRACE, &mut splitter).await.is_ok();
                 let error = DriverError::from(stop);
-                return Err(if killed.is_err() || joined.is_err() {
+                return Err(if killed.is_err() || !has_ended {
                     error.hint("pg_dump did not end at once; it ends with its connection")
                 } else {
                     error
@@ -385,6 +411,22 @@ impl PostgresSource {
         }
         let rows = measure::rows(cx, &sessions, tables);
         let (rows, large_objects) = tokio::try_join!(rows, measure::large_objects(cx, keeper))?;
+        // While the workers still hold what they have read, so that it cannot change any more.
+        if let Some(session) = sessions.first() {
+            let is_empty = |table: &&Table| rows.get(&table.name).is_some_and(|facts| facts.rows == 0);
+            let empty: BTreeMap<u32, &str> =
+                tables.iter().filter(is_empty).map(|table| (table.oid, &*table.name)).collect();
+            let oids: Vec<u32> = empty.keys().copied().collect();
+            let rewritten = meanwhile::rewritten(cx, session, &oids).await?;
+            if let Some(name) = rewritten.first().and_then(|oid| empty.get(oid)) {
+                let context = format!(
+                    "dump {}: it was emptied or rewritten after the snapshot was taken, which shows none of its rows",
+                    printable(name)
+                );
+                return Err(DriverError::new(ErrorKind::Conflict, context)
+                    .hint("run the backup again, when nothing changes the table"));
+            }
+        }
         for session in &sessions {
             session.execute(cx, "end the snapshot", "COMMIT").await?;
         }
@@ -424,7 +466,7 @@ impl PostgresSource {
                 "SELECT pg_export_snapshot(), to_char(statement_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
                  pg_is_in_recovery()::text, (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
                  ELSE pg_current_wal_lsn() END)::text, (SELECT system_identifier::text FROM pg_control_system()), \
-                 current_setting('server_version'), (SELECT rolname FROM pg_roles WHERE oid = 10)",
+                 current_setting('server_version')",
             )
             .await?;
         let snapshot = text(&row, 0)?;
@@ -436,11 +478,11 @@ impl PostgresSource {
             system_identifier: text(&row, 4)?,
             version_num: keeper.version,
             version: text(&row, 5)?,
-            bootstrap_role: text(&row, 6)?,
+            bootstrap_role: globals::bootstrap_role(cx, &keeper).await?,
         };
         let snapshot_facts = SnapshotFacts { at: point, lsn: text(&row, 3)?, on_standby: flag(&row, 2)? };
         keeper.execute(cx, "mark the snapshot", "SAVEPOINT catalogue").await?;
-        let database = measure::database(cx, &keeper).await?;
+        let database = globals::database(cx, &keeper).await?;
         let globals = Globals::read(cx, &keeper, database.clone()).await?;
         let tables = measure::tables(cx, &keeper, &view, Beside::Dump).await?;
         let sequences_before = measure::sequences(cx, &keeper, &view).await?;
@@ -453,10 +495,11 @@ impl PostgresSource {
         cx.phase("dump");
         let relations: Vec<String> = excluded.into_iter().map(|(_, name)| name).collect();
         let options = self.dump_options(&relations);
+        let arguments = self.arguments(cx, &keeper, &options).await?;
         let (inner, stop) = cx.child();
         // Whichever fails first stops the other, and both are waited for.
         let dump = async {
-            let result = self.dump(&inner, &tool, &options, &snapshot, Arc::clone(&to)).await;
+            let result = self.dump(&inner, &tool, &arguments, &snapshot, Arc::clone(&to)).await;
             if result.is_err() {
                 stop.cancel();
             }
@@ -480,7 +523,8 @@ impl PostgresSource {
         cx.phase("witness");
         let sequences_after = measure::sequences(cx, &keeper, &view).await?;
         let after = catalog::objects(cx, &keeper, &view).await?;
-        let narrow = scope_findings(cx, &keeper, &view, &dumped.archive).await?;
+        let mut narrow = scope_findings(cx, &keeper, &view, &dumped.archive).await?;
+        narrow.extend(meanwhile::gone(cx, &keeper, &view, &after).await?);
         let is_complete = narrow.is_empty();
         findings.extend(narrow);
         keeper.execute(cx, "end the snapshot", "COMMIT").await?;
@@ -559,7 +603,7 @@ impl PostgresSource {
         );
         let task = tokio::task::spawn_blocking(move || {
             to.put(&path(GLOBALS)?, &json)?;
-            to.put(&path("globals.sql")?, script.as_bytes())?;
+            to.put(&path("globals.sql")?, &script)?;
             to.put(&path("README.txt")?, readme.as_bytes()).map(drop)
         });
         task.await.map_err(|error| DriverError::new(ErrorKind::Other, "store the globals").because(error))?

@@ -14,7 +14,8 @@ use seaworthy_interface::{Cx, DriverError};
 use seaworthy_model::witness::postgres::{Definition, ObjectClass};
 use sha2::{Digest as _, Sha256};
 
-use super::names::literals;
+use super::meanwhile::{GONE, is_gone};
+use super::names::{escaped, literals};
 use super::session::{Session, text};
 
 /// What of a database is looked at.
@@ -69,16 +70,40 @@ fn sorted(column: &str) -> String {
 /// Grants as `grantee=PRIVILEGE`, sorted, with the defaults written out. Grantors are left out: a restore grants as the
 /// owner what a superuser had granted.
 pub(super) fn grants(acl: &str, kind: &str, owner: &str) -> String {
-    let all = format!("coalesce({acl}, acldefault('{kind}', {owner}))");
-    grants_of(&all)
+    grants_by(acl, kind, owner, ' ', role)
+}
+
+/// The same with another separator, and with names of roles as `named` reads them from an oid.
+pub(super) fn grants_by(
+    acl: &str,
+    kind: &str,
+    owner: &str,
+    separator: char,
+    named: impl Fn(&str) -> String,
+) -> String {
+    grants_of_by(&format!("coalesce({acl}, acldefault('{kind}', {owner}))"), separator, named)
 }
 
 fn grants_of(acl: &str) -> String {
+    grants_of_by(acl, ' ', role)
+}
+
+fn grants_of_by(acl: &str, separator: char, named: impl Fn(&str) -> String) -> String {
     format!(
-        "(SELECT string_agg(g.line, ' ' ORDER BY g.line COLLATE \"C\") FROM (SELECT DISTINCT \
-         CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END || '=' || a.privilege_type \
-         || CASE WHEN a.is_grantable THEN '*' ELSE '' END AS line FROM aclexplode({acl}) a) g)"
+        "(SELECT string_agg(g.line, '{separator}' ORDER BY g.line COLLATE \"C\") FROM (SELECT DISTINCT \
+         CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE {} END || '=' || a.privilege_type \
+         || CASE WHEN a.is_grantable THEN '*' ELSE '' END AS line FROM aclexplode({acl}) a) g)",
+        named("a.grantee")
     )
+}
+
+/// A role by its oid, quoted where that is needed.
+///
+/// Roles are shared by all databases, and a name's bytes may mean nothing in this database's encoding: the server would
+/// fail to send them. Anywhere but in UTF8 they are therefore sent as ASCII, which leaves most names as they are.
+pub(super) fn role(oid: &str) -> String {
+    let name = format!("{oid}::regrole::text");
+    format!("CASE getdatabaseencoding() WHEN 'UTF8' THEN {name} ELSE {} END", escaped(&name))
 }
 
 /// The columns of the relation with alias `c`.
@@ -338,8 +363,11 @@ fn add_attached(add: &mut impl FnMut(ObjectClass, String), view: &View, schema: 
             packed(&[
                 "p.polcmd::text",
                 "p.polpermissive::text",
-                "(SELECT string_agg(CASE r.o WHEN 0 THEN 'PUBLIC' ELSE r.o::regrole::text END, chr(30) \
-                 ORDER BY r.o::regrole::text COLLATE \"C\") FROM unnest(p.polroles) r(o))",
+                &format!(
+                    "(SELECT string_agg(CASE r.o WHEN 0 THEN 'PUBLIC' ELSE {named} END, chr(30) \
+                     ORDER BY r.o::regrole::text COLLATE \"C\") FROM unnest(p.polroles) r(o))",
+                    named = role("r.o")
+                ),
                 "pg_get_expr(p.polqual, p.polrelid)",
                 "pg_get_expr(p.polwithcheck, p.polrelid)",
             ])
@@ -432,10 +460,11 @@ fn add_privileges(add: &mut impl FnMut(ObjectClass, String), view: &View, schema
         format!(
             "SELECT format('%s %I.%I', CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' \
              WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'composite' ELSE 'table' END, n.nspname, c.relname), \
-             c.relowner::regrole::text || chr(31) || coalesce(CASE c.relkind WHEN 'S' THEN {} ELSE {} END, '') \
+             {} || chr(31) || coalesce(CASE c.relkind WHEN 'S' THEN {} ELSE {} END, '') \
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
              WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND {schema} \
              AND {in_view} AND {}",
+            role("c.relowner"),
             grants("c.relacl", "s", "c.relowner"),
             grants("c.relacl", "r", "c.relowner"),
             own("pg_class", "c.oid")
@@ -449,24 +478,27 @@ fn add_privileges(add: &mut impl FnMut(ObjectClass, String), view: &View, schema
             own("pg_class", "c.oid")
         ),
         format!(
-            "SELECT format('schema %I', n.nspname), n.nspowner::regrole::text || chr(31) || coalesce({}, '') \
+            "SELECT format('schema %I', n.nspname), {} || chr(31) || coalesce({}, '') \
              FROM pg_namespace n WHERE {schema} AND {}",
+            role("n.nspowner"),
             grants("n.nspacl", "n", "n.nspowner"),
             own("pg_namespace", "n.oid")
         ),
         format!(
-            "SELECT format('routine %s', p.oid::regprocedure), p.proowner::regrole::text || chr(31) || coalesce({}, '') \
+            "SELECT format('routine %s', p.oid::regprocedure), {} || chr(31) || coalesce({}, '') \
              FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {schema} AND {} \
              AND NOT EXISTS (SELECT 1 FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass AND i.objid = p.oid \
              AND i.deptype = 'i')",
+            role("p.proowner"),
             grants("p.proacl", "f", "p.proowner"),
             own("pg_proc", "p.oid")
         ),
         format!(
-            "SELECT format('type %I.%I', n.nspname, t.typname), t.typowner::regrole::text || chr(31) || coalesce({}, '') \
+            "SELECT format('type %I.%I', n.nspname, t.typname), {} || chr(31) || coalesce({}, '') \
              FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid \
              WHERE t.typtype IN ('e', 'd', 'c', 'r', 'b') AND (t.typrelid = 0 OR c.relkind = 'c') \
              AND NOT EXISTS (SELECT 1 FROM pg_type ar WHERE ar.typarray = t.oid) AND {schema} AND {}",
+            role("t.typowner"),
             grants("t.typacl", "T", "t.typowner"),
             own("pg_type", "t.oid")
         ),
@@ -477,8 +509,9 @@ fn add_privileges(add: &mut impl FnMut(ObjectClass, String), view: &View, schema
         ("pg_foreign_server", "server", "srvname", "srvowner", "srvacl", "S"),
     ] {
         parts.push(format!(
-            "SELECT format('{word} %I', o.{name}), o.{owner}::regrole::text || chr(31) || coalesce({}, '') \
+            "SELECT format('{word} %I', o.{name}), {} || chr(31) || coalesce({}, '') \
              FROM {catalogue} o WHERE o.oid >= 16384 AND {}",
+            role(&format!("o.{owner}")),
             grants(&format!("o.{acl}"), kind, &format!("o.{owner}")),
             own(catalogue, "o.oid")
         ));
@@ -488,7 +521,8 @@ fn add_privileges(add: &mut impl FnMut(ObjectClass, String), view: &View, schema
         ("pg_event_trigger", "event trigger", "evtname", "evtowner"),
     ] {
         parts.push(format!(
-            "SELECT format('{word} %I', o.{name}), o.{owner}::regrole::text FROM {catalogue} o WHERE {}",
+            "SELECT format('{word} %I', o.{name}), {} FROM {catalogue} o WHERE {}",
+            role(&format!("o.{owner}")),
             own(catalogue, "o.oid")
         ));
     }
@@ -503,9 +537,10 @@ fn add_privileges(add: &mut impl FnMut(ObjectClass, String), view: &View, schema
         ("pg_statistic_ext", "statistics", "stxname", "stxnamespace", "stxowner"),
     ] {
         parts.push(format!(
-            "SELECT format('{word} %I.%s', n.nspname, o.{name}), string_agg(o.{owner}::regrole::text, ' ' \
-             ORDER BY o.{owner}::regrole::text) FROM {catalogue} o JOIN pg_namespace n ON n.oid = o.{space} \
+            "SELECT format('{word} %I.%s', n.nspname, o.{name}), string_agg({}, ' ' \
+             ORDER BY o.{owner}::regrole::text COLLATE \"C\") FROM {catalogue} o JOIN pg_namespace n ON n.oid = o.{space} \
              WHERE {schema} AND {} GROUP BY 1",
+            role(&format!("o.{owner}")),
             own(catalogue, "o.oid")
         ));
     }
@@ -513,9 +548,10 @@ fn add_privileges(add: &mut impl FnMut(ObjectClass, String), view: &View, schema
     add(
         ObjectClass::DefaultPrivileges,
         format!(
-            "SELECT format('%s in %s for %s', d.defaclrole::regrole, coalesce(quote_ident(n.nspname), 'all schemas'), \
+            "SELECT format('%s in %s for %s', {}, coalesce(quote_ident(n.nspname), 'all schemas'), \
              d.defaclobjtype), coalesce({}, '') FROM pg_default_acl d \
              LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace WHERE n.oid IS NULL OR {schema}",
+            role("d.defaclrole"),
             grants_of("d.defaclacl")
         ),
     );
@@ -624,7 +660,7 @@ fn add_rest(add: &mut impl FnMut(ObjectClass, String), version: u32, view: &View
              UNION ALL SELECT format('server %I', s.srvname), {} FROM pg_foreign_server s \
              JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw WHERE {} \
              UNION ALL SELECT format('mapping of %s on %I', CASE m.umuser WHEN 0 THEN 'PUBLIC' \
-             ELSE m.umuser::regrole::text END, m.srvname), 'mapping' FROM pg_user_mappings m",
+             ELSE {} END, m.srvname), 'mapping' FROM pg_user_mappings m",
             packed(&[
                 "w.fdwhandler::regproc::text",
                 "w.fdwvalidator::regproc::text",
@@ -632,7 +668,8 @@ fn add_rest(add: &mut impl FnMut(ObjectClass, String), version: u32, view: &View
             ]),
             own("pg_foreign_data_wrapper", "w.oid"),
             packed(&["w.fdwname", "s.srvtype", "s.srvversion", &options("s.srvoptions")]),
-            own("pg_foreign_server", "s.oid")
+            own("pg_foreign_server", "s.oid"),
+            role("m.umuser")
         ),
     );
 }
@@ -799,6 +836,8 @@ pub(super) async fn objects(
         let definitions = by_identity.into_iter().map(|(identity, mut definitions)| {
             let digest = if class == ObjectClass::Extensions {
                 definitions.join(" ")
+            } else if definitions.iter().any(|definition| is_gone(class, &identity, definition)) {
+                GONE.to_owned()
             } else {
                 // Two objects with one identity (constraints that a partition inherits twice) count together.
                 definitions.iter_mut().for_each(|definition| *definition = canonical(definition));

@@ -14,11 +14,11 @@ use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 
 use super::archive::{self, ArchiveFacts};
 use super::capture::client_environment;
-use super::globals::Globals;
-use super::names::{conninfo_value, identifier, is_local, literal, literals, split_qualified};
-use super::restore::{archive_path, blocking, read_globals};
+use super::globals::{self, Globals};
+use super::names::{conninfo_value, identifier, is_local, literal, split_qualified, text_of};
+use super::restore::{archive_path, blocking, exit_on_error, is_excused, read_globals, without_setting};
 use super::restored::observe;
-use super::session::{Address, Purpose, Session, text};
+use super::session::{Address, Purpose, Session};
 use super::tools::{self, Tool, argument};
 use super::{ARCHIVE, MAJOR_MAX, PostgresSource};
 
@@ -126,16 +126,11 @@ impl PostgresSource {
                 .because(error)
                 .code(FindingCode::ArchiveTruncated)
         })?;
-        let mut options: Vec<String> = [
-            "--format=directory",
-            "--jobs=2",
-            "--exit-on-error",
-            "--no-password",
-            "--no-tablespaces",
-            "--no-subscriptions",
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        let mut options: Vec<String> =
+            ["--format=directory", "--jobs=2", "--no-password", "--no-tablespaces", "--no-subscriptions"]
+                .map(str::to_owned)
+                .to_vec();
+        options.extend(exit_on_error(&tool, major).map(str::to_owned));
         let mut findings = Vec::new();
         let missing = missing_roles(cx, &server, &facts).await?;
         if !missing.is_empty() {
@@ -210,11 +205,22 @@ impl PostgresSource {
         }
         let environment = client_environment(address)?;
         let output = tools::run(cx, &tool.path, options, &environment.variables).await?;
-        if !output.status.success() {
-            let messages = String::from_utf8_lossy(&output.stderr);
+        let messages = String::from_utf8_lossy(&output.stderr);
+        let is_restored =
+            output.status.success() || (output.status.code() == Some(1) && is_excused(&messages));
+        if !is_restored {
+            let messages = without_setting(&messages);
             let said = messages.lines().find(|line| line.contains("error:")).unwrap_or("it said nothing");
             let context = format!("restore the archive: pg_restore: {}", printable(said.trim()));
-            return Err(DriverError::new(ErrorKind::Other, context));
+            let error = DriverError::new(ErrorKind::Other, context);
+            return Err(if said.contains(" role \"") && said.contains("does not exist") {
+                // A policy or a user mapping is for a role, whoever owns things.
+                error.hint(
+                    "make the roles first: restore to a directory and run its globals.sql, or CREATE ROLE",
+                )
+            } else {
+                error
+            });
         }
         let session = Session::open(cx, address, Purpose::Target).await?;
         let findings = globals.restore_database_settings(cx, &session, &address.database).await?;
@@ -277,17 +283,9 @@ async fn missing_roles(cx: &Cx, server: &Session, facts: &ArchiveFacts) -> Resul
         .entries
         .iter()
         .filter(|entry| !entry.owner.is_empty())
-        .map(|entry| String::from_utf8_lossy(&entry.owner).into_owned())
+        .map(|entry| text_of(&entry.owner))
         .collect();
-    let owners: Vec<String> = owners.into_iter().collect();
-    if owners.is_empty() {
-        return Ok(owners);
-    }
-    let sql = format!("SELECT rolname FROM pg_roles WHERE rolname IN ({})", literals(&owners));
-    let mut known = BTreeSet::new();
-    for row in server.query(cx, "look for the owners", &sql).await? {
-        known.insert(text(&row, 0)?);
-    }
+    let known = globals::role_names(cx, server).await?;
     Ok(owners.into_iter().filter(|owner| !known.contains(owner)).collect())
 }
 
@@ -368,6 +366,9 @@ async fn verify(
                 return Ok(vec![Finding::new(FindingCode::EnvOther, printable(&address.database), facts)]);
             }
         };
+    if observed.server.major() != witness.server.major() {
+        return Ok(counted(witness, &observed));
+    }
     let of_server = ["roles", "settings", "database", "objects:default-privileges"];
     Ok(witness
         .compare(&observed)
@@ -378,4 +379,36 @@ async fn verify(
         })
         .flat_map(|report| report.findings)
         .collect())
+}
+
+/// What can be said across majors: the text of a value and of a definition changes from one to the next, so that neither
+/// hashes nor definitions compare, but numbers of rows do.
+fn counted(witness: &PostgresWitness, observed: &PostgresWitness) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, facts) in &witness.tables {
+        match observed.tables.get(name) {
+            Some(found) if found.rows == facts.rows => {}
+            Some(found) => findings.push(Finding::new(
+                FindingCode::RowCount,
+                printable(name),
+                format!("{} rows, {} restored", facts.rows, found.rows),
+            )),
+            None => findings.push(Finding::new(
+                FindingCode::RelationMissing,
+                printable(name),
+                "is in the copy and not in the new database",
+            )),
+        }
+    }
+    findings.push(Finding::new(
+        FindingCode::EnvBinary,
+        printable(&observed.database.name),
+        format!(
+            "a copy of PostgreSQL {} is now in PostgreSQL {}: {} tables were compared by their number of rows alone",
+            witness.server.major(),
+            observed.server.major(),
+            witness.tables.len()
+        ),
+    ));
+    findings
 }

@@ -3,8 +3,13 @@
 //! Stored in the copy twice: as JSON, from which Seaworthy restores over a connection of its own, and as `globals.sql`
 //! for people without it. Passwords of roles are left out: reading them takes a superuser, and a backup role is none.
 //! The JSON holds values of settings, so it stays inside the encrypted copy; the witness has digests of them.
+//!
+//! Most of this lives in catalogues that all databases of a cluster share, and those have no encoding: a name there is
+//! the bytes that it was made with. They are read as bytes and made again as the same bytes, because pg_dump and
+//! pg_restore repeat bytes too: a role that was made as `é` in a UTF8 database owns tables of a LATIN1 database under
+//! those two bytes, and only a role with the same two bytes can own them again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use seaworthy_interface::{Cx, DriverError, ErrorKind};
@@ -12,9 +17,9 @@ use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::witness::postgres::{DatabaseFacts, printable};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::digest;
-use super::names::{identifier, literal, split_list};
-use super::session::{Session, flag, optional, parsed, text};
+use super::catalog::{digest, grants_by};
+use super::names::{bytes_of, hexadecimal, identifier, literal, split_list};
+use super::session::{Session, flag, optional, optional_bytes, parsed, text, text_bytes};
 
 /// Settings whose value is a list of names, each of which is quoted by itself.
 const LISTS: &[&str] = &[
@@ -25,6 +30,17 @@ const LISTS: &[&str] = &[
     "shared_preload_libraries",
     "unix_socket_directories",
 ];
+
+/// Condition that a name is not one of the server's own: a comparison of bytes, which no invalid one disturbs.
+fn given(name: &str) -> String {
+    format!("({name} < 'pg_' OR {name} >= 'pg`')")
+}
+
+/// What separates the grants of a database: a name may hold a space.
+const GRANTS: char = '\u{1f}';
+/// The comment on the database with alias `d`.
+const DATABASE_COMMENT: &str = "(SELECT s.description FROM pg_shdescription s \
+                                WHERE s.classoid = 'pg_database'::regclass AND s.objoid = d.oid)";
 
 /// A role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +110,9 @@ impl Globals {
         database: DatabaseFacts,
     ) -> Result<Self, DriverError> {
         let one_column = |rows: Vec<tokio_postgres::Row>| -> Result<Vec<String>, DriverError> {
-            rows.iter().map(|row| text(row, 0)).collect()
+            let mut names = rows.iter().map(|row| text_bytes(row, 0)).collect::<Result<Vec<_>, _>>()?;
+            names.sort();
+            Ok(names)
         };
         let mut extensions = Vec::new();
         for row in session
@@ -108,8 +126,11 @@ impl Globals {
                 .query(
                     cx,
                     "list the subscriptions",
-                    "SELECT s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
-                     WHERE d.datname = current_database() ORDER BY 1",
+                    &format!(
+                        "SELECT {} FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
+                         WHERE d.datname = current_database()",
+                        hexadecimal("s.subname::text")
+                    ),
                 )
                 .await?,
         )?;
@@ -118,8 +139,12 @@ impl Globals {
                 .query(
                     cx,
                     "list the tablespaces",
-                    "SELECT DISTINCT t.spcname FROM pg_tablespace t JOIN pg_class c ON c.reltablespace = t.oid \
-                     WHERE t.spcname !~ '^pg_' ORDER BY 1",
+                    &format!(
+                        "SELECT DISTINCT {} FROM pg_tablespace t JOIN pg_class c ON c.reltablespace = t.oid \
+                         WHERE {}",
+                        hexadecimal("t.spcname::text"),
+                        given("t.spcname")
+                    ),
                 )
                 .await?,
         )?;
@@ -127,9 +152,11 @@ impl Globals {
             .row(
                 cx,
                 "read the database's comment",
-                "SELECT (SELECT s.description FROM pg_shdescription s WHERE s.classoid = 'pg_database'::regclass \
-                 AND s.objoid = d.oid), EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'public')::text \
-                 FROM pg_database d WHERE d.datname = current_database()",
+                &format!(
+                    "SELECT {}, EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'public')::text \
+                     FROM pg_database d WHERE d.datname = current_database()",
+                    hexadecimal(DATABASE_COMMENT)
+                ),
             )
             .await?;
         Ok(Self {
@@ -137,7 +164,7 @@ impl Globals {
             roles: roles(cx, session).await?,
             settings: settings(cx, session).await?,
             database,
-            database_comment: optional(&comment, 0)?,
+            database_comment: optional_bytes(&comment, 0)?,
             extensions,
             subscriptions,
             tablespaces,
@@ -354,12 +381,16 @@ impl Globals {
     }
 
     /// Everything as a script for `psql`, for people without Seaworthy.
-    pub(super) fn script(&self, bootstrap: &str, server_version: u32) -> String {
+    ///
+    /// Names are the bytes that they are, which `client_encoding` says; a server that cannot hold them refuses them.
+    pub(super) fn script(&self, bootstrap: &str, server_version: u32) -> Vec<u8> {
         let name = &self.database.name;
         let mut script = String::from(
             "-- Roles, settings and properties that the archive beside this file needs.\n\
              -- Restore: run this as a superuser, then `pg_restore --format=directory --dbname=<database> database`.\n\
-             -- Passwords of roles are not part of a backup; set them with ALTER ROLE ... PASSWORD.\n",
+             -- Passwords of roles are not part of a backup; set them with ALTER ROLE ... PASSWORD.\n\
+             SET client_encoding TO 'SQL_ASCII';\n\
+             SET standard_conforming_strings TO on;\n",
         );
         let statements = self
             .role_statements(bootstrap)
@@ -371,7 +402,7 @@ impl Globals {
             script.push_str(&statement);
             script.push_str(";\n");
         }
-        script
+        bytes_of(&script)
     }
 }
 
@@ -396,6 +427,67 @@ impl Role {
     }
 }
 
+/// Name of the cluster's first superuser.
+pub(super) async fn bootstrap_role(cx: &Cx, session: &Session) -> Result<String, DriverError> {
+    let sql = format!("SELECT {} FROM pg_roles WHERE oid = 10", hexadecimal("rolname::text"));
+    text_bytes(&session.row(cx, "ask for the first superuser", &sql).await?, 0)
+}
+
+/// Names of all roles of the cluster.
+pub(super) async fn role_names(cx: &Cx, session: &Session) -> Result<BTreeSet<String>, DriverError> {
+    let sql = format!("SELECT {} FROM pg_roles", hexadecimal("rolname::text"));
+    session.query(cx, "list the names of roles", &sql).await?.iter().map(|row| text_bytes(row, 0)).collect()
+}
+
+/// Properties of the database that the session is connected to.
+pub(super) async fn database(cx: &Cx, session: &Session) -> Result<DatabaseFacts, DriverError> {
+    let version = session.version;
+    let provider = if version >= 150_000 {
+        "CASE d.datlocprovider WHEN 'c' THEN 'libc' WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' END"
+    } else {
+        "'libc'"
+    };
+    let locale = if version >= 170_000 {
+        "d.datlocale"
+    } else if version >= 150_000 {
+        "d.daticulocale"
+    } else {
+        "NULL"
+    };
+    let rules = if version >= 160_000 { "d.daticurules" } else { "NULL" };
+    let collation_version = if version >= 150_000 { "d.datcollversion" } else { "NULL" };
+    let sql = format!(
+        "SELECT {}, pg_encoding_to_char(d.encoding), {}, {}, ({provider})::text, {}, {}, {collation_version}::text, \
+         {}, d.datconnlimit::text, {}, {}, pg_database_size(d.oid)::text FROM pg_database d \
+         WHERE d.datname = current_database()",
+        hexadecimal("d.datname::text"),
+        hexadecimal("d.datcollate::text"),
+        hexadecimal("d.datctype::text"),
+        hexadecimal(&format!("{locale}::text")),
+        hexadecimal(&format!("{rules}::text")),
+        hexadecimal("d.datdba::regrole::text"),
+        hexadecimal(&grants_by("d.datacl", "d", "d.datdba", GRANTS, |role| format!("{role}::regrole::text"))),
+        hexadecimal(DATABASE_COMMENT),
+    );
+    let row = session.row(cx, "read the database's properties", &sql).await?;
+    let acl = optional_bytes(&row, 10)?.unwrap_or_default();
+    Ok(DatabaseFacts {
+        name: text_bytes(&row, 0)?,
+        encoding: text(&row, 1)?,
+        collate: text_bytes(&row, 2)?,
+        ctype: text_bytes(&row, 3)?,
+        provider: text(&row, 4)?,
+        locale: optional_bytes(&row, 5)?,
+        icu_rules: optional_bytes(&row, 6)?,
+        collation_version: optional(&row, 7)?,
+        owner: text_bytes(&row, 8)?,
+        connection_limit: parsed(&row, 9)?,
+        grants: acl.split(GRANTS).filter(|line| !line.is_empty()).map(str::to_owned).collect(),
+        comment: optional_bytes(&row, 11)?.map(|comment| digest(comment.as_bytes())),
+        size_bytes: parsed(&row, 12)?,
+    })
+}
+
 async fn roles(cx: &Cx, session: &Session) -> Result<Vec<Role>, DriverError> {
     let (inherit, set) = if session.version >= 160_000 {
         ("m.inherit_option::text", "m.set_option::text")
@@ -403,28 +495,36 @@ async fn roles(cx: &Cx, session: &Session) -> Result<Vec<Role>, DriverError> {
         ("NULL::text", "NULL::text")
     };
     let sql = format!(
-        "SELECT u.rolname, g.rolname, m.admin_option::text, {inherit}, {set} FROM pg_auth_members m \
-         JOIN pg_roles u ON u.oid = m.member JOIN pg_roles g ON g.oid = m.roleid WHERE u.rolname !~ '^pg_'"
+        "SELECT {}, {}, m.admin_option::text, {inherit}, {set} FROM pg_auth_members m JOIN pg_roles u \
+         ON u.oid = m.member JOIN pg_roles g ON g.oid = m.roleid WHERE {}",
+        hexadecimal("u.rolname::text"),
+        hexadecimal("g.rolname::text"),
+        given("u.rolname")
     );
     let mut memberships: BTreeMap<String, Vec<Membership>> = BTreeMap::new();
     for row in session.query(cx, "list the memberships", &sql).await? {
         let option = |column| -> Result<Option<bool>, DriverError> {
             Ok(optional(&row, column)?.map(|value| value.starts_with('t')))
         };
-        memberships.entry(text(&row, 0)?).or_default().push(Membership {
-            role: text(&row, 1)?,
+        memberships.entry(text_bytes(&row, 0)?).or_default().push(Membership {
+            role: text_bytes(&row, 1)?,
             admin: flag(&row, 2)?,
             inherit: option(3)?,
             set: option(4)?,
         });
     }
     let mut roles = Vec::new();
-    let sql = "SELECT r.rolname, r.rolsuper::text, r.rolinherit::text, r.rolcreaterole::text, r.rolcreatedb::text, \
-               r.rolcanlogin::text, r.rolreplication::text, r.rolbypassrls::text, r.rolconnlimit::text, \
-               r.rolvaliduntil::text, shobj_description(r.oid, 'pg_authid') FROM pg_roles r \
-               WHERE r.rolname !~ '^pg_' ORDER BY r.rolname::text COLLATE \"C\"";
-    for row in session.query(cx, "list the roles", sql).await? {
-        let name = text(&row, 0)?;
+    let sql = format!(
+        "SELECT {}, r.rolsuper::text, r.rolinherit::text, r.rolcreaterole::text, r.rolcreatedb::text, \
+         r.rolcanlogin::text, r.rolreplication::text, r.rolbypassrls::text, r.rolconnlimit::text, \
+         r.rolvaliduntil::text, {} FROM pg_roles r WHERE {} \
+         ORDER BY r.rolname::text COLLATE \"C\"",
+        hexadecimal("r.rolname::text"),
+        hexadecimal("shobj_description(r.oid, 'pg_authid')"),
+        given("r.rolname")
+    );
+    for row in session.query(cx, "list the roles", &sql).await? {
+        let name = text_bytes(&row, 0)?;
         let mut member_of = memberships.remove(&name).unwrap_or_default();
         member_of.sort();
         member_of.dedup();
@@ -439,7 +539,7 @@ async fn roles(cx: &Cx, session: &Session) -> Result<Vec<Role>, DriverError> {
             bypasses_row_security: flag(&row, 7)?,
             connection_limit: parsed(&row, 8)?,
             valid_until: optional(&row, 9)?,
-            comment: optional(&row, 10)?,
+            comment: optional_bytes(&row, 10)?,
             name,
         });
     }
@@ -447,18 +547,23 @@ async fn roles(cx: &Cx, session: &Session) -> Result<Vec<Role>, DriverError> {
 }
 
 async fn settings(cx: &Cx, session: &Session) -> Result<Vec<Setting>, DriverError> {
-    let sql = "SELECT (s.setdatabase <> 0)::text, CASE WHEN s.setrole <> 0 THEN r.rolname::text END, c.v \
-               FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole \
-               LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c(v) \
-               WHERE (s.setdatabase = 0 OR d.datname = current_database()) AND coalesce(r.rolname, '') !~ '^pg_' \
-               ORDER BY 1, 2, 3";
+    let sql = format!(
+        "SELECT (s.setdatabase <> 0)::text, {}, {} FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole \
+         LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c(v) \
+         WHERE (s.setdatabase = 0 OR d.datname = current_database()) \
+         AND (s.setrole = 0 OR {}) \
+         ORDER BY 1, r.rolname::text COLLATE \"C\", c.v COLLATE \"C\"",
+        hexadecimal("CASE WHEN s.setrole <> 0 THEN r.rolname::text END"),
+        hexadecimal("c.v"),
+        given("r.rolname")
+    );
     let mut settings = Vec::new();
-    for row in session.query(cx, "list the settings", sql).await? {
-        let assignment = text(&row, 2)?;
+    for row in session.query(cx, "list the settings", &sql).await? {
+        let assignment = text_bytes(&row, 2)?;
         let Some((name, value)) = assignment.split_once('=') else { continue };
         settings.push(Setting {
             in_database: flag(&row, 0)?,
-            role: optional(&row, 1)?,
+            role: optional_bytes(&row, 1)?,
             name: name.to_owned(),
             value: value.to_owned(),
         });

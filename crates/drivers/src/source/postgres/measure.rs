@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use seaworthy_interface::{Cx, DriverError, ErrorKind, Progress};
 use seaworthy_model::witness::postgres::{
-    DatabaseFacts, LargeObjectFacts, SequenceBracket, SequencePosition, TableFacts, printable,
+    LargeObjectFacts, SequenceBracket, SequencePosition, TableFacts, printable,
 };
 use sha2::{Digest as _, Sha256};
 
-use super::catalog::{View, digest, grants, own};
+use super::catalog::{View, digest, grants, own, role};
 use super::names::literal;
 use super::session::{Session, flag, optional, parsed, text};
 
@@ -256,7 +256,11 @@ pub(super) async fn tables(
             })?,
         };
         let condition = optional(&row, 4)?;
-        let bytes: u64 = parsed(&row, 2)?;
+        let Some(bytes) = optional(&row, 2)?.and_then(|bytes| bytes.parse::<u64>().ok()) else {
+            let context =
+                format!("measure {}: it was dropped after the snapshot was taken", printable(&name));
+            return Err(DriverError::new(ErrorKind::Conflict, context).hint("run the backup again"));
+        };
         let hashes = Hashes::of(&columns, flag(&row, 6)?);
         let measured = |part: &str| hashes.statement(&name, part);
         // A range of pages is scanned alone from PostgreSQL 14 on; before, each part would scan everything.
@@ -402,9 +406,10 @@ pub(super) async fn large_objects(cx: &Cx, session: &Session) -> Result<LargeObj
          FROM generate_series(0, (m.size - 1) / {LARGE_OBJECT_CHUNK}) g WHERE m.size > 0), \
          m.owner, m.acl, m.comment FROM (SELECT f.*, CASE WHEN lo_close(f.fd) = 0 THEN f.end_at END AS size \
          FROM (SELECT o.*, lo_lseek64(o.fd, 0, 2) AS end_at FROM (SELECT l.oid, lo_open(l.oid, 262144) AS fd, \
-         l.lomowner::regrole::text AS owner, {} AS acl, \
+         {} AS owner, {} AS acl, \
          obj_description(l.oid, 'pg_largeobject') AS comment FROM pg_largeobject_metadata l OFFSET 0) o OFFSET 0) f \
          OFFSET 0) m ORDER BY m.oid",
+        role("l.lomowner"),
         grants("l.lomacl", "L", "l.lomowner")
     );
     let mut facts = LargeObjectFacts { count, ..LargeObjectFacts::default() };
@@ -432,47 +437,4 @@ pub(super) async fn large_objects(cx: &Cx, session: &Session) -> Result<LargeObj
     facts.content = hexadecimal(contents);
     facts.metadata = hexadecimal(metadata);
     Ok(facts)
-}
-
-/// Properties of the database that the session is connected to.
-pub(super) async fn database(cx: &Cx, session: &Session) -> Result<DatabaseFacts, DriverError> {
-    let version = session.version;
-    let provider = if version >= 150_000 {
-        "CASE d.datlocprovider WHEN 'c' THEN 'libc' WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' END"
-    } else {
-        "'libc'"
-    };
-    let locale = if version >= 170_000 {
-        "d.datlocale"
-    } else if version >= 150_000 {
-        "d.daticulocale"
-    } else {
-        "NULL"
-    };
-    let rules = if version >= 160_000 { "d.daticurules" } else { "NULL" };
-    let collation_version = if version >= 150_000 { "d.datcollversion" } else { "NULL" };
-    let sql = format!(
-        "SELECT d.datname, pg_encoding_to_char(d.encoding), d.datcollate::text, d.datctype::text, ({provider})::text, \
-         {locale}::text, {rules}::text, {collation_version}::text, d.datdba::regrole::text, d.datconnlimit::text, {}, \
-         (SELECT s.description FROM pg_shdescription s WHERE s.classoid = 'pg_database'::regclass AND s.objoid = d.oid), \
-         pg_database_size(d.oid)::text FROM pg_database d WHERE d.datname = current_database()",
-        grants("d.datacl", "d", "d.datdba")
-    );
-    let row = session.row(cx, "read the database's properties", &sql).await?;
-    let acl = optional(&row, 10)?.unwrap_or_default();
-    Ok(DatabaseFacts {
-        name: text(&row, 0)?,
-        encoding: text(&row, 1)?,
-        collate: text(&row, 2)?,
-        ctype: text(&row, 3)?,
-        provider: text(&row, 4)?,
-        locale: optional(&row, 5)?,
-        icu_rules: optional(&row, 6)?,
-        collation_version: optional(&row, 7)?,
-        owner: text(&row, 8)?,
-        connection_limit: parsed(&row, 9)?,
-        grants: acl.split(' ').filter(|line| !line.is_empty()).map(str::to_owned).collect(),
-        comment: optional(&row, 11)?.map(|comment| digest(comment.as_bytes())),
-        size_bytes: parsed(&row, 12)?,
-    })
 }

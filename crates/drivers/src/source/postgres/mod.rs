@@ -15,6 +15,7 @@ mod capture;
 mod catalog;
 mod deliver;
 mod globals;
+mod meanwhile;
 mod measure;
 mod names;
 mod restore;
@@ -39,6 +40,7 @@ use secrecy::SecretString;
 
 use self::session::{Address, Purpose, Session, flag, parsed, text};
 use self::tools::Tool;
+pub use self::tools::installation;
 
 /// The newest major that the archive's format is known of.
 const MAJOR_MAX: u32 = 18;

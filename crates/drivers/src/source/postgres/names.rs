@@ -1,5 +1,68 @@
 //! Quoting for SQL, patterns and connection strings. No name reaches a statement except through here.
 
+/// The character that stands for the byte 0, so that a byte that is no UTF-8 (0x80 to 0xff) has one of U+10FF80 to U+10FFFF.
+const BYTES: u32 = 0x10_ff00;
+
+/// The byte that a character stands for, where it stands for one.
+fn byte_of(character: char) -> Option<u8> {
+    let byte = u32::from(character).checked_sub(BYTES)?;
+    u8::try_from(byte).ok().filter(|byte| *byte >= 0x80)
+}
+
+/// Bytes of the server as a text: what is UTF-8 is itself, and each other byte is one character of its own that nobody
+/// uses. Nothing is lost and no two byte strings have one text, so `bytes_of` turns it back.
+pub(super) fn text_of(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let stand_in = |byte: u8| char::from_u32(BYTES + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER);
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if byte_of(character).is_some() {
+                // The character itself, were it ever used, must not be taken for a byte.
+                text.extend(character.encode_utf8(&mut [0; 4]).bytes().map(stand_in));
+            } else {
+                text.push(character);
+            }
+        }
+        text.extend(chunk.invalid().iter().copied().map(stand_in));
+    }
+    text
+}
+
+/// The bytes that `text_of` made a text of.
+pub(super) fn bytes_of(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    for character in text.chars() {
+        match byte_of(character) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
+}
+
+/// Whether a text stands for bytes that are no UTF-8.
+pub(super) fn has_bytes(text: &str) -> bool {
+    text.chars().any(|character| byte_of(character).is_some())
+}
+
+/// A text of the server's as hexadecimal digits of its bytes, in SQL: what no conversion of encodings touches.
+///
+/// The server converts every text that it sends from its database's encoding. Names in shared catalogues have none: each
+/// is the bytes that the database sent that it was made in. Converted from another database's encoding they come out as
+/// another name, or not at all.
+pub(super) fn hexadecimal(text: &str) -> String {
+    format!("encode({}, 'hex')", as_bytes(text))
+}
+
+/// A text of the server's as ASCII, in SQL: other bytes are written as octal numbers after a backslash.
+pub(super) fn escaped(text: &str) -> String {
+    format!("encode({}, 'escape')", as_bytes(text))
+}
+
+fn as_bytes(text: &str) -> String {
+    format!("replace({text}, '\\', '\\\\')::bytea")
+}
+
 /// A name as an SQL identifier, always quoted.
 pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -115,6 +178,21 @@ mod tests {
         assert_eq!(literal("a'b\\"), "'a''b\\'");
         assert_eq!(conninfo_value("a'b\\c d"), "'a\\'b\\\\c d'");
         assert_eq!(passfile_field("a:b\\"), "a\\:b\\\\");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_survive_as_one() {
+        for bytes in
+            [&b"plain"[..], "é".as_bytes(), b"\xe9", b"a\xc3\x28\xff\"", "\u{10ffe9}".as_bytes(), b""]
+        {
+            let text = text_of(bytes);
+            assert_eq!(bytes_of(&text), bytes);
+            assert_eq!(text_of(&bytes_of(&text)), text);
+        }
+        assert_eq!(text_of("é".as_bytes()), "é");
+        assert_ne!(text_of(b"\xe9"), text_of("\u{10ffe9}".as_bytes()), "no two byte strings have one text");
+        assert!(has_bytes(&text_of(b"\xe9")) && !has_bytes("é"));
+        assert_eq!(text_of(b"a\xe9\"b=c").split_once('=').unwrap().1, "c", "what surrounds them is itself");
     }
 
     #[test]

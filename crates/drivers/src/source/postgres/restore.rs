@@ -15,10 +15,10 @@ use seaworthy_model::finding::FindingCode;
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 
 use super::globals::Globals;
-use super::names::{conninfo_value, identifier, literals};
+use super::names::{conninfo_value, has_bytes, identifier, literals};
 use super::restored::RestoredPostgres;
 use super::session::{Address, Purpose, Session, text};
-use super::tools::{self, Tool, argument};
+use super::tools::{self, Found, Tool, argument};
 use super::{ARCHIVE, GLOBALS, GLOBALS_BYTES_MAX, MAJOR_MAX};
 
 /// Port of the scratch engine: only the name of a socket in its private directory.
@@ -96,6 +96,54 @@ fn environment_fault(status: i32, messages: &str) -> Option<(FindingCode, &'stat
         return Some((FindingCode::EnvOther, "the scratch engine ended; look at its memory limit"));
     }
     None
+}
+
+/// A setting that `pg_restore` sets from major 17 on, and that no older server knows.
+const NEWER_SETTING: &str = "Command was: SET transaction_timeout = 0;";
+/// The major that brought it.
+const NEWER_SETTING_SINCE: u32 = 17;
+
+/// The option that stops `pg_restore` at its first error, unless it would stop at the setting that `server` does not know.
+///
+/// `pg_restore` has no option to leave the setting out. Where it goes on, `is_excused` looks at what it said.
+pub(super) fn exit_on_error(pg_restore: &Found, server: u32) -> Option<&'static str> {
+    let is_stopped_by_setting =
+        pg_restore.version.major >= NEWER_SETTING_SINCE && server < NEWER_SETTING_SINCE;
+    (!is_stopped_by_setting).then_some("--exit-on-error")
+}
+
+/// Whether a `pg_restore` that went on after errors came to its end and met no error but the setting.
+///
+/// Its two workers write at once, so that lines can be mixed; what one call writes is whole. Were an error to hide in a
+/// name, what it left out would be missed by the comparison with the witness.
+pub(super) fn is_excused(messages: &str) -> bool {
+    let errors = messages.matches("error: ").count();
+    messages.contains("errors ignored on restore: ")
+        && errors > 0
+        && errors == messages.matches(NEWER_SETTING).count()
+}
+
+/// What a program said, without the lines about the setting.
+pub(super) fn without_setting(messages: &str) -> String {
+    messages.lines().filter(|line| !line.contains("transaction_timeout")).fold(
+        String::new(),
+        |mut kept, line| {
+            kept.push_str(line);
+            kept.push('\n');
+            kept
+        },
+    )
+}
+
+/// The end of `pg_restore` as an error, unless all went well.
+fn restored_well(outcome: &ExecOutcome) -> Result<(), DriverError> {
+    let messages = String::from_utf8_lossy(&outcome.stderr);
+    if outcome.status == 1 && outcome.dropped_bytes == 0 && is_excused(&messages) {
+        return Ok(());
+    }
+    let stderr = without_setting(&messages).into_bytes();
+    let outcome = ExecOutcome { stderr, ..outcome.clone() };
+    ended_well(&outcome, "restore the archive: pg_restore", FindingCode::RelationMissing)
 }
 
 /// A program's end as an error, unless it was a success.
@@ -195,6 +243,13 @@ pub(super) async fn restore(
         )));
     }
     let globals = read_globals(cx, &from).await?;
+    if has_bytes(&witness.server.bootstrap_role) || has_bytes(&witness.database.name) {
+        return Err(environment(
+            FindingCode::EnvOther,
+            ErrorKind::Unsupported,
+            "make a scratch cluster whose first superuser or database has a name that is not UTF-8",
+        ));
+    }
 
     cx.phase("fetch");
     let archive = root.join("copy");
@@ -205,20 +260,22 @@ pub(super) async fn restore(
 
     cx.phase("provision");
     let data = root.join("data");
-    let initdb = exec(
-        &[
-            &argument(&engine.sibling("initdb"))?,
-            "--no-sync",
-            "--no-instructions",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C",
-            &format!("--username={}", witness.server.bootstrap_role),
-            &format!("--pgdata={}", argument(&data)?),
-        ],
-        &root,
-        &[],
-    )?;
+    let (program, username, pgdata) = (
+        argument(&engine.sibling("initdb"))?,
+        format!("--username={}", witness.server.bootstrap_role),
+        format!("--pgdata={}", argument(&data)?),
+    );
+    let initdb = [
+        &*program,
+        "--no-sync",
+        "--auth=trust",
+        // No encoding: names of roles and values of settings are made again as the bytes that they were.
+        "--encoding=SQL_ASCII",
+        "--locale=C",
+        &username,
+        &pgdata,
+    ];
+    let initdb = exec(&initdb, &root, &[])?;
     let outcome = sandbox.exec(cx, initdb).await.map_err(room)?;
     ended_well(&outcome, "make a scratch cluster", FindingCode::EnvOther)?;
     let mut arguments = vec![
@@ -242,9 +299,7 @@ pub(super) async fn restore(
         database: "template1".to_owned(),
         password: None,
     };
-    match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore.argument()?, &archive)
-        .await
-    {
+    match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore, &archive).await {
         Ok(filled) => Ok(RestoredPostgres::new(
             Arc::clone(&sandbox),
             process,
@@ -314,7 +369,7 @@ async fn fill(
     address: &Address,
     sandbox: &dyn Sandbox,
     process: &mut Box<dyn SandboxProcess>,
-    pg_restore: &str,
+    pg_restore: &Found,
     archive: &Path,
 ) -> Result<Filled, DriverError> {
     let name = &witness.database.name;
@@ -351,23 +406,26 @@ async fn fill(
         target.execute(cx, "drop the extension that a new database has", "DROP EXTENSION plpgsql").await?;
     }
     drop(target);
+    let (program, dbname, archive) =
+        (pg_restore.argument()?, format!("--dbname=dbname={}", conninfo_value(name)), argument(archive)?);
+    let mut arguments = vec![
+        &*program,
+        "--format=directory",
+        "--jobs=2",
+        "--no-password",
+        "--no-tablespaces",
+        "--no-subscriptions",
+        &dbname,
+    ];
+    arguments.extend(exit_on_error(pg_restore, witness.server.major()));
+    arguments.push(&archive);
     let run = exec(
-        &[
-            pg_restore,
-            "--format=directory",
-            "--jobs=2",
-            "--exit-on-error",
-            "--no-password",
-            "--no-tablespaces",
-            "--no-subscriptions",
-            &format!("--dbname=dbname={}", conninfo_value(name)),
-            &argument(archive)?,
-        ],
+        &arguments,
         sandbox.root(),
         &[("PGHOST", &address.host), ("PGPORT", &PORT.to_string()), ("PGUSER", &address.user)],
     )?;
     let outcome = sandbox.exec(cx, run).await.map_err(room)?;
-    ended_well(&outcome, "restore the archive: pg_restore", FindingCode::RelationMissing)?;
+    restored_well(&outcome)?;
     let findings = globals.restore_properties(cx, &session, name).await?;
     Ok(Filled { identity, version, findings })
 }
@@ -440,4 +498,44 @@ pub(super) fn exec(argv: &[&str], root: &Path, environment: &[(&str, &str)]) -> 
         stdin: None,
         output_bytes_max: OUTPUT_BYTES_MAX,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTING: &str = "pg_restore: error: could not execute query: ERROR:  unrecognized configuration parameter \
+                           \"transaction_timeout\"\nCommand was: SET transaction_timeout = 0;\n";
+    const END: &str = "pg_restore: warning: errors ignored on restore: 1\n";
+
+    #[test]
+    fn only_the_setting_of_a_newer_client_is_excused() {
+        assert!(is_excused(&format!("{SETTING}{END}")));
+        assert!(is_excused(&format!("{SETTING}{SETTING}{SETTING}{END}")), "each worker says it");
+        let mixed = format!(
+            "pg_restore: error: {SETTING}could not execute query: ERROR:  unrecognized configuration \
+                             parameter \"transaction_timeout\"\nCommand was: SET transaction_timeout = 0;\n{END}"
+        );
+        assert!(is_excused(&mixed), "two workers write at once");
+        assert!(!is_excused(SETTING), "it did not come to its end");
+        assert!(!is_excused(END) && !is_excused(""));
+        let other = "pg_restore: error: could not execute query: ERROR:  type \"x\" does not exist\n\
+                     Command was: CREATE TABLE t (a x);\n";
+        assert!(!is_excused(&format!("{SETTING}{other}{END}")));
+        assert_eq!(without_setting(&format!("{SETTING}{other}")), other, "what is told is the other one");
+    }
+
+    #[test]
+    fn errors_are_passed_over_only_where_the_setting_is_not_known() {
+        let tool = |major| Found { path: PathBuf::from("/x"), version: tools::Version { major, minor: 20 } };
+        for (client, server, option) in [
+            (15, 15, Some("--exit-on-error")),
+            (17, 17, Some("--exit-on-error")),
+            (16, 13, Some("--exit-on-error")),
+            (17, 15, None),
+            (18, 16, None),
+        ] {
+            assert_eq!(exit_on_error(&tool(client), server), option, "{client} to {server}");
+        }
+    }
 }

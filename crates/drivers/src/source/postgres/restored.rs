@@ -22,7 +22,7 @@ use seaworthy_model::witness::postgres::{
 };
 
 use super::catalog::{self, View, own};
-use super::globals::Globals;
+use super::globals::{self, Globals};
 use super::measure;
 use super::names::{identifier, literal, split_qualified};
 use super::own_witness;
@@ -105,25 +105,24 @@ pub(super) async fn observe(
             rows.insert(table.name, facts.clone());
         }
     }
-    let database = measure::database(cx, &catalogue).await?;
+    let database = globals::database(cx, &catalogue).await?;
     let globals = Globals::read(cx, &catalogue, database.clone()).await?;
     let row = catalogue
         .row(
             cx,
             "ask the engine who it is",
             "SELECT (SELECT system_identifier::text FROM pg_control_system()), current_setting('server_version'), \
-             (SELECT rolname FROM pg_roles WHERE oid = 10), \
              to_char(statement_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
         )
         .await?;
-    let at = text(&row, 3)?;
+    let at = text(&row, 2)?;
     Ok(PostgresWitness {
         version: expected.version,
         server: ServerFacts {
             system_identifier: text(&row, 0)?,
             version_num: catalogue.version,
             version: text(&row, 1)?,
-            bootstrap_role: text(&row, 2)?,
+            bootstrap_role: globals::bootstrap_role(cx, &catalogue).await?,
         },
         snapshot: SnapshotFacts {
             at: at.parse().map_err(|error: jiff::Error| {

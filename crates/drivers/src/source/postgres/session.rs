@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{CancelToken, Client, Config, NoTls, Row};
 
-use super::names::{is_local, literal};
+use super::names::{bytes_of, has_bytes, is_local, literal, text_of};
 
 /// How long a cancelled query is given to end on the server before the connection is dropped.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
@@ -55,15 +55,12 @@ pub(super) struct ServerSaid {
     state: String,
 }
 
-/// A text from the server; bytes that are not UTF-8 (in a SQL_ASCII database) are escaped, never lost.
+/// A text from the server; a byte that is not UTF-8 (in a SQL_ASCII database) is a character of its own, never lost.
 pub(super) struct Text(pub(super) String);
 
 impl<'a> FromSql<'a> for Text {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(match std::str::from_utf8(raw) {
-            Ok(text) => text.to_owned(),
-            Err(_) => format!("\u{fffd}{}", raw.escape_ascii()),
-        }))
+        Ok(Self(text_of(raw)))
     }
 
     fn accepts(ty: &Type) -> bool {
@@ -84,6 +81,29 @@ pub(super) fn optional(row: &Row, column: usize) -> Result<Option<String>, Drive
         DriverError::new(ErrorKind::Other, format!("read column {column} of a catalogue")).because(error)
     })?;
     Ok(value.map(|Text(text)| text))
+}
+
+/// A column that holds hexadecimal digits of a text's bytes, as `names::hexadecimal` asks for, and may be null.
+pub(super) fn optional_bytes(row: &Row, column: usize) -> Result<Option<String>, DriverError> {
+    let Some(digits) = optional(row, column)? else { return Ok(None) };
+    let wrong = || {
+        DriverError::new(
+            ErrorKind::Corrupt,
+            format!("read column {column} of a catalogue as hexadecimal digits"),
+        )
+    };
+    let bytes = digits.as_bytes().chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2);
+        pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(wrong)
+    });
+    Ok(Some(text_of(&bytes.collect::<Result<Vec<u8>, _>>()?)))
+}
+
+/// A column that holds hexadecimal digits of a text's bytes.
+pub(super) fn text_bytes(row: &Row, column: usize) -> Result<String, DriverError> {
+    optional_bytes(row, column)?.ok_or_else(|| {
+        DriverError::new(ErrorKind::Corrupt, format!("read column {column} of a catalogue: null"))
+    })
 }
 
 /// A column whose text must be a number or a boolean.
@@ -148,6 +168,16 @@ pub(super) fn failed(context: impl Into<String>, error: tokio_postgres::Error) -
             None,
             Some("a lock was held for longer than `lock_timeout`; which session holds it?"),
         ),
+        &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN | &SqlState::UNDEFINED_FUNCTION => {
+            (ErrorKind::Other, None, Some("does it exist, or was it changed meanwhile? then run it again"))
+        }
+        &SqlState::OUT_OF_MEMORY if said.message().contains("shared memory") => (
+            ErrorKind::Exhausted,
+            None,
+            Some(
+                "raise max_locks_per_transaction: reading locks each table and its indexes until the snapshot ends",
+            ),
+        ),
         &SqlState::DISK_FULL => (ErrorKind::Exhausted, None, Some("free space on the server")),
         _ => (ErrorKind::Other, None, None),
     };
@@ -172,6 +202,8 @@ pub(super) struct Session {
     driven: tokio::task::JoinHandle<()>,
     /// `server_version_num`.
     pub(super) version: u32,
+    /// Whether the database has no encoding (SQL_ASCII), so that texts go both ways as bytes.
+    has_bytes: bool,
 }
 
 impl fmt::Debug for Session {
@@ -222,12 +254,17 @@ impl Session {
             drop(connection.await);
         });
         let cancel = client.cancel_token();
-        let mut session = Self { client, cancel, driven, version: 0 };
+        let mut session = Self { client, cancel, driven, version: 0, has_bytes: false };
         let rows = session
-            .query(cx, "ask the server's version", "SELECT current_setting('server_version_num')")
+            .query(
+                cx,
+                "ask the server's version",
+                "SELECT current_setting('server_version_num'), (getdatabaseencoding() = 'SQL_ASCII')::text",
+            )
             .await?;
         let row = rows.first().ok_or_else(|| DriverError::new(ErrorKind::Corrupt, context))?;
         session.version = parsed(row, 0)?;
+        session.has_bytes = flag(row, 1)?;
         session.pin(cx, purpose).await?;
         Ok(session)
     }
@@ -253,6 +290,10 @@ impl Session {
             ("default_transaction_isolation", "read committed"),
             ("default_transaction_deferrable", "off"),
         ];
+        if self.has_bytes {
+            // With the client's encoding on UTF8 the server refuses to send what is none; with this it sends what it has.
+            settings.push(("client_encoding", "SQL_ASCII"));
+        }
         if self.version >= 140_000 {
             settings.push(("idle_session_timeout", "0"));
             settings.push(("client_connection_check_interval", "2s"));
@@ -284,7 +325,8 @@ impl Session {
 
     /// Runs one statement and returns its rows.
     pub(super) async fn query(&self, cx: &Cx, what: &str, sql: &str) -> Result<Vec<Row>, DriverError> {
-        match cx.run(self.client.query(sql, &[])).await {
+        let prepared = self.prepare_bytes(cx, what, sql).await?;
+        match cx.run(self.client.query(prepared.unwrap_or(sql), &[])).await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => Err(failed(what, error)),
             Err(stop) => Err(self.stopped(stop).await),
@@ -304,7 +346,8 @@ impl Session {
 
     /// Runs statements whose rows nobody needs.
     pub(super) async fn execute(&self, cx: &Cx, what: &str, sql: &str) -> Result<(), DriverError> {
-        match cx.run(self.client.batch_execute(sql)).await {
+        let run = self.as_block(what, sql, "")?;
+        match cx.run(self.client.batch_execute(run.as_deref().unwrap_or(sql))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(failed(what, error)),
             Err(stop) => Err(self.stopped(stop).await),
@@ -313,8 +356,46 @@ impl Session {
 
     /// Runs one statement and returns how many rows it changed.
     pub(super) async fn change(&self, cx: &Cx, what: &str, sql: &str) -> Result<u64, DriverError> {
-        match cx.run(self.client.execute(sql, &[])).await {
+        let prepared = self.prepare_bytes(cx, what, sql).await?;
+        match cx.run(self.client.execute(prepared.unwrap_or(sql), &[])).await {
             Ok(Ok(count)) => Ok(count),
+            Ok(Err(error)) => Err(failed(what, error)),
+            Err(stop) => Err(self.stopped(stop).await),
+        }
+    }
+
+    /// A statement with a name that is no UTF-8, as a block that says it in ASCII; `None` for any other statement.
+    ///
+    /// The client's library sends UTF-8 only. Where the database has an encoding, no such name can be said at all.
+    fn as_block(&self, what: &str, sql: &str, before: &str) -> Result<Option<String>, DriverError> {
+        if !has_bytes(sql) {
+            return Ok(None);
+        }
+        if !self.has_bytes {
+            return Err(DriverError::new(
+                ErrorKind::Unsupported,
+                format!("{what}: a name is not valid in the encoding of the database"),
+            ));
+        }
+        let digits: String = bytes_of(sql).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Some(format!(
+            "DO $seaworthy$BEGIN EXECUTE '{before}' || pg_catalog.convert_from('\\x{digits}', 'SQL_ASCII'); END$seaworthy$"
+        )))
+    }
+
+    /// Prepares a statement with a name that is no UTF-8 on the server, and returns what runs it.
+    async fn prepare_bytes(
+        &self,
+        cx: &Cx,
+        what: &str,
+        sql: &str,
+    ) -> Result<Option<&'static str>, DriverError> {
+        let Some(block) = self.as_block(what, sql, "PREPARE seaworthy AS ")? else { return Ok(None) };
+        // What an earlier one left behind goes first: after a failed statement nothing could be said any more.
+        let earlier = "DO $seaworthy$BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements \
+                       WHERE name = 'seaworthy') THEN EXECUTE 'DEALLOCATE seaworthy'; END IF; END$seaworthy$";
+        match cx.run(self.client.batch_execute(&format!("{earlier}; {block}"))).await {
+            Ok(Ok(())) => Ok(Some("EXECUTE seaworthy")),
             Ok(Err(error)) => Err(failed(what, error)),
             Err(stop) => Err(self.stopped(stop).await),
         }
@@ -342,11 +423,15 @@ impl Session {
             Err(stop) => return Err(self.stopped(stop).await),
         };
         let mut rows = messages.iter().filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
+            tokio_postgres::SimpleQueryMessage::Row(row) => {
+                Some(row.try_get(0).map(|text| text.map(str::to_owned)))
+            }
             _ => None,
         });
         match (rows.next(), rows.next()) {
-            (Some(value), None) => Ok(value),
+            (Some(value), None) => value.map_err(|error| {
+                DriverError::new(ErrorKind::Refused, format!("{what}: its value is not UTF-8")).because(error)
+            }),
             (None, _) => Err(DriverError::new(ErrorKind::Refused, format!("{what}: it returns no row"))),
             (Some(_), Some(_)) => {
                 Err(DriverError::new(ErrorKind::Refused, format!("{what}: it returns more than one row")))

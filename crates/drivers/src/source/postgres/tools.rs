@@ -115,6 +115,35 @@ fn parse_version(text: &str) -> Option<Version> {
     })
 }
 
+/// What a sandbox must show besides `/usr`, so that the programs of a directory run inside it: they and what they load.
+///
+/// Nothing where they are below `/usr`. Of a directory that holds other things too (a home with a `bin`), only what a
+/// server's installation consists of.
+#[must_use]
+pub fn installation(programs: &Path) -> Vec<PathBuf> {
+    let mut base = programs.parent();
+    // Debian keeps them in lib/postgresql/17/bin, and what they share in share/postgresql/17.
+    if let Some(place) = base.and_then(Path::parent)
+        && place.file_name().is_some_and(|name| name == "postgresql")
+        && let Some(library) = place.parent()
+        && library.file_name().is_some_and(|name| name == "lib" || name == "libexec")
+    {
+        base = library.parent();
+    }
+    let Some(base) = base.filter(|base| base.parent().is_some() && !programs.starts_with("/usr")) else {
+        return Vec::new();
+    };
+    let mut shown: Vec<PathBuf> = ["lib", "lib64", "libexec", "share"]
+        .into_iter()
+        .map(|name| base.join(name))
+        .filter(|path| path.is_dir())
+        .collect();
+    if programs.is_dir() && !shown.iter().any(|path| programs.starts_with(path)) {
+        shown.push(programs.to_path_buf());
+    }
+    shown
+}
+
 /// Directories in which programs of PostgreSQL are usually installed, besides those that the caller knows.
 fn directories(known: &[PathBuf]) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = known.to_vec();
@@ -256,6 +285,24 @@ mod tests {
         assert_eq!(version("postgres (PostgreSQL) 18beta1").as_deref(), Some("18.0"));
         assert_eq!(version("pg_dump (PostgreSQL) 9.6.24").as_deref(), Some("9.6"));
         assert_eq!(version("hello").as_deref(), None);
+    }
+
+    #[test]
+    fn what_programs_load_is_shown_with_them_and_nothing_else() {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["bin", "lib", "share", "documents", "root/usr/lib/postgresql/17/bin", "root/usr/share"] {
+            std::fs::create_dir_all(home.path().join(name)).unwrap();
+        }
+        let shown = |programs: &str| -> Vec<String> {
+            let relative = |path: PathBuf| path.strip_prefix(home.path()).unwrap().display().to_string();
+            installation(&home.path().join(programs)).into_iter().map(relative).collect()
+        };
+        assert_eq!(shown("bin"), ["lib", "share", "bin"]);
+        assert_eq!(shown("root/usr/lib/postgresql/17/bin"), ["root/usr/lib", "root/usr/share"]);
+        assert!(shown("missing/bin").is_empty());
+        for shown_already in ["/usr/lib/postgresql/15/bin", "/usr/bin", "/bin", "/"] {
+            assert!(installation(Path::new(shown_already)).is_empty(), "{shown_already}");
+        }
     }
 
     #[test]
