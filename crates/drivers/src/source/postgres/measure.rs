@@ -65,9 +65,9 @@ impl Table {
     }
 }
 
-/// A column: how it is written, the oid of its type, the type's modifier, whether it is declared NOT NULL.
+/// A column: how it is written, the oid of its type, the type's modifier.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-struct Column(String, u32, i32, bool);
+struct Column(String, u32, i32);
 
 /// The types whose own hash tells every two values apart. Their oids are the same in every server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +133,8 @@ impl Link {
 }
 
 /// How the rows of a table are hashed. What comes out depends on names, types and values of the columns alone; whether
-/// a column is declared NOT NULL and whether the table has values out of line change the way, not the result.
+/// the table has values out of line changes the way, not the result. Whether a column is declared NOT NULL is not asked:
+/// from PostgreSQL 18 on it may hold nulls nevertheless (`NOT VALID`), and asking each row costs nothing that was measured.
 struct Hashes {
     /// What the inner query yields, where there is one.
     inner: Option<Vec<String>>,
@@ -160,7 +161,7 @@ impl Hashes {
             inner.push(format!("ROW({})::text COLLATE \"C\" AS x", others.join(", ")));
         }
         let mut links = Vec::new();
-        for (position, (Column(name, _, _, is_not_null), link)) in linked.into_iter().enumerate() {
+        for (position, (Column(name, ..), link)) in linked.into_iter().enumerate() {
             let value = if is_nested {
                 let made = if link == Link::Text && has_values_out_of_line {
                     format!("{name} || ''")
@@ -172,18 +173,15 @@ impl Hashes {
             } else {
                 name.clone()
             };
-            links.push((value, link, *is_not_null));
+            links.push((value, link));
         }
         let chains = SEEDS.map(|seed| {
             let seed = format!("'{seed}'::int8");
             let first = if others.is_empty() { seed } else { format!("hashtextextended(r.x, {seed})") };
             // Every link is null when its value is: of a row with a null nothing is left, and it takes the longer way.
             let of_full_rows =
-                links.iter().fold(first.clone(), |chain, (value, link, _)| link.hash(value, &chain));
-            if links.iter().all(|(_, _, is_not_null)| *is_not_null) {
-                return of_full_rows;
-            }
-            let of_rows_with_nulls = links.iter().fold(first, |chain, (value, link, _)| {
+                links.iter().fold(first.clone(), |chain, (value, link)| link.hash(value, &chain));
+            let of_rows_with_nulls = links.iter().fold(first, |chain, (value, link)| {
                 let known = format!("coalesce({value}, {})", link.stand_in());
                 let flip = format!("CASE WHEN {value} IS NULL THEN '{NULL_FLIP}'::int8 ELSE 0::int8 END");
                 link.hash(&known, &format!("({chain} # {flip})"))
@@ -231,7 +229,7 @@ pub(super) async fn tables(
 ) -> Result<Vec<Table>, DriverError> {
     let sql = format!(
         "SELECT format('%I.%I', n.nspname, c.relname), c.oid::text, pg_relation_size(c.oid)::text, \
-         (SELECT json_agg(json_build_array(format('t.%I', a.attname), a.atttypid::int8, a.atttypmod, a.attnotnull) \
+         (SELECT json_agg(json_build_array(format('t.%I', a.attname), a.atttypid::int8, a.atttypmod) \
          ORDER BY a.attname::text COLLATE \"C\")::text FROM pg_attribute a \
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'), e.condition, \
          (c.relam = (SELECT m.oid FROM pg_am m WHERE m.amname = 'heap'))::text, \
