@@ -233,7 +233,7 @@ pub(super) async fn tables(
          ORDER BY a.attname::text COLLATE \"C\")::text FROM pg_attribute a \
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'), e.condition, \
          (c.relam = (SELECT m.oid FROM pg_am m WHERE m.amname = 'heap'))::text, \
-         (c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0)::text \
+         coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)) > 0, false)::text \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL (\
          SELECT x.extcondition[array_position(x.extconfig, c.oid)] AS condition FROM pg_extension x \
          WHERE c.oid = ANY (x.extconfig) LIMIT 1) e ON true \
