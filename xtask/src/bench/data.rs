@@ -195,6 +195,16 @@ impl Data {
         format!("{} {what}: {} files, {:.2} GB", self.set.letter(), self.files, self.bytes as f64 / 1e9)
     }
 
+    /// Reads everything once, so that names and bytes are in memory.
+    pub(super) fn warm(&self) -> io::Result<()> {
+        let mut buffer = vec![0; 1 << 20];
+        for name in files_below(&self.path)?.keys() {
+            let mut file = File::open(self.path.join(name))?;
+            while file.read(&mut buffer)? > 0 {}
+        }
+        Ok(())
+    }
+
     /// Changes 1 % of the pages of every relation of at least 1 MiB, in place; doing it again undoes it. Returns what the
     /// changed pages compress to.
     pub(super) fn change_one_percent(&self) -> io::Result<ChangedPages> {
