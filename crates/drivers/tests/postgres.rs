@@ -569,6 +569,40 @@ fn dump_after(server: &Server, happening: &str) -> tempfile::TempDir {
     directory
 }
 
+/// A `pg_restore` whose workers come to wait for each other after they have made the tables, with that many of them.
+fn deadlock_with(server: &Server, jobs: &str) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let everybody = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), everybody.clone()).unwrap();
+    let stub = directory.path().join("pg_restore");
+    let programs = server.programs().display();
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *{jobs}*) {programs}/pg_restore --section=pre-data \"$@\"\n\
+         echo 'pg_restore: error: could not execute query: ERROR:  deadlock detected' >&2; exit 1;; esac\n\
+         exec {programs}/pg_restore \"$@\"\n"
+    );
+    std::fs::write(&stub, script).unwrap();
+    std::fs::set_permissions(&stub, everybody).unwrap();
+    directory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_of_pg_restore_that_wait_for_each_other_do_not_blame_the_copy() {
+    let server = Server::start(&[]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(100)).unwrap();
+    let programs = deadlock_with(&server, "--jobs=2");
+    let bin_dir = Some(programs.path().display().to_string());
+    let copied = capture(PostgresSpec { bin_dir, ..spec(&server, "shop") }).await;
+    assert_eq!(copied.findings().await, [], "one worker is tried next");
+    let programs = deadlock_with(&server, "--jobs=");
+    let bin_dir = Some(programs.path().display().to_string());
+    let copied = capture(PostgresSpec { bin_dir, ..spec(&server, "shop") }).await;
+    let error = copied.try_restored().await.map(|_| ()).unwrap_err();
+    assert_eq!(error.code, Some(FindingCode::EnvOther), "{}", chain(&error));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_emptied_or_rewritten_after_the_snapshot_is_never_copied_as_empty() {
     let server = Server::start(&[]).unwrap();

@@ -89,6 +89,9 @@ fn environment_fault(status: i32, messages: &str) -> Option<(FindingCode, &'stat
     if messages.contains("out of memory") || messages.contains("Cannot allocate memory") || status == 137 {
         return Some((FindingCode::EnvOther, "give the sandbox more memory"));
     }
+    if messages.contains(DEADLOCK) {
+        return Some((FindingCode::EnvOther, "two statements waited for each other; run the drill again"));
+    }
     if status == 126 || status == 127 {
         return Some((FindingCode::EnvBinary, "can the sandbox's user run the program?"));
     }
@@ -102,6 +105,8 @@ fn environment_fault(status: i32, messages: &str) -> Option<(FindingCode, &'stat
 const NEWER_SETTING: &str = "Command was: SET transaction_timeout = 0;";
 /// The major that brought it.
 const NEWER_SETTING_SINCE: u32 = 17;
+/// What the server says when it ends one of two who wait for each other.
+const DEADLOCK: &str = "deadlock detected";
 
 /// The option that stops `pg_restore` at its first error, unless it would stop at the setting that `server` does not know.
 ///
@@ -385,6 +390,41 @@ async fn fill(
         let drop = format!("DROP DATABASE {}", identifier(name));
         session.execute(cx, "replace the database that a new cluster has", &drop).await?;
     }
+    // Two workers of pg_restore can come to wait for each other's locks, whereupon the server ends one: that says nothing
+    // about the copy, and one worker waits for nobody.
+    for jobs in [2, 1] {
+        make_database(cx, witness, globals, address, &session).await?;
+        let run = restore_command(witness, address, sandbox, pg_restore, archive, jobs)?;
+        let outcome = sandbox.exec(cx, run).await.map_err(room)?;
+        match restored_well(&outcome) {
+            Err(_) if jobs > 1 && is_deadlock(&outcome) => {
+                let drop = format!("DROP DATABASE {} WITH (FORCE)", identifier(name));
+                session.execute(cx, "drop what two workers have begun", &drop).await?;
+            }
+            ended => {
+                ended?;
+                break;
+            }
+        }
+    }
+    let findings = globals.restore_properties(cx, &session, name).await?;
+    Ok(Filled { identity, version, findings })
+}
+
+/// Whether a program was ended because its workers waited for each other.
+fn is_deadlock(outcome: &ExecOutcome) -> bool {
+    String::from_utf8_lossy(&outcome.stderr).contains(DEADLOCK)
+}
+
+/// Makes the database that the archive is restored to, without what every new database has and the source had not.
+async fn make_database(
+    cx: &Cx,
+    witness: &PostgresWitness,
+    globals: &Globals,
+    address: &Address,
+    session: &Session,
+) -> Result<(), DriverError> {
+    let name = &witness.database.name;
     let create = globals.create_database(name, session.version);
     session.execute(cx, "make the scratch database", &create).await.map_err(|error| {
         let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -405,13 +445,25 @@ async fn fill(
     if !globals.extensions.iter().any(|(name, _)| name == "plpgsql") {
         target.execute(cx, "drop the extension that a new database has", "DROP EXTENSION plpgsql").await?;
     }
-    drop(target);
+    Ok(())
+}
+
+fn restore_command(
+    witness: &PostgresWitness,
+    address: &Address,
+    sandbox: &dyn Sandbox,
+    pg_restore: &Found,
+    archive: &Path,
+    jobs: u32,
+) -> Result<Exec, DriverError> {
+    let name = &witness.database.name;
+    let jobs = format!("--jobs={jobs}");
     let (program, dbname, archive) =
         (pg_restore.argument()?, format!("--dbname=dbname={}", conninfo_value(name)), argument(archive)?);
     let mut arguments = vec![
         &*program,
         "--format=directory",
-        "--jobs=2",
+        &jobs,
         "--no-password",
         "--no-tablespaces",
         "--no-subscriptions",
@@ -419,15 +471,11 @@ async fn fill(
     ];
     arguments.extend(exit_on_error(pg_restore, witness.server.major()));
     arguments.push(&archive);
-    let run = exec(
+    exec(
         &arguments,
         sandbox.root(),
         &[("PGHOST", &address.host), ("PGPORT", &PORT.to_string()), ("PGUSER", &address.user)],
-    )?;
-    let outcome = sandbox.exec(cx, run).await.map_err(room)?;
-    restored_well(&outcome)?;
-    let findings = globals.restore_properties(cx, &session, name).await?;
-    Ok(Filled { identity, version, findings })
+    )
 }
 
 /// Shows that the engine was made in this run: another identity than the source's, and nothing in it.
