@@ -596,11 +596,23 @@ async fn workers_of_pg_restore_that_wait_for_each_other_do_not_blame_the_copy() 
     let bin_dir = Some(programs.path().display().to_string());
     let copied = capture(PostgresSpec { bin_dir, ..spec(&server, "shop") }).await;
     assert_eq!(copied.findings().await, [], "one worker is tried next");
+    let (host, port, user, tables) = (None, None, None, Vec::new());
+    let to = NewTarget::Database { host, port, user, database: "again".to_owned(), tables };
+    let (witness, from) = (&copied.captured.witness, Arc::<DiskCopy>::clone(&copied.copy));
+    let delivered = copied.source.deliver(&Cx::unbounded(), witness, from, &to).await;
+    assert_eq!(delivered.unwrap_or_else(|error| panic!("{}", chain(&error))).findings, [], "delivered");
     let programs = deadlock_with(&server, "--jobs=");
     let bin_dir = Some(programs.path().display().to_string());
     let copied = capture(PostgresSpec { bin_dir, ..spec(&server, "shop") }).await;
     let error = copied.try_restored().await.map(|_| ()).unwrap_err();
     assert_eq!(error.code, Some(FindingCode::EnvOther), "{}", chain(&error));
+    let (host, port, user, tables) = (None, None, None, Vec::new());
+    let to = NewTarget::Database { host, port, user, database: "never".to_owned(), tables };
+    let (witness, from) = (&copied.captured.witness, Arc::<DiskCopy>::clone(&copied.copy));
+    let error = copied.source.deliver(&Cx::unbounded(), witness, from, &to).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict, "{}", chain(&error));
+    let left = "SELECT count(*) FROM pg_database WHERE datname = 'never'";
+    assert_eq!(server.sql("shop", left).unwrap().trim(), "0", "nothing half is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

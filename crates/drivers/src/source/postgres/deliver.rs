@@ -16,7 +16,9 @@ use super::archive::{self, ArchiveFacts};
 use super::capture::client_environment;
 use super::globals::{self, Globals};
 use super::names::{conninfo_value, identifier, is_local, literal, split_qualified, text_of};
-use super::restore::{archive_path, blocking, exit_on_error, is_excused, read_globals, without_setting};
+use super::restore::{
+    DEADLOCK, archive_path, blocking, exit_on_error, is_excused, read_globals, without_setting,
+};
 use super::restored::observe;
 use super::session::{Address, Purpose, Session};
 use super::tools::{self, Tool, argument};
@@ -127,7 +129,7 @@ impl PostgresSource {
                 .code(FindingCode::ArchiveTruncated)
         })?;
         let mut options: Vec<String> =
-            ["--format=directory", "--jobs=2", "--no-password", "--no-tablespaces", "--no-subscriptions"]
+            ["--format=directory", "--no-password", "--no-tablespaces", "--no-subscriptions"]
                 .map(str::to_owned)
                 .to_vec();
         options.extend(exit_on_error(&tool, major).map(str::to_owned));
@@ -156,19 +158,28 @@ impl PostgresSource {
 
         cx.phase("restore");
         let create = globals.create_database(&name, server.version);
-        server.execute(cx, "make the new database", &create).await?;
-        let restored = self.fill_database(cx, &address, &tool, &options, &globals, tables.is_empty()).await;
-        match restored {
-            Ok(more) => findings.extend(more),
-            Err(error) => {
-                // Half a database must not look like a whole one. It was made by this call, so it is ours to drop.
-                let drop = format!("DROP DATABASE {}", identifier(&name));
-                let dropped = server.execute(&Cx::unbounded(), "drop the unfinished database", &drop).await;
-                return Err(if dropped.is_err() {
-                    error.hint(format!("the unfinished database `{}` is left; drop it", printable(&name)))
-                } else {
-                    error
-                });
+        // One worker where two have come to wait for each other's locks; see the restore of a drill.
+        for jobs in [2, 1] {
+            server.execute(cx, "make the new database", &create).await?;
+            let options: Vec<String> =
+                std::iter::once(format!("--jobs={jobs}")).chain(options.iter().cloned()).collect();
+            let filled = self.fill_database(cx, &address, &tool, &options, &globals, tables.is_empty()).await;
+            let error = match filled {
+                Ok(more) => {
+                    findings.extend(more);
+                    break;
+                }
+                Err(error) => error,
+            };
+            // Half a database must not look like a whole one. It was made by this call, so it is ours to drop.
+            let drop = format!("DROP DATABASE {} WITH (FORCE)", identifier(&name));
+            let dropped = server.execute(&Cx::unbounded(), "drop the unfinished database", &drop).await;
+            if dropped.is_err() {
+                let hint = format!("the unfinished database `{}` is left; drop it", printable(&name));
+                return Err(error.hint(hint));
+            }
+            if jobs == 1 || error.kind != ErrorKind::Conflict {
+                return Err(error);
             }
         }
         if tables.is_empty() {
@@ -212,6 +223,9 @@ impl PostgresSource {
             let messages = without_setting(&messages);
             let said = messages.lines().find(|line| line.contains("error:")).unwrap_or("it said nothing");
             let context = format!("restore the archive: pg_restore: {}", printable(said.trim()));
+            if messages.contains(DEADLOCK) {
+                return Err(DriverError::new(ErrorKind::Conflict, context).hint("run it again"));
+            }
             let error = DriverError::new(ErrorKind::Other, context);
             return Err(if said.contains(" role \"") && said.contains("does not exist") {
                 // A policy or a user mapping is for a role, whoever owns things.

@@ -106,7 +106,7 @@ const NEWER_SETTING: &str = "Command was: SET transaction_timeout = 0;";
 /// The major that brought it.
 const NEWER_SETTING_SINCE: u32 = 17;
 /// What the server says when it ends one of two who wait for each other.
-const DEADLOCK: &str = "deadlock detected";
+pub(super) const DEADLOCK: &str = "deadlock detected";
 
 /// The option that stops `pg_restore` at its first error, unless it would stop at the setting that `server` does not know.
 ///
