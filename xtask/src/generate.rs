@@ -128,15 +128,7 @@ fn assurance() -> String {
         "{NOTICE}# Levels of assurance\n\nA level is earned by a signed receipt, never by a document.\n\n\
          | level | word | what a signed receipt must show |\n|---|---|---|\n"
     );
-    for level in [
-        Assurance::A0,
-        Assurance::A1,
-        Assurance::A2,
-        Assurance::A3,
-        Assurance::A4,
-        Assurance::A5,
-        Assurance::A6,
-    ] {
+    for level in Assurance::ALL {
         push(&mut page, format_args!("| {level:?} | {} | {} |\n", level.word(), shows(level)));
     }
     page

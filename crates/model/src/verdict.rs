@@ -26,6 +26,9 @@ pub enum Assurance {
 }
 
 impl Assurance {
+    /// Every level, the lowest first.
+    pub const ALL: [Self; 7] = [Self::A0, Self::A1, Self::A2, Self::A3, Self::A4, Self::A5, Self::A6];
+
     /// The level's word.
     #[must_use]
     pub fn word(self) -> &'static str {

@@ -38,16 +38,7 @@ pub(crate) fn run(face: &Face, arguments: &Help) -> Outcome {
             }
         }
         ["levels"] => {
-            let levels = [
-                Assurance::A0,
-                Assurance::A1,
-                Assurance::A2,
-                Assurance::A3,
-                Assurance::A4,
-                Assurance::A5,
-                Assurance::A6,
-            ];
-            for level in levels {
+            for level in Assurance::ALL {
                 face.data(level.to_string())?;
             }
         }

@@ -48,13 +48,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Init, cancel: Cancel
         write_durably(&password_file, new_password()?.as_bytes(), 0o600)?;
     }
     for spec in parsed.inventory.repositories.values() {
-        let made = make(spec, &cancel).await?;
-        face.say(format!(
-            "{} repository {} at {}",
-            if made { "made" } else { "found" },
-            spec.name,
-            spec.location
-        ))?;
+        make(face, spec, &cancel).await?;
     }
     let schema = serde_json::to_string_pretty(&config::schema())
         .map_err(|error| Failure::because(Exit::Unexpected, "spell the schema", &error))?;
@@ -79,20 +73,21 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Init, cancel: Cancel
     Ok(Exit::Ok)
 }
 
-/// Makes a repository where there is none; whether it did.
-async fn make(spec: &RepositorySpec, cancel: &CancellationToken) -> Outcome<bool> {
+/// Makes a repository where there is none, and says whether it did.
+async fn make(face: &Face, spec: &RepositorySpec, cancel: &CancellationToken) -> Outcome<()> {
     let cx = super::silent(cancel);
     let control = seaworthy_engine::store::control(&cx);
     let secret = resolve(&spec.password)?;
     let making = spec.clone();
-    wiring::blocking(move || match wiring::open(&making, &control) {
-        Ok(_) => Ok(false),
+    let making = move || match wiring::open(&making, &control) {
+        Ok(_) => Ok("found"),
         Err(failure) if failure.exit == Exit::NotFound => {
-            wiring::init(&making, &secret, &control).map(|_| true)
+            wiring::init(&making, &secret, &control).map(|_| "made")
         }
         Err(failure) => Err(failure),
-    })
-    .await
+    };
+    let done = wiring::blocking(making).await?;
+    face.say(format!("{done} repository {} at {}", spec.name, spec.location))
 }
 
 /// Makes the repositories of an existing configuration; touches nothing else.
@@ -103,13 +98,7 @@ async fn missing_repositories(cli: &Cli, face: &Face, cancel: &CancellationToken
             face.data(format!("would make repository {} at {} if there is none", spec.name, spec.location))?;
             continue;
         }
-        let made = make(spec, cancel).await?;
-        face.say(format!(
-            "{} repository {} at {}",
-            if made { "made" } else { "found" },
-            spec.name,
-            spec.location
-        ))?;
+        make(face, spec, cancel).await?;
     }
     Ok(Exit::Ok)
 }
