@@ -349,8 +349,8 @@ impl Runner {
     }
 }
 
-/// Waits before a second and a third try when the other side did not answer. The only retries in the product: whoever
-/// retries below this would hide the outage.
+/// Waits before a second and a third try when the other side did not answer. The only retries of an outage in the
+/// product: whoever retries below this would hide it.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// Tries again after an error that may pass by itself; what was waited for goes into the receipt.

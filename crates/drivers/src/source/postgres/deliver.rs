@@ -181,6 +181,7 @@ impl PostgresSource {
             if jobs == 1 || error.kind != ErrorKind::Conflict {
                 return Err(error);
             }
+            cx.phase("restore with one worker: two waited for each other's locks");
         }
         if tables.is_empty() {
             findings.extend(verify(cx, &address, witness, missing.is_empty()).await?);

@@ -400,6 +400,7 @@ async fn fill(
             Err(_) if jobs > 1 && is_deadlock(&outcome) => {
                 let drop = format!("DROP DATABASE {} WITH (FORCE)", identifier(name));
                 session.execute(cx, "drop what two workers have begun", &drop).await?;
+                cx.phase("restore with one worker: two waited for each other's locks");
             }
             ended => {
                 ended?;
