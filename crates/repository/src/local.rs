@@ -24,6 +24,11 @@ use crate::error::{RepositoryError, Result};
 use crate::id::Id;
 use crate::store::Listed;
 
+/// `f_type` of file systems that no other machine writes to (linux/magic.h, and the projects' own for those outside of
+/// the kernel): ext2 to ext4, XFS, Btrfs, tmpfs, F2FS, overlayfs, bcachefs, ZFS.
+const MAGIC_OF_LOCAL: [u64; 8] =
+    [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x794c_7630, 0xca45_1a4e, 0x2fc1_2fc1];
+
 /// A directory that holds one repository.
 #[derive(Clone)]
 pub struct LocalStore {
@@ -51,6 +56,15 @@ impl LocalStore {
 
     fn at(&self, path: &str) -> PathBuf {
         self.root.join(path)
+    }
+
+    /// Whether a listing that begins after a file was made shows that file, whoever made it: so it is on file systems of this
+    /// machine. Of all others (network, FUSE) nothing is believed.
+    pub(crate) fn lists_at_once(&self) -> bool {
+        rustix::fs::statfs(&self.root).is_ok_and(|found| {
+            let magic = found.f_type as u64 & 0xffff_ffff;
+            MAGIC_OF_LOCAL.contains(&magic)
+        })
     }
 
     pub(crate) fn prepare(&self) -> Result<()> {

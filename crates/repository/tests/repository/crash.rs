@@ -40,8 +40,8 @@ fn a_writer_killed_at_any_moment_leaves_the_old_or_the_new_state() {
     let mut acknowledged =
         vec![(store_stream(&fixture.repository, "/x", &content(0), Cuts::ContentDefined), 0u64)];
     let (mut killed, mut garbage) = (0, 0);
-    // The writer takes some 300 ms; the moments are spread over all of it, the commit included.
-    for round in 1..=24u64 {
+    let mut whole = Duration::ZERO;
+    for round in 1..=24u32 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::writer_for_the_sweep", "--ignored", "--nocapture", "--test-threads=1"])
             .env(REPOSITORY, fixture.path())
@@ -50,10 +50,16 @@ fn a_writer_killed_at_any_moment_leaves_the_old_or_the_new_state() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let moment = Duration::from_millis(if round == 24 { 60_000 } else { round * 37 % 600 });
+        // The first and the last come to their end. The others are killed at moments that are spread over all of the time
+        // that the first took, the commit included.
+        let is_left_alone = round == 1 || round == 24;
+        let moment = if is_left_alone { Duration::from_secs(60) } else { whole * (round * 7 % 23) / 23 };
         let started = std::time::Instant::now();
         while started.elapsed() < moment && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if round == 1 {
+            whole = started.elapsed();
         }
         if child.try_wait().unwrap().is_none() {
             child.kill().unwrap();
@@ -68,12 +74,12 @@ fn a_writer_killed_at_any_moment_leaves_the_old_or_the_new_state() {
                 snapshots.iter().any(|(known, _)| *known == id),
                 "round {round}: an acknowledged snapshot is gone"
             );
-            acknowledged.push((id, round));
+            acknowledged.push((id, u64::from(round)));
         }
         for (id, _) in &snapshots {
             if !acknowledged.iter().any(|(known, _)| known == id) {
                 // Durable before the word got out: as good as acknowledged.
-                acknowledged.push((*id, round));
+                acknowledged.push((*id, u64::from(round)));
             }
         }
         garbage += files(&fixture.path().join("locks")).len();

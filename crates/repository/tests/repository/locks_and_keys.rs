@@ -1,5 +1,6 @@
 //! Locks that restic respects, and several keys.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use seaworthy_repository::{
@@ -32,6 +33,49 @@ fn shared_locks_tolerate_each_other_and_exclusive_ones_nobody() {
     let error = repository.lock(LockKind::Shared, &control()).unwrap_err();
     assert!(matches!(error, RepositoryError::Locked { .. }) && error.is_transient());
     exclusive.release().unwrap();
+    assert_eq!(files(&fixture.path().join("locks")).len(), 0);
+}
+
+/// On a local file system nobody waits between writing a lock and looking for others: that must still keep them apart.
+#[test]
+fn of_many_who_hurry_none_holds_an_exclusive_lock_beside_another() {
+    let fixture = Fixture::new();
+    let (holding, excluding) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (granted, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (holding, excluding, granted, refused) = (&holding, &excluding, &granted, &refused);
+            let repository = &fixture.repository;
+            scope.spawn(move || {
+                for turn in 0..100 {
+                    let kind = if (worker + turn) % 3 == 0 { LockKind::Exclusive } else { LockKind::Shared };
+                    let lock = match repository.lock(kind, &control()) {
+                        Ok(lock) => lock,
+                        Err(RepositoryError::Locked { .. }) => {
+                            refused.fetch_add(1, Ordering::SeqCst);
+                            continue;
+                        }
+                        Err(other) => panic!("{other}"),
+                    };
+                    granted.fetch_add(1, Ordering::SeqCst);
+                    let others = holding.fetch_add(1, Ordering::SeqCst);
+                    if kind == LockKind::Exclusive {
+                        excluding.fetch_add(1, Ordering::SeqCst);
+                        assert_eq!(others, 0, "exclusive beside {others} others");
+                    } else {
+                        assert_eq!(excluding.load(Ordering::SeqCst), 0, "shared beside an exclusive one");
+                    }
+                    std::thread::yield_now();
+                    if kind == LockKind::Exclusive {
+                        excluding.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    holding.fetch_sub(1, Ordering::SeqCst);
+                    lock.release().unwrap();
+                }
+            });
+        }
+    });
+    assert!(granted.into_inner() > 0 && refused.into_inner() > 0, "they never met");
     assert_eq!(files(&fixture.path().join("locks")).len(), 0);
 }
 
