@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::blob::Codec;
@@ -38,6 +40,8 @@ const BATCH_BYTES: u64 = 128 << 20;
 const BATCH_FILES: usize = 4096;
 const BATCH_DIRECTORIES: usize = 160;
 const BATCH_OPEN: usize = 96;
+/// From this size on, room for a file is asked for at once.
+const RESERVED_MIN: u64 = 1 << 20;
 /// Problems that are named; the rest is counted.
 const PROBLEMS: usize = 10_000;
 
@@ -252,9 +256,24 @@ impl Shared {
         let private = Mode::from_raw_mode(0o600);
         let created = rustix::fs::openat(&*state.directory, state.name.as_c_str(), CREATE, private)
             .map_err(|e| failed("create", &state.path, e))?;
+        self.reserve(&created, state)?;
         let created = Arc::new(created);
         *file = Some(Arc::clone(&created));
         Ok(created)
+    }
+
+    /// Asks for the room of a large file at once: a full disk is met before anything is written, and the file system has less
+    /// to do for each piece. Where that cannot be had, room is found piece by piece.
+    fn reserve(&self, file: &OwnedFd, state: &FileState) -> Result<()> {
+        let size = state.size.load(Ordering::Acquire);
+        if size < RESERVED_MIN || self.options.sparse {
+            return Ok(());
+        }
+        // The size stays: should the content be shorter than declared, nothing is appended to it.
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+            Err(full @ (Errno::NOSPC | Errno::DQUOT)) => Err(failed("make room for", &state.path, full)),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn give_up(&self, state: &FileState, error: RepositoryError) {
