@@ -256,47 +256,7 @@ pub(super) async fn restore(
         ));
     }
 
-    cx.phase("fetch");
     let archive = root.join("copy");
-    let (reader, into) = (Arc::clone(&from), archive.clone());
-    let under = archive_path()?;
-    blocking(cx, move || reader.restore(&under, &into)).await.map_err(room)?;
-    sandbox.own(cx, &archive).await?;
-
-    cx.phase("provision");
-    let data = root.join("data");
-    let (program, username, pgdata) = (
-        argument(&engine.sibling("initdb"))?,
-        format!("--username={}", witness.server.bootstrap_role),
-        format!("--pgdata={}", argument(&data)?),
-    );
-    let initdb = [
-        &*program,
-        "--no-sync",
-        "--auth=trust",
-        // No encoding: names of roles and values of settings are made again as the bytes that they were.
-        "--encoding=SQL_ASCII",
-        "--locale=C",
-        &username,
-        &pgdata,
-    ];
-    let initdb = exec(&initdb, &root, &[])?;
-    let outcome = sandbox.exec(cx, initdb).await.map_err(room)?;
-    ended_well(&outcome, "make a scratch cluster", FindingCode::EnvOther)?;
-    let mut arguments = vec![
-        engine.argument()?,
-        "-D".to_owned(),
-        argument(&data)?,
-        "-k".to_owned(),
-        argument(&root)?,
-        "-p".to_owned(),
-        PORT.to_string(),
-    ];
-    for setting in SETTINGS {
-        arguments.extend(["-c".to_owned(), (*setting).to_owned()]);
-    }
-    let argv: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let mut process = sandbox.spawn(cx, exec(&argv, &root, &[])?).await?;
     let address = Address {
         host: argument(&root)?,
         port: PORT,
@@ -304,6 +264,14 @@ pub(super) async fn restore(
         database: "template1".to_owned(),
         password: None,
     };
+    cx.phase("fetch and provision");
+    let mut process = both(
+        cx,
+        async |cx| fetch(cx, from, &archive, &*sandbox).await.map_err(room),
+        async |cx| begin_engine(cx, &engine, witness, &*sandbox).await,
+    )
+    .await?
+    .1;
     match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore, &archive).await {
         Ok(filled) => Ok(RestoredPostgres::new(
             Arc::clone(&sandbox),
@@ -322,6 +290,89 @@ pub(super) async fn restore(
             })
         }
     }
+}
+
+/// Carries out two pieces of work at once. When one fails the other is cancelled, and the error is the first one's.
+async fn both<A, B>(
+    cx: &Cx,
+    one: impl AsyncFnOnce(&Cx) -> Result<A, DriverError>,
+    other: impl AsyncFnOnce(&Cx) -> Result<B, DriverError>,
+) -> Result<(A, B), DriverError> {
+    let (within, token) = cx.child();
+    let one = async {
+        let done = one(&within).await;
+        if done.is_err() {
+            token.cancel();
+        }
+        done
+    };
+    let other = async {
+        let done = other(&within).await;
+        if done.is_err() {
+            token.cancel();
+        }
+        done
+    };
+    match tokio::join!(one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        // What was cancelled because of the other's error says nothing.
+        (Err(one), Err(other)) if matches!(one.kind, ErrorKind::Stopped(_)) => Err(other),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
+/// Writes the archive of a copy into the sandbox.
+async fn fetch(
+    cx: &Cx,
+    from: Arc<dyn CopyReader>,
+    archive: &Path,
+    sandbox: &dyn Sandbox,
+) -> Result<(), DriverError> {
+    let (under, into) = (archive_path()?, archive.to_path_buf());
+    blocking(cx, move || from.restore(&under, &into)).await?;
+    sandbox.own(cx, archive).await
+}
+
+/// Makes a new cluster in the sandbox and starts its engine.
+async fn begin_engine(
+    cx: &Cx,
+    engine: &Found,
+    witness: &PostgresWitness,
+    sandbox: &dyn Sandbox,
+) -> Result<Box<dyn SandboxProcess>, DriverError> {
+    let root = sandbox.root();
+    let data = argument(&root.join("data"))?;
+    let (program, username, pgdata) = (
+        argument(&engine.sibling("initdb"))?,
+        format!("--username={}", witness.server.bootstrap_role),
+        format!("--pgdata={data}"),
+    );
+    let initdb = [
+        &*program,
+        "--no-sync",
+        "--auth=trust",
+        // No encoding: names of roles and values of settings are made again as the bytes that they were.
+        "--encoding=SQL_ASCII",
+        "--locale=C",
+        &username,
+        &pgdata,
+    ];
+    let outcome = sandbox.exec(cx, exec(&initdb, root, &[])?).await.map_err(room)?;
+    ended_well(&outcome, "make a scratch cluster", FindingCode::EnvOther)?;
+    let mut arguments = vec![
+        engine.argument()?,
+        "-D".to_owned(),
+        data,
+        "-k".to_owned(),
+        argument(root)?,
+        "-p".to_owned(),
+        PORT.to_string(),
+    ];
+    for setting in SETTINGS {
+        arguments.extend(["-c".to_owned(), (*setting).to_owned()]);
+    }
+    let argv: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    sandbox.spawn(cx, exec(&argv, root, &[])?).await
 }
 
 /// What is known of a scratch engine after it was filled.

@@ -665,8 +665,8 @@ impl Restored for RestoredPostgres {
 
     async fn close(self: Box<Self>, cx: &Cx) -> Result<(), DriverError> {
         let mut process = self.process;
-        // SIGINT: fast shutdown. Nothing is kept, so five seconds are generous.
-        process.stop(cx, 2, Duration::from_secs(5)).await.map(drop)
+        // SIGQUIT: immediate shutdown. Nothing is kept, so that what is in memory need not be written first.
+        process.stop(cx, 3, Duration::from_secs(5)).await.map(drop)
     }
 }
 
