@@ -2,6 +2,8 @@
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test: what cannot be unwrapped fails it")]
 
+#[path = "support/streams.rs"]
+mod streams;
 mod support;
 
 use std::collections::BTreeSet;

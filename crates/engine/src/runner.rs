@@ -1,6 +1,7 @@
 //! The runner: commits the slot, carries out the act, seals what came of it. An act that was begun always ends in a
 //! receipt: its own, or `Abandoned` by whoever comes next.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -551,7 +552,7 @@ async fn parts(
             let place = if is_directory { into } else { parent };
             std::fs::create_dir_all(&place)
                 .map_err(|error| DriverError::io(format!("make `{}`", place.display()), error))?;
-            let part = reader.restore(path, &place)?;
+            let part = reader.restore(path, &place, &BTreeSet::new())?;
             written.files += part.files;
             written.bytes += part.bytes;
         }

@@ -2,6 +2,7 @@
 //!
 //! The repository blocks; whoever calls it from here does so on a blocking thread.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -356,8 +357,14 @@ impl CopyReader for SnapshotReader {
         &self,
         under: &CopyPath,
         into: &Path,
+        left_out: &BTreeSet<CopyPath>,
     ) -> Result<seaworthy_interface::copy::Written, DriverError> {
-        crate::tree::restore(&self.repository, &self.snapshot, &snapshot_path(under)?, into, &self.control)
+        let inside = |path: &CopyPath| {
+            path.as_bytes().strip_prefix(under.as_bytes())?.strip_prefix(b"/").map(<[u8]>::to_vec)
+        };
+        let left_out = left_out.iter().filter_map(inside).collect();
+        let under = snapshot_path(under)?;
+        crate::tree::restore(&self.repository, &self.snapshot, &under, into, left_out, &self.control)
     }
 
     fn fetched_bytes(&self) -> u64 {

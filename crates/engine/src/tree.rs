@@ -1,7 +1,9 @@
 //! Trees of files between the store and the doors.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use seaworthy_interface::copy::{EntryState, Written};
 use seaworthy_interface::{DriverError, EntryKind, Piece, TreeEntry, TreeOptions};
@@ -116,18 +118,20 @@ fn kind(node: Option<&Node>) -> EntryKind {
     }
 }
 
-/// Restores a part of a snapshot into a new or empty directory. Anything that could not be restored is an error.
+/// Restores a part of a snapshot, without files that are `left_out` of it, into a new or empty directory. Anything that
+/// could not be restored is an error.
 pub(crate) fn restore(
     repository: &Repository,
     snapshot: &SnapshotId,
     under: &SnapshotPath,
     into: &Path,
+    left_out: BTreeSet<Vec<u8>>,
     control: &Control,
 ) -> Result<Written, DriverError> {
-    let done =
-        repository.restore(snapshot, under, into, &RestoreOptions::default(), control).map_err(|error| {
-            driver_error(format!("restore `{under}` of the copy into `{}`", into.display()), error)
-        })?;
+    let options = RestoreOptions { left_out: Arc::new(left_out), ..RestoreOptions::default() };
+    let done = repository.restore(snapshot, under, into, &options, control).map_err(|error| {
+        driver_error(format!("restore `{under}` of the copy into `{}`", into.display()), error)
+    })?;
     if let Some(first) = done.problems.into_iter().next() {
         let path = first.path.escape_ascii().to_string();
         let context = format!(

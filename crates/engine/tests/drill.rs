@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl CopyReader for Reader {
     fn open(&self, path: &CopyPath) -> Result<Box<dyn Read + Send>, DriverError> {
         Err(DriverError::new(ErrorKind::NotFound, path.to_string()))
     }
-    fn restore(&self, _: &CopyPath, _: &Path) -> Result<Written, DriverError> {
+    fn restore(&self, _: &CopyPath, _: &Path, _: &BTreeSet<CopyPath>) -> Result<Written, DriverError> {
         Ok(Written::default())
     }
     fn fetched_bytes(&self) -> u64 {

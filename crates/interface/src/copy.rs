@@ -3,6 +3,7 @@
 //! Calls here block and are meant for blocking threads; several may run at once. They watch the cancellation token and
 //! deadline of the session that they belong to and return [`crate::ErrorKind::Stopped`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
@@ -222,8 +223,13 @@ pub trait CopyReader: Send + Sync {
     /// Restores everything below `under` into the new or empty directory `into`; the paths below `under` are kept.
     ///
     /// Where `under` is a directory, `into` also takes its owner, mode, attributes and times; where it is anything
-    /// else, it is restored as `into/<its name>`.
-    fn restore(&self, under: &CopyPath, into: &Path) -> Result<Written, DriverError>;
+    /// else, it is restored as `into/<its name>`. Files in `left_out` are neither fetched nor made.
+    fn restore(
+        &self,
+        under: &CopyPath,
+        into: &Path,
+        left_out: &BTreeSet<CopyPath>,
+    ) -> Result<Written, DriverError>;
 
     /// Stored bytes fetched from the repository so far.
     fn fetched_bytes(&self) -> u64;

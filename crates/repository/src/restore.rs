@@ -7,7 +7,7 @@
 //! Memory is bounded by the workers and what one fetch from a pack holds, whatever the size of the snapshot. The trees are
 //! walked twice: first directories and files, then links, special files, and the metadata of directories.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -58,7 +58,7 @@ pub enum Owners {
 }
 
 /// How a restore behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RestoreOptions {
     /// Whose files they become.
     pub owners: Owners,
@@ -70,11 +70,20 @@ pub struct RestoreOptions {
     pub xattrs: bool,
     /// Worker threads; 0 takes the number of processors.
     pub workers: usize,
+    /// Files that are left out, by their paths below what is restored: nothing of them is fetched or made.
+    pub left_out: Arc<BTreeSet<Vec<u8>>>,
 }
 
 impl Default for RestoreOptions {
     fn default() -> Self {
-        Self { owners: Owners::Auto, sparse: false, verify: true, xattrs: true, workers: 0 }
+        Self {
+            owners: Owners::Auto,
+            sparse: false,
+            verify: true,
+            xattrs: true,
+            workers: 0,
+            left_out: Arc::default(),
+        }
     }
 }
 
@@ -472,7 +481,7 @@ impl Repository {
             inner: Arc::clone(&self.inner),
             index,
             control: control.clone(),
-            options: *options,
+            options: options.clone(),
             owners,
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -613,6 +622,7 @@ impl Restore<'_> {
                         self.skipped.insert(path);
                     }
                 },
+                NodeKind::File if self.shared.options.left_out.contains(&path) => {}
                 NodeKind::File => self.file(directory, node, path)?,
                 NodeKind::Other(ref kind) => {
                     let what = format!("an entry of type {kind:?}");
@@ -779,7 +789,8 @@ impl Restore<'_> {
                     else {
                         continue;
                     };
-                    if *first == path || *content != content_id(&node) {
+                    let is_left_out = self.shared.options.left_out.contains(&path);
+                    if is_left_out || *first == path || *content != content_id(&node) {
                         continue;
                     }
                     match link(&root, first, &directory, &name_of(&node)?) {

@@ -3,7 +3,7 @@
 //! It keeps the promises of the doors that drivers rely on (a dropped file spoils the copy, every piece is hashed, a
 //! restore refuses a place that holds anything) and none of a repository: no encryption, no deduplication.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write as _};
@@ -526,9 +526,13 @@ fn walk(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
 fn copy_entry(
     from: &Path,
     to: &Path,
+    left_out: &BTreeSet<PathBuf>,
     links: &mut HashMap<(u64, u64), PathBuf>,
     written: &Mutex<Written>,
 ) -> io::Result<()> {
+    if left_out.contains(from) {
+        return Ok(());
+    }
     let metadata = fs::symlink_metadata(from)?;
     let entry = describe(from, &metadata)?;
     match entry.kind {
@@ -541,7 +545,7 @@ fn copy_entry(
                 .collect::<io::Result<_>>()?;
             names.sort();
             for name in names {
-                copy_entry(&from.join(&name), &to.join(&name), links, written)?;
+                copy_entry(&from.join(&name), &to.join(&name), left_out, links, written)?;
             }
             apply(to, &entry, None)
         }
@@ -604,19 +608,25 @@ impl CopyReader for FsCopyReader {
         Ok(Box::new(BufReader::new(file)))
     }
 
-    fn restore(&self, under: &CopyPath, into: &Path) -> Result<Written, DriverError> {
+    fn restore(
+        &self,
+        under: &CopyPath,
+        into: &Path,
+        left_out: &BTreeSet<CopyPath>,
+    ) -> Result<Written, DriverError> {
         fs::create_dir_all(into).map_err(failed("make", into))?;
         if fs::read_dir(into).map_err(failed("list", into))?.next().is_some() {
             return Err(DriverError::new(ErrorKind::Conflict, format!("restore into `{}`", into.display())));
         }
         let from = below(&self.root, under);
+        let left_out = left_out.iter().map(|path| below(&self.root, path)).collect();
         let written = Mutex::new(Written::default());
         let is_directory = fs::symlink_metadata(&from).map_err(failed("look at", &from))?.is_dir();
         let to = match from.file_name() {
             Some(name) if !is_directory => into.join(name),
             Some(_) | None => into.to_owned(),
         };
-        copy_entry(&from, &to, &mut HashMap::new(), &written).map_err(failed("restore", &to))?;
+        copy_entry(&from, &to, &left_out, &mut HashMap::new(), &written).map_err(failed("restore", &to))?;
         let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.state.fetched.fetch_add(written.bytes, Ordering::Relaxed);
         Ok(written)
@@ -674,7 +684,7 @@ mod tests {
         assert_eq!(seen.lock().unwrap().len(), 4);
         let reader = writer.commit().unwrap();
         let inside = path(source.path().to_str().unwrap().trim_start_matches('/'));
-        reader.restore(&inside, target.path()).unwrap();
+        reader.restore(&inside, target.path(), &BTreeSet::new()).unwrap();
         let a = fs::metadata(target.path().join("a")).unwrap();
         assert_eq!(
             (a.ino(), a.mode() & 0o7777),
@@ -682,6 +692,9 @@ mod tests {
         );
         assert_eq!(mtime_ns(&a), mtime_ns(&fs::metadata(source.path().join("a")).unwrap()));
         assert!(!target.path().join("skipped.tmp").exists());
-        assert_eq!(reader.restore(&inside, target.path()).unwrap_err().kind, ErrorKind::Conflict);
+        assert_eq!(
+            reader.restore(&inside, target.path(), &BTreeSet::new()).unwrap_err().kind,
+            ErrorKind::Conflict
+        );
     }
 }

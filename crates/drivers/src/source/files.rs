@@ -9,7 +9,7 @@
 //! Labels that the kernel's own policy sets (SELinux, IMA, EVM) belong to a place, not to a file, and are not compared.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::hash::{Hash as _, Hasher as _};
@@ -756,7 +756,7 @@ fn restore_to(
             | FileKind::BlockDevice => placed.at.parent().ok_or_else(refused)?,
         };
         fs::create_dir_all(into).map_err(failed("make", into))?;
-        let part = from.restore(&inside, into)?;
+        let part = from.restore(&inside, into, &BTreeSet::new())?;
         written.files += part.files;
         written.bytes += part.bytes;
     }

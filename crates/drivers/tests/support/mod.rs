@@ -1,13 +1,14 @@
 //! Test doubles: a copy that is a plain directory, and a sandbox that isolates nothing.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read, Write as _};
+use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -17,6 +18,7 @@ use seaworthy_interface::{
     CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EntryKind, ErrorKind, Exec,
     ExecOutcome, Sandbox, SandboxFacts, SandboxProcess, StoredFile, TreeEntry, TreeOptions,
 };
+use seaworthy_model::finding::FindingCode;
 use seaworthy_testkit::postgres::{Ids, server_user};
 
 /// A copy in a directory of its own.
@@ -27,6 +29,29 @@ pub(crate) struct DiskCopy {
     pub(crate) unfinished: Arc<AtomicU64>,
     /// Bytes that still fit.
     pub(crate) room: Arc<AtomicU64>,
+    /// Files that were read as streams, in the order in which they were opened.
+    pub(crate) opened: Mutex<Vec<CopyPath>>,
+    /// How many bytes of a stream can be read; what follows is damaged.
+    pub(crate) sound: AtomicU64,
+}
+
+/// A stream that is damaged after some bytes, as a repository tells it.
+struct Damaged {
+    from: File,
+    sound: u64,
+}
+
+impl Read for Damaged {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.sound == 0 {
+            let error = DriverError::new(ErrorKind::Corrupt, "read a blob").code(FindingCode::ObjectDamaged);
+            return Err(io::Error::other(error));
+        }
+        let limit = usize::try_from(self.sound).unwrap_or(usize::MAX).min(into.len());
+        let count = self.from.read(&mut into[..limit])?;
+        self.sound -= count as u64;
+        Ok(count)
+    }
 }
 
 struct DiskFile {
@@ -43,6 +68,8 @@ impl DiskCopy {
             root: root.to_owned(),
             unfinished: Arc::default(),
             room: Arc::new(AtomicU64::new(u64::MAX / 2)),
+            opened: Mutex::default(),
+            sound: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -116,15 +143,24 @@ impl CopyReader for DiskCopy {
     }
 
     fn open(&self, path: &CopyPath) -> Result<Box<dyn Read + Send>, DriverError> {
-        let file = File::open(self.at(path)).map_err(|error| DriverError::io(path.to_string(), error))?;
-        Ok(Box::new(file))
+        self.opened.lock().unwrap().push(path.clone());
+        let from = File::open(self.at(path)).map_err(|error| DriverError::io(path.to_string(), error))?;
+        Ok(Box::new(Damaged { from, sound: self.sound.load(Ordering::SeqCst) }))
     }
 
-    fn restore(&self, under: &CopyPath, into: &Path) -> Result<Written, DriverError> {
+    fn restore(
+        &self,
+        under: &CopyPath,
+        into: &Path,
+        left_out: &BTreeSet<CopyPath>,
+    ) -> Result<Written, DriverError> {
         fs::create_dir_all(into).unwrap();
         let mut written = Written::default();
         for entry in fs::read_dir(self.at(under)).unwrap() {
             let entry = entry.unwrap();
+            if left_out.contains(&under.join(entry.file_name().as_bytes()).unwrap()) {
+                continue;
+            }
             written.files += 1;
             written.bytes += fs::copy(entry.path(), into.join(entry.file_name())).unwrap();
         }
@@ -230,10 +266,12 @@ impl Sandbox for OpenSandbox {
 
     async fn own(&self, _: &Cx, path: &Path) -> Result<(), DriverError> {
         if let Some(user) = self.user {
-            let give = |path: &Path| std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).unwrap();
-            give(path);
-            for entry in fs::read_dir(path).unwrap() {
-                give(&entry.unwrap().path());
+            let mut waiting = vec![path.to_owned()];
+            while let Some(path) = waiting.pop() {
+                std::os::unix::fs::lchown(&path, Some(user.uid), Some(user.gid)).unwrap();
+                if fs::symlink_metadata(&path).unwrap().is_dir() {
+                    waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                }
             }
         }
         Ok(())

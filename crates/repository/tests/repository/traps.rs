@@ -269,6 +269,27 @@ fn owners_are_restored_or_left_as_asked() {
 }
 
 #[test]
+fn what_is_left_out_is_neither_made_nor_fetched() {
+    let fixture = Fixture::new();
+    let session = fixture.repository.begin(options("/x"), &control()).unwrap();
+    for (path, size) in [("/d/large", 4 << 20), ("/d/small", 10), ("/large", 20)] {
+        let mut file = session.file(&at(path), FileMeta::default(), Cuts::ContentDefined).unwrap();
+        file.write(&noise(size as u64, size)).unwrap();
+        file.finish().unwrap();
+    }
+    let id = session.commit(&control()).unwrap().id;
+    for (under, left_out, size) in [("/", "d/large", 20), ("/d", "large", 10)] {
+        let target = fixture.scratch(&left_out.replace('/', "-"));
+        let left_out = std::sync::Arc::new(std::collections::BTreeSet::from([left_out.as_bytes().to_vec()]));
+        let restore = RestoreOptions { left_out, ..RestoreOptions::default() };
+        let done = fixture.repository.restore(&id, &at(under), &target, &restore, &control()).unwrap();
+        assert!(done.is_complete() && done.bytes_read < 1 << 20, "{done:?}");
+        let found: u64 = files(&target).iter().map(|path| std::fs::metadata(path).unwrap().len()).sum();
+        assert_eq!(found, if under == "/" { 10 + size } else { size });
+    }
+}
+
+#[test]
 fn a_path_is_stored_once_and_files_are_no_directories() {
     let fixture = Fixture::new();
     let session = fixture.repository.begin(options("/x"), &control()).unwrap();

@@ -21,6 +21,7 @@ use super::restore::{
 };
 use super::restored::observe;
 use super::session::{Address, Purpose, Session};
+use super::streams::{self, Streams};
 use super::tools::{self, Tool, argument};
 use super::{ARCHIVE, MAJOR_MAX, PostgresSource};
 
@@ -119,8 +120,7 @@ impl PostgresSource {
         let failed = |error| DriverError::io("make a private directory for the archive", error);
         let staging = tempfile::Builder::new().prefix("seaworthy-").tempdir().map_err(failed)?;
         let archive = staging.path().join(ARCHIVE);
-        let (reader, into, under) = (Arc::clone(&from), archive.clone(), archive_path()?);
-        let written = blocking(cx, move || reader.restore(&under, &into)).await?;
+        let streams = streams::fetch(cx, &from, &archive).await?;
         let toc = std::fs::File::open(archive.join("toc.dat"))
             .map_err(|error| DriverError::io("open the archive's table of contents", error))?;
         let facts = archive::read_directory_toc(toc).map_err(|error| {
@@ -163,7 +163,8 @@ impl PostgresSource {
             server.execute(cx, "make the new database", &create).await?;
             let options: Vec<String> =
                 std::iter::once(format!("--jobs={jobs}")).chain(options.iter().cloned()).collect();
-            let filled = self.fill_database(cx, &address, &tool, &options, &globals, tables.is_empty()).await;
+            let (is_whole, copy) = (tables.is_empty(), (&from, &streams));
+            let filled = self.fill_database(cx, &address, &tool, &options, &globals, is_whole, copy).await;
             let error = match filled {
                 Ok(more) => {
                     findings.extend(more);
@@ -187,7 +188,7 @@ impl PostgresSource {
             findings.extend(verify(cx, &address, witness, missing.is_empty()).await?);
         }
         Ok(Delivered {
-            written,
+            written: streams.written,
             summary: format!(
                 "restored {} to database {} on {}:{}; next: psql --host={} --port={} --dbname={}",
                 if tables.is_empty() { "everything".to_owned() } else { printable(&tables.join(", ")) },
@@ -202,6 +203,10 @@ impl PostgresSource {
         })
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call, split off only so that a failure drops the database"
+    )]
     async fn fill_database(
         &self,
         cx: &Cx,
@@ -210,13 +215,19 @@ impl PostgresSource {
         options: &[String],
         globals: &Globals,
         is_whole: bool,
+        (from, streams): (&Arc<dyn CopyReader>, &Streams),
     ) -> Result<Vec<Finding>, DriverError> {
+        let inside = Session::open(cx, address, Purpose::Target).await?;
         if is_whole && !globals.has_public {
-            let session = Session::open(cx, address, Purpose::Target).await?;
-            session.execute(cx, "drop the schema that a new database has", "DROP SCHEMA public").await?;
+            inside.execute(cx, "drop the schema that a new database has", "DROP SCHEMA public").await?;
         }
         let environment = client_environment(address)?;
-        let output = tools::run(cx, &tool.path, options, &environment.variables).await?;
+        let output = streams
+            .feed(cx, from, &inside, async |cx| {
+                tools::run(cx, &tool.path, options, &environment.variables).await
+            })
+            .await?;
+        drop(inside);
         let messages = String::from_utf8_lossy(&output.stderr);
         let is_restored =
             output.status.success() || (output.status.code() == Some(1) && is_excused(&messages));
@@ -267,7 +278,7 @@ async fn to_directory(
     cx.phase("fetch");
     let (into, under) = (directory.to_path_buf(), archive_path()?);
     let written = blocking(cx, move || {
-        let mut written: Written = from.restore(&under, &into.join(ARCHIVE))?;
+        let mut written: Written = from.restore(&under, &into.join(ARCHIVE), &BTreeSet::new())?;
         for name in BESIDE {
             let path =
                 CopyPath::new(*name).ok_or_else(|| DriverError::new(ErrorKind::Other, "name a file"))?;

@@ -21,6 +21,7 @@ mod names;
 mod restore;
 mod restored;
 mod session;
+mod streams;
 mod tools;
 
 use std::path::PathBuf;

@@ -18,6 +18,7 @@ use super::globals::Globals;
 use super::names::{conninfo_value, has_bytes, identifier, literals};
 use super::restored::RestoredPostgres;
 use super::session::{Address, Purpose, Session, text};
+use super::streams::{self, Streams};
 use super::tools::{self, Found, Tool, argument};
 use super::{ARCHIVE, GLOBALS, GLOBALS_BYTES_MAX, MAJOR_MAX};
 
@@ -265,14 +266,18 @@ pub(super) async fn restore(
         password: None,
     };
     cx.phase("fetch and provision");
-    let mut process = both(
+    let (streams, mut process) = both(
         cx,
-        async |cx| fetch(cx, from, &archive, &*sandbox).await.map_err(room),
+        async |cx| {
+            let streams = streams::fetch(cx, &from, &archive).await.map_err(room)?;
+            sandbox.own(cx, &archive).await?;
+            Ok(streams)
+        },
         async |cx| begin_engine(cx, &engine, witness, &*sandbox).await,
     )
-    .await?
-    .1;
-    match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore, &archive).await {
+    .await?;
+    let copy = Archive { from: &from, streams: &streams, path: &archive };
+    match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore, &copy).await {
         Ok(filled) => Ok(RestoredPostgres::new(
             Arc::clone(&sandbox),
             process,
@@ -321,18 +326,6 @@ async fn both<A, B>(
     }
 }
 
-/// Writes the archive of a copy into the sandbox.
-async fn fetch(
-    cx: &Cx,
-    from: Arc<dyn CopyReader>,
-    archive: &Path,
-    sandbox: &dyn Sandbox,
-) -> Result<(), DriverError> {
-    let (under, into) = (archive_path()?, archive.to_path_buf());
-    blocking(cx, move || from.restore(&under, &into)).await?;
-    sandbox.own(cx, archive).await
-}
-
 /// Makes a new cluster in the sandbox and starts its engine.
 async fn begin_engine(
     cx: &Cx,
@@ -373,6 +366,13 @@ async fn begin_engine(
     }
     let argv: Vec<&str> = arguments.iter().map(String::as_str).collect();
     sandbox.spawn(cx, exec(&argv, root, &[])?).await
+}
+
+/// The archive of a copy in a sandbox.
+struct Archive<'a> {
+    from: &'a Arc<dyn CopyReader>,
+    streams: &'a Streams,
+    path: &'a Path,
 }
 
 /// What is known of a scratch engine after it was filled.
@@ -426,7 +426,7 @@ async fn fill(
     sandbox: &dyn Sandbox,
     process: &mut Box<dyn SandboxProcess>,
     pg_restore: &Found,
-    archive: &Path,
+    archive: &Archive<'_>,
 ) -> Result<Filled, DriverError> {
     let name = &witness.database.name;
     let session = started(cx, address, process).await?;
@@ -444,9 +444,13 @@ async fn fill(
     // Two workers of pg_restore can come to wait for each other's locks, whereupon the server ends one: that says nothing
     // about the copy, and one worker waits for nobody.
     for jobs in [2, 1] {
-        make_database(cx, witness, globals, address, &session).await?;
-        let run = restore_command(witness, address, sandbox, pg_restore, archive, jobs)?;
-        let outcome = sandbox.exec(cx, run).await.map_err(room)?;
+        let inside = make_database(cx, witness, globals, address, &session).await?;
+        let run = restore_command(witness, address, sandbox, pg_restore, archive.path, jobs)?;
+        let outcome = archive
+            .streams
+            .feed(cx, archive.from, &inside, async |cx| sandbox.exec(cx, run).await.map_err(room))
+            .await?;
+        drop(inside);
         match restored_well(&outcome) {
             Err(_) if jobs > 1 && is_deadlock(&outcome) => {
                 let drop = format!("DROP DATABASE {} WITH (FORCE)", identifier(name));
@@ -469,13 +473,14 @@ fn is_deadlock(outcome: &ExecOutcome) -> bool {
 }
 
 /// Makes the database that the archive is restored to, without what every new database has and the source had not.
+/// Returns a session in it.
 async fn make_database(
     cx: &Cx,
     witness: &PostgresWitness,
     globals: &Globals,
     address: &Address,
     session: &Session,
-) -> Result<(), DriverError> {
+) -> Result<Session, DriverError> {
     let name = &witness.database.name;
     let create = globals.create_database(name, session.version);
     session.execute(cx, "make the scratch database", &create).await.map_err(|error| {
@@ -497,7 +502,7 @@ async fn make_database(
     if !globals.extensions.iter().any(|(name, _)| name == "plpgsql") {
         target.execute(cx, "drop the extension that a new database has", "DROP EXTENSION plpgsql").await?;
     }
-    Ok(())
+    Ok(target)
 }
 
 fn restore_command(

@@ -1,0 +1,150 @@
+//! Large files of an archive reach `pg_restore` through pipes: equal, heaviest first, and never quietly cut.
+
+use std::os::unix::fs::FileTypeExt as _;
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+/// A database with two tables that are worth a pipe, the heavier one made last, a large object that is, and small things.
+const LARGE: &str = "CREATE ROLE maker LOGIN CREATEDB; CREATE SCHEMA ours AUTHORIZATION maker; SET ROLE maker; \
+    SET search_path = ours; CREATE TABLE a_heavy AS SELECT i, repeat(md5(i::text), 4) AS b FROM generate_series(1, 70000) i; \
+    ALTER TABLE a_heavy ADD PRIMARY KEY (i); CREATE TABLE small AS SELECT i FROM generate_series(1, 100) i; \
+    CREATE TABLE z_heaviest AS SELECT i, repeat(md5(i::text), 8) AS b FROM generate_series(1, 90000) i; \
+    ALTER TABLE z_heaviest ADD PRIMARY KEY (i); \
+    SELECT lo_from_bytea(0, (SELECT string_agg(sha512(i::text::bytea), '') FROM generate_series(1, 140000) i));";
+
+async fn large(server: &Server, bin_dir: Option<String>) -> Copied {
+    server.create("large", &[]).unwrap();
+    server.sql("large", LARGE).unwrap();
+    let spec = spec(server, "large");
+    capture(PostgresSpec { bin_dir: bin_dir.or(spec.bin_dir.clone()), ..spec }).await
+}
+
+/// Sizes of the files that were opened as streams, in their order.
+fn opened(copy: &DiskCopy) -> Vec<u64> {
+    let paths = copy.opened.lock().unwrap();
+    paths.iter().map(|path| std::fs::metadata(copy.at(path)).unwrap().len()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_through_pipes_is_equal_and_the_heaviest_came_first() {
+    // The next major has another pg_restore, which must weigh and open files at the same moments.
+    for server in [Server::start(&[]).unwrap(), Server::start_from(second(), &[]).unwrap()] {
+        through_pipes(&server).await;
+    }
+}
+
+async fn through_pipes(server: &Server) {
+    let copied = large(server, None).await;
+    let sandbox = OpenSandbox::new();
+    let restored = copied.restored_in(&sandbox).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(findings(&*restored, &copied.captured.witness).await, []);
+    let sizes = opened(&copied.copy);
+    assert_eq!(sizes.len(), 3, "two tables and a large object: {sizes:?}");
+    // Two workers begin at once, in whichever order.
+    assert!(
+        sizes[..2].contains(&sizes.iter().copied().max().unwrap()),
+        "the heaviest is not last: {sizes:?}"
+    );
+    let mut pipes = 0;
+    for entry in std::fs::read_dir(sandbox.root().join("copy")).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        pipes += u32::from(metadata.file_type().is_fifo());
+        assert!(metadata.len() < 8 << 20, "{} lies on the disk", entry.path().display());
+    }
+    assert_eq!(pipes, 3);
+    restored.close(&Cx::unbounded()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_damaged_is_damage_and_never_an_early_end() {
+    let server = Server::start(&[]).unwrap();
+    let copied = large(&server, None).await;
+    for sound in [0, 1, 3_000_000, 9_000_000] {
+        copied.copy.sound.store(sound, Ordering::SeqCst);
+        let error = copied.try_restored().await.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Corrupt, "{sound}: {}", chain(&error));
+        assert_eq!(error.code, Some(FindingCode::ObjectDamaged), "{sound}: {}", chain(&error));
+        let (host, port, user, tables) = (None, None, None, Vec::new());
+        let to = NewTarget::Database { host, port, user, database: "never".to_owned(), tables };
+        let (witness, from) = (&copied.captured.witness, Arc::<DiskCopy>::clone(&copied.copy));
+        let error =
+            copied.source.deliver(&Cx::unbounded(), witness, from, &to).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.code, Some(FindingCode::ObjectDamaged), "{sound}: {}", chain(&error));
+        let left = "SELECT count(*) FROM pg_database WHERE datname = 'never'";
+        assert_eq!(server.sql("postgres", left).unwrap().trim(), "0", "nothing half is left");
+    }
+    copied.copy.sound.store(u64::MAX, Ordering::SeqCst);
+    assert_eq!(copied.findings().await, [], "whole again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_pg_restore_refuses_is_its_error_and_not_the_pipes() {
+    let server = Server::start(&[]).unwrap();
+    let copied = large(&server, None).await;
+    let heaviest = std::fs::read_dir(copied.copy.root.join("database"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .max_by_key(|path| std::fs::metadata(path).unwrap().len())
+        .unwrap();
+    let whole = std::fs::read(&heaviest).unwrap();
+    let mut broken = whole.clone();
+    broken[1_000_000..1_000_100].fill(b'\t');
+    std::fs::write(&heaviest, &broken).unwrap();
+    let error = copied.try_restored().await.map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("pg_restore"), "{}", chain(&error));
+    // Cut between two rows: for pg_restore a whole file, for the witness not.
+    let rows = whole[..whole.len() / 2].iter().rposition(|byte| *byte == b'\n').unwrap();
+    std::fs::write(&heaviest, &whole[..=rows]).unwrap();
+    assert!(codes(&copied.findings().await).contains(&FindingCode::RowCount), "cut between two rows");
+    std::fs::write(&heaviest, &whole).unwrap();
+    assert_eq!(copied.findings().await, [], "whole again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_attempt_is_fed_again() {
+    let server = Server::start(&[]).unwrap();
+    let programs = deadlock_with(&server, "--jobs=2");
+    let copied = large(&server, Some(programs.path().display().to_string())).await;
+    assert_eq!(copied.findings().await, [], "one worker is tried next");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_database_is_delivered_to_whoever_may_make_one() {
+    let server = Server::start(&[]).unwrap();
+    let copied = large(&server, None).await;
+    let rows = "SELECT count(*), sum(hashtext(t::text)) FROM ours.z_heaviest t";
+    for (user, database) in [("postgres", "by_postgres"), ("maker", "by_maker")] {
+        copied.copy.opened.lock().unwrap().clear();
+        let (host, port, tables) = (None, None, Vec::new());
+        let to = NewTarget::Database {
+            host,
+            port,
+            user: Some(user.to_owned()),
+            database: database.to_owned(),
+            tables,
+        };
+        let (witness, from) = (&copied.captured.witness, Arc::<DiskCopy>::clone(&copied.copy));
+        let delivered = copied.source.deliver(&Cx::unbounded(), witness, from, &to).await;
+        let delivered = delivered.unwrap_or_else(|error| panic!("{user}: {}", chain(&error)));
+        assert_eq!(server.sql(database, rows).unwrap(), server.sql("large", rows).unwrap(), "{user}");
+        assert_eq!(opened(&copied.copy).len(), 3, "{user}");
+        let stored: u64 = std::fs::read_dir(copied.copy.root.join("database"))
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .sum();
+        assert_eq!(delivered.written.bytes, stored, "{user}");
+    }
+    copied.copy.opened.lock().unwrap().clear();
+    let to = NewTarget::Database {
+        host: None,
+        port: None,
+        user: None,
+        database: "one".to_owned(),
+        tables: vec!["ours.a_heavy".to_owned()],
+    };
+    let (witness, from) = (&copied.captured.witness, Arc::<DiskCopy>::clone(&copied.copy));
+    copied.source.deliver(&Cx::unbounded(), witness, from, &to).await.unwrap();
+    assert_eq!(opened(&copied.copy).len(), 1, "what nobody asks for is not fetched");
+}
