@@ -212,7 +212,9 @@ impl Hashes {
 pub(super) enum Beside {
     /// A dump of the same tables.
     Dump,
-    /// Nothing.
+    /// What others do there.
+    Others,
+    /// Nothing: the server is ours alone, and may measure one table with all of its workers.
     Nothing,
 }
 
@@ -267,8 +269,9 @@ pub(super) async fn tables(
             Some(condition) => vec![measured(condition)],
             None if parts < 2 || session.version < 140_000 || !flag(&row, 5)? => vec![measured("")],
             // A scan of ranges costs half as much again as a plain one. A table that is hashed faster than it is dumped
-            // would not be done earlier for it.
-            None if beside == Beside::Dump && hashes.inner.is_none() => vec![measured("")],
+            // would not be done earlier for it, and a server that is ours alone shares a plain scan out to its own workers.
+            // It would not share out an inner query.
+            None if beside != Beside::Others && hashes.inner.is_none() => vec![measured("")],
             None => (0..parts)
                 .map(|part| {
                     let from = format!("WHERE t.ctid >= '({},0)'::tid", part * PAGES_AT_ONCE);

@@ -92,7 +92,11 @@ pub(super) async fn observe(
 ) -> Result<PostgresWitness, DriverError> {
     let catalogue = Session::open(cx, address, purpose).await?;
     let view = View { with_invalid_indexes: true, ..View::default() };
-    let tables = measure::tables(cx, &catalogue, &view, measure::Beside::Nothing).await?;
+    let beside = match purpose {
+        Purpose::Scratch => measure::Beside::Nothing,
+        Purpose::Source | Purpose::Target => measure::Beside::Others,
+    };
+    let tables = measure::tables(cx, &catalogue, &view, beside).await?;
     let (again, kept): (Vec<_>, Vec<_>) =
         tables.into_iter().partition(|table| !reuse.contains_key(&table.name));
     let mut sessions = Vec::new();
