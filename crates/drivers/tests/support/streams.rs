@@ -103,6 +103,18 @@ async fn what_pg_restore_refuses_is_its_error_and_not_the_pipes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_objects_without_any_table_are_fed_as_well() {
+    let server = Server::start(&[]).unwrap();
+    server.create("objects", &[]).unwrap();
+    let objects = "SELECT lo_from_bytea(0, (SELECT string_agg(sha512(i::text::bytea), '') \
+                   FROM generate_series(1, 140000) i)); SELECT lo_from_bytea(0, 'small')";
+    server.sql("objects", objects).unwrap();
+    let copied = capture(PostgresSpec { may_be_empty: true, ..spec(&server, "objects") }).await;
+    assert_eq!(copied.findings().await, []);
+    assert_eq!(opened(&copied.copy).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_attempt_is_fed_again() {
     let server = Server::start(&[]).unwrap();
     let programs = deadlock_with(&server, "--jobs=2");

@@ -2,9 +2,10 @@
 //! disk once, and loading begins at once.
 //!
 //! `pg_restore` weighs the files when it begins, and loads the heaviest first, so that its workers end at about the same
-//! time; a pipe weighs nothing. So each pipe is first represented by a file of holes of the same size, and a lock on
-//! `pg_class` makes `pg_restore` wait when it makes the first table. It has weighed everything by then, and has opened
-//! nothing: the pipes take their places, and the lock is given back.
+//! time; a pipe weighs nothing. So each pipe of a table is first represented by a file of holes of the same size, and a
+//! lock on `pg_class` makes `pg_restore` wait when it makes the first table. It has weighed everything by then, and has
+//! opened nothing: the pipes take their places, and the lock is given back. Large objects need no table, and are not
+//! weighed one by one: their pipes are in place from the beginning.
 //!
 //! What runs in a scratch engine may be hostile and owns the directory. A pipe is therefore written to through the handle
 //! of what was made here, never by its name.
@@ -44,8 +45,10 @@ const PIPE_BYTES: usize = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for a pipe to have room, after which a stop is looked for.
 const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-/// Where the pipes lie until they take their places.
+/// Where the pipes of tables lie until they take their places.
 const PIPES: &str = "pipes";
+/// How the name of a large object's file begins.
+const LARGE_OBJECT: &[u8] = b"blob_";
 
 /// Pipes in the places of an archive's large files.
 #[derive(Debug)]
@@ -63,6 +66,7 @@ struct Pipe {
     path: CopyPath,
     name: CString,
     size: u64,
+    is_weighed: bool,
     /// The pipe itself, whatever its name leads to.
     handle: OwnedFd,
 }
@@ -106,18 +110,23 @@ fn make(archive: &Path, large: Vec<(CopyPath, CString, u64)>, written: Written) 
     let archive = rustix::fs::open(archive, directory, Mode::empty())?;
     rustix::fs::mkdirat(&archive, PIPES, Mode::RWXU)?;
     let waiting = rustix::fs::openat(&archive, PIPES, directory, Mode::empty())?;
-    let private = Mode::RUSR | Mode::WUSR;
     let mut pipes = Vec::new();
     for (path, name, size) in large {
-        let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let weight = rustix::fs::openat(&archive, &name, create, private)?;
-        rustix::fs::ftruncate(&weight, size)?;
-        rustix::fs::mknodat(&waiting, &name, FileType::Fifo, private, 0)?;
+        let is_weighed = !name.to_bytes().starts_with(LARGE_OBJECT);
+        let place = if is_weighed { &waiting } else { &archive };
+        rustix::fs::mknodat(place, &name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
         let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = rustix::fs::openat(&waiting, &name, handle, Mode::empty())?;
-        pipes.push(Pipe { path, name, size, handle });
+        let handle = rustix::fs::openat(place, &name, handle, Mode::empty())?;
+        if is_weighed {
+            let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            // Nobody may read it: holes must never pass for content.
+            let weight = rustix::fs::openat(&archive, &name, create, Mode::empty())?;
+            rustix::fs::ftruncate(&weight, size)?;
+        }
+        pipes.push(Pipe { path, name, size, is_weighed, handle });
     }
-    Ok(Streams { archive, waiting, pipes: Arc::new(pipes), is_placed: AtomicBool::new(false), written })
+    let is_placed = AtomicBool::new(!pipes.iter().any(|pipe| pipe.is_weighed));
+    Ok(Streams { archive, waiting, pipes: Arc::new(pipes), is_placed, written })
 }
 
 /// Says that `pg_restore` has ended, also when nobody waits for it any more.
@@ -206,7 +215,7 @@ impl Streams {
         if self.is_placed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        for pipe in self.pipes.iter() {
+        for pipe in self.pipes.iter().filter(|pipe| pipe.is_weighed) {
             rustix::fs::renameat(&self.waiting, &pipe.name, &self.archive, &pipe.name).map_err(|error| {
                 DriverError::io(format!("put a pipe in the place of {}", pipe.path), error.into())
             })?;
