@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{
@@ -137,6 +137,17 @@ struct FileState {
     left: AtomicUsize,
     size: AtomicU64,
     failed: AtomicBool,
+}
+
+impl Drop for FileState {
+    /// A file that is still open here has not all of its pieces: the restore was ended before, by a stop or a full disk,
+    /// which is its error. A part of a file must not pass for the file.
+    fn drop(&mut self) {
+        let file = self.file.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if file.take().is_some() {
+            rustix::fs::unlinkat(&*self.directory, self.name.as_c_str(), AtFlags::empty()).ok();
+        }
+    }
 }
 
 /// A piece's place in a file, with the length that its place was computed from.
@@ -265,9 +276,10 @@ impl Shared {
         let private = Mode::from_raw_mode(0o600);
         let created = rustix::fs::openat(&*state.directory, state.name.as_c_str(), CREATE, private)
             .map_err(|e| failed("create", &state.path, e))?;
-        self.reserve(&created, state)?;
         let created = Arc::new(created);
+        // Known from here on, so that it is removed when there is no room for it.
         *file = Some(Arc::clone(&created));
+        self.reserve(&created, state)?;
         Ok(created)
     }
 

@@ -347,12 +347,12 @@ impl Store {
         }
     }
 
-    /// Makes the directories of a new repository where there are directories.
     /// Whether a listing that begins after a file was made is known to show that file.
     pub(crate) fn lists_at_once(&self) -> bool {
         self.inner.local.as_ref().is_some_and(|local| local.lists_at_once())
     }
 
+    /// Makes the directories of a new repository where there are directories.
     pub(crate) fn prepare(&self) -> Result<()> {
         match &self.inner.local {
             Some(local) => local.prepare(),
