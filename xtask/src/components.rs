@@ -234,7 +234,7 @@ fn second_postgres(install: bool) -> Result<PathBuf, String> {
     let (Some(cache), Some(directory)) = (second.directory(), second.bin()) else {
         return Err(why("there is no HOME to keep it in".to_owned()));
     };
-    fetch(&cache, second.suite, second.packages).map_err(why)?;
+    fetch(&cache, second.suite, &second.packages()).map_err(why)?;
     let root = cache.join("root");
     wrap(&root, &directory).map_err(|error| why(format!("prepare {}: {error}", directory.display())))?;
     if runs(&directory) {

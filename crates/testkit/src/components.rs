@@ -60,9 +60,37 @@ pub struct SecondPostgres {
     pub suite: &'static str,
     /// The major.
     pub major: u32,
-    /// Its packages, without those that nothing loads in a test (the compiler of the JIT, Perl, documentation).
-    pub packages: &'static [&'static str],
+    /// Its packages beside those of [`COMMON`].
+    packages: &'static [&'static str],
 }
+
+/// Packages that have the same name in every release, without those that nothing loads in a test (the compiler of the JIT,
+/// Perl, documentation).
+const COMMON: &[&str] = &[
+    "libaudit1",
+    "libc6",
+    "libcap-ng0",
+    "libcap2",
+    "libcom-err2",
+    "libgcc-s1",
+    "libgssapi-krb5-2",
+    "libk5crypto3",
+    "libkeyutils1",
+    "libkrb5-3",
+    "libkrb5support0",
+    "liblz4-1",
+    "liblzma5",
+    "libpam0g",
+    "libpq5",
+    "libsasl2-2",
+    "libstdc++6",
+    "libsystemd0",
+    "libtinfo6",
+    "libxml2",
+    "libxxhash0",
+    "libzstd1",
+    "zlib1g",
+];
 
 /// The second majors, the first one that is not the machine's own is installed: server and client of one release, with
 /// the libraries of that release, because no machine has the C library of both.
@@ -73,33 +101,10 @@ pub const SECOND_POSTGRES: [SecondPostgres; 2] = [
         packages: &[
             "postgresql-17",
             "postgresql-client-17",
-            "libaudit1",
-            "libc6",
-            "libcap-ng0",
-            "libcap2",
-            "libcom-err2",
-            "libgcc-s1",
-            "libgssapi-krb5-2",
             "libicu76",
-            "libk5crypto3",
-            "libkeyutils1",
-            "libkrb5-3",
-            "libkrb5support0",
             "libldap2",
-            "liblz4-1",
-            "liblzma5",
-            "libpam0g",
-            "libpq5",
             "libreadline8t64",
-            "libsasl2-2",
             "libssl3t64",
-            "libstdc++6",
-            "libsystemd0",
-            "libtinfo6",
-            "libxml2",
-            "libxxhash0",
-            "libzstd1",
-            "zlib1g",
         ],
     },
     SecondPostgres {
@@ -108,40 +113,23 @@ pub const SECOND_POSTGRES: [SecondPostgres; 2] = [
         packages: &[
             "postgresql-15",
             "postgresql-client-15",
-            "libaudit1",
-            "libc6",
-            "libcap-ng0",
-            "libcap2",
-            "libcom-err2",
-            "libgcc-s1",
             "libgcrypt20",
             "libgpg-error0",
-            "libgssapi-krb5-2",
             "libicu72",
-            "libk5crypto3",
-            "libkeyutils1",
-            "libkrb5-3",
-            "libkrb5support0",
             "libldap-2.5-0",
-            "liblz4-1",
-            "liblzma5",
-            "libpam0g",
-            "libpq5",
             "libreadline8",
-            "libsasl2-2",
             "libssl3",
-            "libstdc++6",
-            "libsystemd0",
-            "libtinfo6",
-            "libxml2",
-            "libxxhash0",
-            "libzstd1",
-            "zlib1g",
         ],
     },
 ];
 
 impl SecondPostgres {
+    /// Its packages, all of them.
+    #[must_use]
+    pub fn packages(&self) -> Vec<&'static str> {
+        [self.packages, COMMON].concat()
+    }
+
     /// The one for this machine: of another major than its own.
     #[must_use]
     pub fn of_this_machine() -> Self {
