@@ -157,6 +157,9 @@ async fn a_large_database_is_delivered_to_whoever_may_make_one() {
         tables: vec!["ours.a_heavy".to_owned()],
     };
     let (witness, from) = (&copied.captured.witness, Arc::<DiskCopy>::clone(&copied.copy));
-    copied.source.deliver(&Cx::unbounded(), witness, from, &to).await.unwrap();
-    assert_eq!(opened(&copied.copy).len(), 1, "what nobody asks for is not fetched");
+    let delivered = copied.source.deliver(&Cx::unbounded(), witness, from, &to).await.unwrap();
+    let fetched = opened(&copied.copy);
+    assert_eq!(fetched.len(), 1, "what nobody asks for is not fetched");
+    let written = delivered.written.bytes;
+    assert!((fetched[0]..fetched[0] + (1 << 20)).contains(&written), "{written} is said of {fetched:?}");
 }

@@ -188,7 +188,7 @@ impl PostgresSource {
             findings.extend(verify(cx, &address, witness, missing.is_empty()).await?);
         }
         Ok(Delivered {
-            written: streams.written,
+            written: streams.written(),
             summary: format!(
                 "restored {} to database {} on {}:{}; next: psql --host={} --port={} --dbname={}",
                 if tables.is_empty() { "everything".to_owned() } else { printable(&tables.join(", ")) },

@@ -266,16 +266,22 @@ pub(super) async fn restore(
         password: None,
     };
     cx.phase("fetch and provision");
-    let (streams, mut process) = both(
-        cx,
-        async |cx| {
+    let (within, token) = cx.child();
+    let fetching = async {
+        let fetched = async {
             let streams = streams::fetch(cx, &from, &archive).await.map_err(room)?;
             sandbox.own(cx, &archive).await?;
-            Ok(streams)
-        },
-        async |cx| begin_engine(cx, &engine, witness, &*sandbox).await,
-    )
-    .await?;
+            Ok::<_, DriverError>(streams)
+        }
+        .await;
+        if fetched.is_err() {
+            token.cancel();
+        }
+        fetched
+    };
+    // An engine that cannot begin waits for the fetch to end: what is written to a sandbox must be over before it is removed.
+    let (fetched, begun) = tokio::join!(fetching, begin_engine(&within, &engine, witness, &*sandbox));
+    let (streams, mut process) = (fetched?, begun?);
     let copy = Archive { from: &from, streams: &streams, path: &archive };
     match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore, &copy).await {
         Ok(filled) => Ok(RestoredPostgres::new(
@@ -294,35 +300,6 @@ pub(super) async fn restore(
                 error
             })
         }
-    }
-}
-
-/// Carries out two pieces of work at once. When one fails the other is cancelled, and the error is the first one's.
-async fn both<A, B>(
-    cx: &Cx,
-    one: impl AsyncFnOnce(&Cx) -> Result<A, DriverError>,
-    other: impl AsyncFnOnce(&Cx) -> Result<B, DriverError>,
-) -> Result<(A, B), DriverError> {
-    let (within, token) = cx.child();
-    let one = async {
-        let done = one(&within).await;
-        if done.is_err() {
-            token.cancel();
-        }
-        done
-    };
-    let other = async {
-        let done = other(&within).await;
-        if done.is_err() {
-            token.cancel();
-        }
-        done
-    };
-    match tokio::join!(one, other) {
-        (Ok(one), Ok(other)) => Ok((one, other)),
-        // What was cancelled because of the other's error says nothing.
-        (Err(one), Err(other)) if matches!(one.kind, ErrorKind::Stopped(_)) => Err(other),
-        (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 

@@ -57,8 +57,8 @@ pub(super) struct Streams {
     waiting: OwnedFd,
     pipes: Arc<Vec<Pipe>>,
     is_placed: AtomicBool,
-    /// The whole archive, what comes through pipes included.
-    pub(super) written: Written,
+    /// What was written without a pipe.
+    written: Written,
 }
 
 #[derive(Debug)]
@@ -67,6 +67,8 @@ struct Pipe {
     name: CString,
     size: u64,
     is_weighed: bool,
+    /// Whether all of the file went through it.
+    is_poured: AtomicBool,
     /// The pipe itself, whatever its name leads to.
     handle: OwnedFd,
 }
@@ -96,9 +98,7 @@ pub(super) async fn fetch(
         large.sort_by_key(|(.., size)| Reverse(*size));
         large.truncate(STREAMED_MAX);
         let left_out: BTreeSet<CopyPath> = large.iter().map(|(path, ..)| path.clone()).collect();
-        let mut written = from.restore(&under, &archive, &left_out)?;
-        written.files += large.len() as u64;
-        written.bytes += large.iter().map(|(.., size)| size).sum::<u64>();
+        let written = from.restore(&under, &archive, &left_out)?;
         make(&archive, large, written)
             .map_err(|error| DriverError::io(format!("make pipes in {}", archive.display()), error.into()))
     })
@@ -123,7 +123,7 @@ fn make(archive: &Path, large: Vec<(CopyPath, CString, u64)>, written: Written) 
             let weight = rustix::fs::openat(&archive, &name, create, Mode::empty())?;
             rustix::fs::ftruncate(&weight, size)?;
         }
-        pipes.push(Pipe { path, name, size, is_weighed, handle });
+        pipes.push(Pipe { path, name, size, is_weighed, is_poured: AtomicBool::new(false), handle });
     }
     let is_placed = AtomicBool::new(!pipes.iter().any(|pipe| pipe.is_weighed));
     Ok(Streams { archive, waiting, pipes: Arc::new(pipes), is_placed, written })
@@ -139,6 +139,15 @@ impl Drop for Ended {
 }
 
 impl Streams {
+    /// What was handed to `pg_restore` so far, as files and through pipes.
+    pub(super) fn written(&self) -> Written {
+        let poured = self.pipes.iter().filter(|pipe| pipe.is_poured.load(Ordering::Acquire));
+        poured.fold(self.written, |written, pipe| Written {
+            files: written.files + 1,
+            bytes: written.bytes + pipe.size,
+        })
+    }
+
     /// Carries out `work`, which is one `pg_restore`, and feeds it from the copy.
     ///
     /// `inside` is a session in the database that is restored to; where its role may not lock the catalogue, the files are
@@ -324,6 +333,7 @@ impl Feeder {
             (self.sink)(Progress::Bytes { done, total: Some(self.total) });
         }
         if size == pipe.size {
+            pipe.is_poured.store(true, Ordering::Release);
             return Ok(());
         }
         let why = format!("its size is recorded as {}, its content has {size} bytes", pipe.size);
