@@ -378,7 +378,7 @@ fn a_full_disk_is_told_as_such_and_leaves_no_snapshot() {
         .restore(&id, &at("/"), &disk.join("t"), &RestoreOptions::default(), &control())
         .unwrap_err();
     assert!(matches!(error.root(), RepositoryError::NoSpace { .. }), "{error:?}");
-    let left = crate::common::files(&disk.join("t"));
+    let left = files(&disk.join("t"));
     assert!(left.is_empty(), "a file without its content is left: {left:?}");
 }
 
