@@ -819,8 +819,6 @@ fn what_a_killed_maker_left_half_done_is_reaped() {
         let (_directory, settings) = scratch();
         let provider = ProcessSandboxes::new(settings.clone());
         open(&settings).await.unwrap().close(&cx()).await.unwrap();
-        let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
-        let age = |path: &Path| fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
         let make = |name: &str, marker: Option<&str>| {
             let path = settings.scratch.join(name);
             fs::create_dir(&path).unwrap();
@@ -838,16 +836,22 @@ fn what_a_killed_maker_left_half_done_is_reaped() {
         let dead = make(".sw-new-00000000a1", Some(&of(1, 99_999_999_999)));
         let unmarked = make(".sw-new-00000000a2", None);
         let torn = make(".sw-new-00000000a3", Some("{\"vers"));
-        let fresh = [make(".sw-new-00000000b1", None), make("sw-00000000b2", Some(""))];
+        let empty = make("sw-00000000b2", Some(""));
         let ticks = seaworthy_syscall::sandbox::probe::start_time(1).unwrap();
         let alive = make("sw-00000000b3", Some(&of(1, ticks)));
-        for old in [&dead, &unmarked, &torn, &alive] {
-            age(old);
-        }
-        assert_eq!(provider.reap(&cx(), &[RunId("drill-x".into())]).await.unwrap(), 2);
-        assert!(dead.exists() && !unmarked.exists() && !torn.exists());
+        let half = [unmarked, torn, empty];
+        let live = [RunId("drill-x".into())];
+        // Whoever makes one holds a lock: each of them could be his.
+        let making = fs::File::open(&settings.scratch).unwrap();
+        making.lock_shared().unwrap();
+        assert_eq!(provider.reap(&cx(), &live).await.unwrap(), 0);
+        assert!(dead.exists() && alive.exists() && half.iter().all(|path| path.exists()));
+        drop(making);
+        // Nobody makes one any more, however young they are.
+        assert_eq!(provider.reap(&cx(), &live).await.unwrap(), 3);
+        assert!(dead.exists() && alive.exists() && half.iter().all(|path| !path.exists()));
         assert_eq!(provider.reap(&cx(), &[]).await.unwrap(), 1);
-        assert!(!dead.exists() && alive.exists() && fresh.iter().all(|path| path.exists()));
+        assert!(!dead.exists() && alive.exists());
     });
 }
 

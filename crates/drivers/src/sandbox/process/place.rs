@@ -90,6 +90,13 @@ impl Place {
             .code(FindingCode::EnvOther));
         }
         let new = scratch.join(format!("{PREFIX_NEW}{name}"));
+        // Held until the sandbox is whole; the kernel gives it back when we die.
+        let making = File::open(scratch)
+            .and_then(|directory| {
+                rustix::fs::flock(&directory, FlockOperation::LockShared)?;
+                Ok(directory)
+            })
+            .map_err(|error| DriverError::io(format!("lock {}", scratch.display()), error))?;
         let attempt = || -> io::Result<File> {
             private_directory(&new)?;
             let mut marker =
@@ -113,6 +120,7 @@ impl Place {
         }
         // From here on it is whole.
         fs::rename(&new, &outer).map_err(failed)?;
+        drop(making);
         Ok(Self { root: outer.join(PRIVATE), view: outer.join(VIEW), outer, _lock: lock })
     }
 
@@ -304,7 +312,7 @@ fn reap_one(outer: &Path, live: &[RunId], token: &CancellationToken) -> Result<b
                         return Ok(false);
                     }
                 }
-                Err(_) if is_fresh(&status) => return Ok(false),
+                Err(_) if is_being_made(outer).map_err(failed)? => return Ok(false),
                 // Its maker died while writing it.
                 Err(_) => {}
             }
@@ -314,25 +322,26 @@ fn reap_one(outer: &Path, live: &[RunId], token: &CancellationToken) -> Result<b
             Ok(true)
         }
         // Its maker died before writing a marker, or a remover after removing it; either way there is nothing else in it.
-        Err(rustix::io::Errno::NOENT) if !is_fresh(&status) => match fs::remove_dir(outer) {
+        Err(rustix::io::Errno::NOENT) if is_being_made(outer).map_err(failed)? => Ok(false),
+        Err(rustix::io::Errno::NOENT) => match fs::remove_dir(outer) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             // Something without a marker is in it: not ours.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
             Err(error) => Err(failed(error)),
         },
-        Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(error) => Err(failed(error.into())),
     }
 }
 
-/// Whether its maker may still be at work between two steps that take microseconds. A minute, for machines that stall.
-fn is_fresh(status: &rustix::fs::Stat) -> bool {
-    let modified = u64::try_from(status.st_mtime).unwrap_or(0);
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-    // A time in the future says nothing about age.
-    modified <= now && now - modified < 60
+/// Whether somebody may be between two steps of making a sandbox beside `outer`: makers hold a lock on the directory.
+fn is_being_made(outer: &Path) -> io::Result<bool> {
+    let directory = File::open(outer.parent().unwrap_or(Path::new("/")))?;
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Kills keeper and init of the sandbox with this private directory, and with them all that runs in it.
