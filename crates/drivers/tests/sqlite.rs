@@ -438,6 +438,37 @@ async fn a_damaged_image_never_passes() {
     assert_eq!(error.code, Some(FindingCode::LimitExceeded));
 }
 
+/// One bit anywhere in the page that SQLite reads first: whatever it then says, or refuses to say, the copy is blamed.
+#[tokio::test]
+async fn a_flipped_bit_in_the_schema_is_seen_though_nothing_can_be_opened() {
+    let place = Place::with(
+        "CREATE TABLE orders(id INTEGER PRIMARY KEY, note TEXT);
+         CREATE TABLE audit(id INTEGER PRIMARY KEY, at TEXT);
+         CREATE TRIGGER order_audit AFTER INSERT ON orders BEGIN INSERT INTO audit(at) VALUES ('now'); END;
+         CREATE INDEX orders_by_note ON orders(note);
+         INSERT INTO orders(note) VALUES ('a'), ('b'), ('c');",
+    );
+    let (captured, _, scratch) = place.drill(PageRoute::Staged).await;
+    let whole = fs::read(&scratch.path).unwrap();
+    let mut refused = 0;
+    let header = (0..100).flat_map(|offset| (0..8).map(move |bit| (offset, bit)));
+    let cells = (100..4096).filter(|offset| whole[*offset] != 0).map(|offset| (offset, offset % 8));
+    for (offset, bit) in header.chain(cells) {
+        let mut bytes = whole.clone();
+        bytes[offset] ^= 1 << bit;
+        fs::write(&scratch.path, bytes).unwrap();
+        let found = match scratch.restored.witness(&Cx::unbounded(), &captured.witness).await {
+            Ok(observed) => codes(&captured.witness.compare(&observed)),
+            Err(error) => {
+                refused += 1;
+                error.code.into_iter().collect()
+            }
+        };
+        assert!(found.contains(&FindingCode::FileContent), "byte {offset}, bit {bit}: {found:?}");
+    }
+    assert!(refused > 20, "only {refused} of them could not be opened: nothing was shown about those");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flaw_of_the_source_is_told_at_the_backup_and_corruption_fails_the_drill() {
     let place = Place::with(&format!(

@@ -38,6 +38,7 @@ struct Lies {
     same_engine: bool,
     damage_does_nothing: bool,
     damage_fails: bool,
+    damage_ruins: Option<(ErrorKind, FindingCode)>,
     witness_fails: bool,
     table_not_measured: bool,
     nothing_fetched: bool,
@@ -218,6 +219,9 @@ impl Restored for Engine {
         if self.lies.witness_fails {
             return Err(DriverError::new(ErrorKind::Unreachable, "ask the scratch engine"));
         }
+        if let (Some((kind, code)), true) = (self.lies.damage_ruins, self.damaged.load(Ordering::SeqCst)) {
+            return Err(DriverError::new(kind, "measure what the damage has left").code(code));
+        }
         let lost = self.lies.rows_lost + u64::from(self.damaged.load(Ordering::SeqCst));
         let mut observed = witness(100 - lost);
         if let (Witness::Sqlite(sqlite), true) = (&mut observed, self.lies.table_not_measured) {
@@ -332,6 +336,29 @@ async fn a_control_line_that_cannot_be_drawn_passes_nothing() {
     let done = drilled(Lies { damage_fails: true, ..Lies::default() }).await;
     assert_eq!(done.verdict, Verdict::Inconclusive);
     assert!(codes(&done).contains(&FindingCode::CheckerBlind));
+}
+
+#[tokio::test]
+async fn a_damage_that_leaves_nothing_to_measure_is_noticed() {
+    let seen = drilled(Lies {
+        damage_ruins: Some((ErrorKind::Corrupt, FindingCode::RowCount)),
+        ..Lies::default()
+    })
+    .await;
+    assert_eq!(seen.verdict, Verdict::Pass(Assurance::A5), "{seen:#?}");
+    let control = seen.control.unwrap();
+    assert!(control.caught);
+    assert_eq!(control.executed, 1);
+    // Another code than the damage's, or an excuse, is no answer.
+    for (kind, code) in [
+        (ErrorKind::Corrupt, FindingCode::ObjectDamaged),
+        (ErrorKind::Exhausted, FindingCode::EnvDisk),
+        (ErrorKind::Unreachable, FindingCode::Unreachable),
+    ] {
+        let blind = drilled(Lies { damage_ruins: Some((kind, code)), ..Lies::default() }).await;
+        assert_eq!(blind.verdict, Verdict::Inconclusive, "{kind:?}");
+        assert!(codes(&blind).contains(&FindingCode::CheckerBlind));
+    }
 }
 
 #[tokio::test]

@@ -1019,15 +1019,25 @@ fn observe(path: &Path, expected: &SqliteWitness, watch: &Watch) -> Result<Sqlit
         image.feed(&buffer[..read]);
     }
     drop(file);
-    let connection = open_untrusted(path, Access::ReadOnly, Duration::from_secs(5), watch)?;
-    begin_snapshot(&connection).map_err(|error| failed("begin a read transaction", error, watch))?;
-    let measured = measure(&connection, watch)?;
-    let integrity = integrity(&connection, watch)?;
-    connection.close().map_err(|(_, error)| failed("close the restored database", error, watch))?;
+    let image = image.finish();
+    let (measured, integrity) = match ask_sqlite(path, watch) {
+        Ok(answers) => answers,
+        // Other bytes than those that were stored: that SQLite makes nothing of them blames them and nobody else.
+        Err(error) if image != expected.image && !matches!(error.kind, ErrorKind::Stopped(_)) => {
+            let context = format!(
+                "measure a database image of {} bytes that is not the stored one of {} bytes",
+                image.size, expected.image.size
+            );
+            return Err(DriverError::new(ErrorKind::Corrupt, context)
+                .code(FindingCode::FileContent)
+                .because(error));
+        }
+        Err(error) => return Err(error),
+    };
     Ok(SqliteWitness {
         version: WITNESS_VERSION,
         file: expected.file.clone(),
-        image: image.finish(),
+        image,
         properties: measured.properties,
         objects: measured.objects,
         tables: measured.tables,
@@ -1036,6 +1046,16 @@ fn observe(path: &Path, expected: &SqliteWitness, watch: &Watch) -> Result<Sqlit
         orphans: measured.orphans,
         may_be_empty: expected.may_be_empty,
     })
+}
+
+/// What a database file of ours says through SQL.
+fn ask_sqlite(path: &Path, watch: &Watch) -> Result<(Measured, Integrity), DriverError> {
+    let connection = open_untrusted(path, Access::ReadOnly, Duration::from_secs(5), watch)?;
+    begin_snapshot(&connection).map_err(|error| failed("begin a read transaction", error, watch))?;
+    let measured = measure(&connection, watch)?;
+    let integrity = integrity(&connection, watch)?;
+    connection.close().map_err(|(_, error)| failed("close the restored database", error, watch))?;
+    Ok((measured, integrity))
 }
 
 /// A SQLite database restored into a sandbox.

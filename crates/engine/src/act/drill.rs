@@ -306,8 +306,7 @@ async fn prove(cx: &Cx, restored: &dyn Restored, witness: &Witness, request: &Dr
         Ok(observed) => proof.checks.extend(witness.compare(&observed)),
         Err(error) => {
             // One report carries the reason; the others are missing, and a missing check is never a pass.
-            let name = witness.checks().into_iter().next().unwrap_or_else(|| "witness".to_owned());
-            proof.checks.push(report_of(&name, &error));
+            proof.checks.push(report_of(&first_check(witness), &error));
         }
     }
     let total = request.checks.len() as u64;
@@ -334,6 +333,11 @@ async fn prove(cx: &Cx, restored: &dyn Restored, witness: &Witness, request: &Dr
     proof
 }
 
+/// The check that carries the reason why nothing could be measured.
+fn first_check(witness: &Witness) -> String {
+    witness.checks().into_iter().next().unwrap_or_else(|| "witness".to_owned())
+}
+
 async fn control(
     cx: &Cx,
     restored: &dyn Restored,
@@ -341,8 +345,18 @@ async fn control(
     seed: u64,
 ) -> Result<Control, DriverError> {
     let damage = stoppable(cx, restored.damage(cx, witness, seed)).await?;
-    let observed = stoppable(cx, restored.witness(cx, witness)).await?;
-    let reports = witness.compare(&observed);
+    // Damage may leave nothing to measure. That is judged as it would be in the proof: an error that blames what was
+    // restored is a failed check, any other leaves the control line undrawn.
+    let reports = match stoppable(cx, restored.witness(cx, witness)).await {
+        Ok(observed) => witness.compare(&observed),
+        Err(error) => {
+            let report = report_of(&first_check(witness), &error);
+            if report.outcome != CheckOutcome::Failed {
+                return Err(error);
+            }
+            vec![report]
+        }
+    };
     let executed = reports.len() as u64;
     let failed: Vec<CheckReport> =
         reports.into_iter().filter(|check| check.outcome != CheckOutcome::Passed).collect();
