@@ -340,11 +340,9 @@ async fn a_control_line_that_cannot_be_drawn_passes_nothing() {
 
 #[tokio::test]
 async fn a_damage_that_leaves_nothing_to_measure_is_noticed() {
-    let seen = drilled(Lies {
-        damage_ruins: Some((ErrorKind::Corrupt, FindingCode::RowCount)),
-        ..Lies::default()
-    })
-    .await;
+    let seen =
+        drilled(Lies { damage_ruins: Some((ErrorKind::Corrupt, FindingCode::RowCount)), ..Lies::default() })
+            .await;
     assert_eq!(seen.verdict, Verdict::Pass(Assurance::A5), "{seen:#?}");
     let control = seen.control.unwrap();
     assert!(control.caught);

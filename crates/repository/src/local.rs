@@ -1,12 +1,15 @@
 //! A local directory in restic's layout, with durable writes.
 //!
-//! Each file is written under a temporary name in its final directory, synced, renamed, and its directory synced: after a
-//! power cut it is whole or absent. `object_store`'s own local store does not sync, so this one takes its place.
+//! Each file is written without a name, synced, linked to its name, and its directory synced: after a power cut it is whole
+//! or absent, and whoever is killed in between leaves nothing. Where a file system knows no files without names, a
+//! temporary name in the same directory and a rename take their place; what a kill leaves then is ignored by everybody.
+//! `object_store`'s own local store does not sync, so this one takes its place.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
@@ -156,12 +159,17 @@ impl LocalStore {
     pub(crate) fn write_file(&self, path: &str, bytes: &[u8], create_only: bool) -> Result<()> {
         let target = self.at(path);
         let directory = target.parent().unwrap_or(&self.root).to_path_buf();
+        let failed = |e| RepositoryError::io("write", target.display(), e);
+        // A second `init` must lose, also in a race; all other names are hashes of content.
+        let is_first = create_only && path == "config";
+        if write_unnamed(&directory, &target, bytes, is_first).map_err(failed)? {
+            return sync_directory(&directory);
+        }
         let mut random = [0u8; 8];
         getrandom::fill(&mut random).map_err(RepositoryError::random)?;
         let mut temporary = target.clone().into_os_string();
         temporary.push(format!("-tmp-{:016x}", u64::from_le_bytes(random)));
         let temporary = PathBuf::from(temporary);
-        let failed = |e| RepositoryError::io("write", target.display(), e);
         let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
         let mut file = match open() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -177,8 +185,7 @@ impl LocalStore {
             file.sync_all()?;
             file.set_permissions(std::fs::Permissions::from_mode(0o400))?;
             drop(file);
-            if create_only && path == "config" {
-                // A second `init` must lose, also in a race; all other names are hashes of content.
+            if is_first {
                 std::fs::hard_link(&temporary, &target)?;
                 std::fs::remove_file(&temporary)
             } else {
@@ -200,6 +207,32 @@ impl LocalStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(RepositoryError::io("delete", target.display(), e)),
         }
+    }
+}
+
+/// Writes a file that has no name before it is whole and durable; whether that could be done here.
+///
+/// `false` leaves nothing behind: the directory is missing, the file system knows no such files, `/proc` is missing, or the
+/// name is taken and may be replaced: unlike the others, the first file of a name (`is_first`) may not.
+fn write_unnamed(directory: &FilePath, target: &FilePath, bytes: &[u8], is_first: bool) -> io::Result<bool> {
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+    use rustix::io::Errno;
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = match rustix::fs::openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => File::from(file),
+        // Kernels and file systems that do not know the flag take it for an attempt to write to a directory.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o400))?;
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match rustix::fs::linkat(CWD, open.as_str(), CWD, target, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) if is_first => Err(Errno::EXIST.into()),
+        Err(Errno::EXIST | Errno::NOENT | Errno::OPNOTSUPP | Errno::PERM) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

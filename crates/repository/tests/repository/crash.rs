@@ -95,7 +95,7 @@ fn a_writer_killed_at_any_moment_leaves_the_old_or_the_new_state() {
     }
     // A new backup needs no human help, and afterwards nothing of ours stops restic.
     let id = store_stream(&fixture.repository, "/x", &content(99), Cuts::ContentDefined);
-    assert_eq!(files(&fixture.path().join("locks")).len(), 0);
+    assert_eq!(files(&fixture.path().join("locks")), Vec::<std::path::PathBuf>::new());
     judge(&fixture.path());
     let target = fixture.scratch("target");
     fixture.repository.restore(&id, &at("/"), &target, &RestoreOptions::default(), &control()).unwrap();
