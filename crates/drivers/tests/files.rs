@@ -69,7 +69,7 @@ impl Place {
     }
 
     fn source(&self) -> FilesSource {
-        FilesSource::new(self.spec.clone()).unwrap()
+        FilesSource::new(self.spec.clone(), self.root.path().join("scratch")).unwrap()
     }
 
     fn writer(&self) -> FsCopyWriter {
@@ -114,8 +114,7 @@ struct Scratch {
 
 impl Scratch {
     async fn compare(&self, expected: &Witness) -> Vec<CheckReport> {
-        let observed = self.restored.witness(&Cx::unbounded(), expected).await.unwrap();
-        expected.compare(&observed)
+        self.restored.compare(&Cx::unbounded(), expected).await.unwrap()
     }
 }
 
@@ -598,7 +597,7 @@ async fn a_root_that_would_archive_something_else_is_refused() {
     let place = Place::with_files();
     let with = |paths: &[&str]| {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-        FilesSource::new(FilesSpec { paths, ..place.spec.clone() })
+        FilesSource::new(FilesSpec { paths, ..place.spec.clone() }, place.root.path())
     };
     for hostile in
         [&["/"][..], &["relative"], &["/a/../b"], &[], &["/a", "/a/b"], &["/a/b", "/a"], &["/a", "/a/"]]
@@ -614,13 +613,52 @@ async fn a_root_that_would_archive_something_else_is_refused() {
     assert_eq!(capture(place.root.path().join("absent")).await.kind, ErrorKind::NotFound);
 }
 
+/// The manifest lies in the copy; the witness, whose digest a receipt holds, says which one it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_was_edited_blames_the_copy() {
+    let place = Place::with_files();
+    let (captured, reader) = place.capture().await;
+    let stored = reader.root().join(".seaworthy/manifest.tsv");
+    let whole = fs::read_to_string(&stored).unwrap();
+    assert_eq!(whole.lines().count() as u64, files(&captured.witness).totals.entries);
+    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    let without_last = lines[..lines.len() - 1].concat();
+    let other_mode = whole.replacen("f\t644", "f\t600", 1);
+    assert_ne!(other_mode, whole);
+    for forged in [without_last, other_mode, whole.trim_end().to_owned(), String::new(), "?\n".to_owned()] {
+        fs::write(&stored, &forged).unwrap();
+        let scratch = place.restore(&captured.witness, &reader).await;
+        let error = scratch.restored.compare(&Cx::unbounded(), &captured.witness).await.unwrap_err();
+        assert_eq!(error.code, Some(FindingCode::WitnessNotOurs), "{forged:?}");
+        let error = scratch.restored.damage(&Cx::unbounded(), &captured.witness, 1).await.unwrap_err();
+        assert_eq!(error.code, Some(FindingCode::WitnessNotOurs), "{forged:?}");
+    }
+    fs::remove_file(&stored).unwrap();
+    let scratch = place.restore(&captured.witness, &reader).await;
+    let error = scratch.restored.compare(&Cx::unbounded(), &captured.witness).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+}
+
+/// A name that does not belong there leads the group of hard links: it is named, and so is every link that now differs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planted_link_is_seen_in_its_group() {
+    let place = Place::with_files();
+    let (captured, reader) = place.capture().await;
+    let scratch = place.restore(&captured.witness, &reader).await;
+    fs::hard_link(scratch.tree.join("one"), scratch.tree.join("a-first")).unwrap();
+    let reports = scratch.compare(&captured.witness).await;
+    let found = codes(&reports);
+    assert_eq!(found.iter().filter(|code| **code == FindingCode::FileLinks).count(), 2, "{reports:#?}");
+    assert!(found.contains(&FindingCode::FileMissing));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_measurement_stops() {
     let place = Place::with_files();
     let (captured, _, scratch) = place.drill().await;
     let (cx, token) = Cx::unbounded().child();
     token.cancel();
-    let error = scratch.restored.witness(&cx, &captured.witness).await.unwrap_err();
+    let error = scratch.restored.compare(&cx, &captured.witness).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Stopped(_)));
     let cx = Cx::unbounded().within(Duration::ZERO);
     let error = place.source().capture(&cx, Arc::new(place.writer())).await.unwrap_err();
@@ -652,8 +690,7 @@ async fn as_an_ordinary_user() {
     let sandbox = Arc::new(DirectorySandbox::new().unwrap());
     let restored =
         place.source().restore(&Cx::unbounded(), &captured.witness, reader, sandbox).await.unwrap();
-    let observed = restored.witness(&Cx::unbounded(), &captured.witness).await.unwrap();
-    let reports = captured.witness.compare(&observed);
+    let reports = restored.compare(&Cx::unbounded(), &captured.witness).await.unwrap();
     let outcome = |name: &str| reports.iter().find(|report| report.name == name).unwrap();
     assert_eq!(outcome("owners").outcome, CheckOutcome::Inconclusive);
     assert_eq!(outcome("owners").findings[0].code, FindingCode::EnvPermission);

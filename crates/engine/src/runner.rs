@@ -1,15 +1,14 @@
 //! The runner: commits the slot, carries out the act, seals what came of it. An act that was begun always ends in a
 //! receipt: its own, or `Abandoned` by whoever comes next.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
-    CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, NewTarget, SandboxProvider,
-    Source,
+    CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, NewTarget, Restoring,
+    SandboxProvider, Source,
 };
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
@@ -547,12 +546,11 @@ async fn parts(
             // Each in a directory of its own full name, so that two files of one name do not meet.
             let into = directory.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
             let parent = into.parent().unwrap_or(&directory).to_owned();
-            let is_directory =
-                reader.list(Some(path))?.first().is_some_and(|entry| entry.kind == EntryKind::Directory);
+            let is_directory = reader.kind(path)? == EntryKind::Directory;
             let place = if is_directory { into } else { parent };
             std::fs::create_dir_all(&place)
                 .map_err(|error| DriverError::io(format!("make `{}`", place.display()), error))?;
-            let part = reader.restore(path, &place, &BTreeSet::new())?;
+            let part = reader.restore(path, &place, &Restoring::default())?;
             written.files += part.files;
             written.bytes += part.bytes;
         }

@@ -2,7 +2,6 @@
 //!
 //! The repository blocks; whoever calls it from here does so on a blocking thread.
 
-use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -11,13 +10,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use seaworthy_interface::{
     CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EntryKind, ErrorKind,
-    Piece, Progress, Stop, StoredFile, TreeEntry, TreeOptions,
+    Piece, Progress, Restoring, Stop, StoredFile, TreeEntry, TreeOptions,
 };
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::CopyId;
 use seaworthy_repository::{
-    Control, FileMeta, FileReader, FileWriter, NodeKind, Repository, RepositoryError, SessionOptions,
-    SnapshotId, SnapshotPath,
+    Control, FileMeta, FileReader, FileWriter, NodeKind, Repository, RepositoryError, RestoreOptions,
+    SessionOptions, SnapshotId, SnapshotPath,
 };
 
 use crate::act::backup::BackupRequest;
@@ -339,6 +338,17 @@ impl CopyReader for SnapshotReader {
         }
     }
 
+    fn kind(&self, path: &CopyPath) -> Result<EntryKind, DriverError> {
+        let mut found = None;
+        self.repository
+            .list(&self.snapshot, &snapshot_path(path)?, &self.control, |entry| {
+                found = Some(kind(&entry.node.kind));
+                ControlFlow::Break(())
+            })
+            .map_err(|error| driver_error(format!("look at `{path}` of the copy"), error))?;
+        found.ok_or_else(|| DriverError::new(ErrorKind::NotFound, format!("find `{path}` in the copy")))
+    }
+
     fn read(&self, path: &CopyPath, limit_bytes: u64) -> Result<Vec<u8>, DriverError> {
         self.repository
             .read_file(&self.snapshot, &snapshot_path(path)?, limit_bytes, &self.control)
@@ -357,14 +367,18 @@ impl CopyReader for SnapshotReader {
         &self,
         under: &CopyPath,
         into: &Path,
-        left_out: &BTreeSet<CopyPath>,
+        how: &Restoring,
     ) -> Result<seaworthy_interface::copy::Written, DriverError> {
         let inside = |path: &CopyPath| {
             path.as_bytes().strip_prefix(under.as_bytes())?.strip_prefix(b"/").map(<[u8]>::to_vec)
         };
-        let left_out = left_out.iter().filter_map(inside).collect();
+        let options = RestoreOptions {
+            left_out: Arc::new(how.left_out.iter().filter_map(inside).collect()),
+            sparse: how.keeps_holes,
+            ..RestoreOptions::default()
+        };
         let under = snapshot_path(under)?;
-        crate::tree::restore(&self.repository, &self.snapshot, &under, into, left_out, &self.control)
+        crate::tree::restore(&self.repository, &self.snapshot, &under, into, &options, &self.control)
     }
 
     fn fetched_bytes(&self) -> u64 {

@@ -1,9 +1,7 @@
 //! Trees of files between the store and the doors.
 
-use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use seaworthy_interface::copy::{EntryState, Written};
 use seaworthy_interface::{DriverError, EntryKind, Piece, TreeEntry, TreeOptions};
@@ -43,8 +41,10 @@ fn entry(base: &[u8], event: &TreeEvent<'_>) -> TreeEntry {
         }
         path.extend_from_slice(event.path);
     }
+    let mut allocated = 0;
     let (kind, pieces, state) = match event.outcome {
-        TreeOutcome::File { pieces, changed_while_read, from_parent: _ } => {
+        TreeOutcome::File { pieces, changed_while_read, from_parent: _, blocks_512 } => {
+            allocated = blocks_512;
             let state = if changed_while_read { EntryState::ChangedWhileRead } else { EntryState::Stored };
             (
                 EntryKind::File,
@@ -99,8 +99,7 @@ fn entry(base: &[u8], event: &TreeEvent<'_>) -> TreeEntry {
         link_target: (node.kind == NodeKind::Symlink).then(|| node.linktarget.clone()),
         rdev: node.device,
         xattrs: node.xattrs.iter().map(|xattr| (xattr.name.clone().into(), xattr.value.clone())).collect(),
-        // The store does not record what a file system has allocated.
-        blocks_512: 0,
+        blocks_512: allocated,
         pieces,
         state,
     }
@@ -118,18 +117,16 @@ fn kind(node: Option<&Node>) -> EntryKind {
     }
 }
 
-/// Restores a part of a snapshot, without files that are `left_out` of it, into a new or empty directory. Anything that
-/// could not be restored is an error.
+/// Restores a part of a snapshot into a new or empty directory. Anything that could not be restored is an error.
 pub(crate) fn restore(
     repository: &Repository,
     snapshot: &SnapshotId,
     under: &SnapshotPath,
     into: &Path,
-    left_out: BTreeSet<Vec<u8>>,
+    options: &RestoreOptions,
     control: &Control,
 ) -> Result<Written, DriverError> {
-    let options = RestoreOptions { left_out: Arc::new(left_out), ..RestoreOptions::default() };
-    let done = repository.restore(snapshot, under, into, &options, control).map_err(|error| {
+    let done = repository.restore(snapshot, under, into, options, control).map_err(|error| {
         driver_error(format!("restore `{under}` of the copy into `{}`", into.display()), error)
     })?;
     if let Some(first) = done.problems.into_iter().next() {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use jiff::{SignedDuration, Timestamp};
 use seaworthy_engine::{DrillDone, DrillRequest, drill};
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
-    Captured, CopyEntry, CopyPath, CopyReader, CopyWriter, Cx, Damage, Delivered, DriverError, ErrorKind,
-    Exec, ExecOutcome, NewTarget, Restored, Sandbox, SandboxFacts, SandboxProcess, SandboxProvider, Source,
-    SourceFacts,
+    Captured, CopyEntry, CopyPath, CopyReader, CopyWriter, Cx, Damage, Delivered, DriverError, EntryKind,
+    ErrorKind, Exec, ExecOutcome, NewTarget, Restored, Restoring, Sandbox, SandboxFacts, SandboxProcess,
+    SandboxProvider, Source, SourceFacts,
 };
 use seaworthy_model::check::{Question, UserCheck};
 use seaworthy_model::finding::{Finding, FindingCode};
@@ -88,6 +88,9 @@ struct Engine {
 struct Reader(u64);
 
 impl CopyReader for Reader {
+    fn kind(&self, path: &CopyPath) -> Result<EntryKind, DriverError> {
+        Err(DriverError::new(ErrorKind::NotFound, path.to_string()))
+    }
     fn list(&self, _: Option<&CopyPath>) -> Result<Vec<CopyEntry>, DriverError> {
         Ok(Vec::new())
     }
@@ -97,7 +100,7 @@ impl CopyReader for Reader {
     fn open(&self, path: &CopyPath) -> Result<Box<dyn Read + Send>, DriverError> {
         Err(DriverError::new(ErrorKind::NotFound, path.to_string()))
     }
-    fn restore(&self, _: &CopyPath, _: &Path, _: &BTreeSet<CopyPath>) -> Result<Written, DriverError> {
+    fn restore(&self, _: &CopyPath, _: &Path, _: &Restoring) -> Result<Written, DriverError> {
         Ok(Written::default())
     }
     fn fetched_bytes(&self) -> u64 {
@@ -215,7 +218,7 @@ impl Restored for Engine {
     fn engine_identity(&self) -> Option<String> {
         Some(if self.lies.same_engine { "live" } else { "scratch" }.to_owned())
     }
-    async fn witness(&self, _: &Cx, _: &Witness) -> Result<Witness, DriverError> {
+    async fn compare(&self, _: &Cx, expected: &Witness) -> Result<Vec<CheckReport>, DriverError> {
         if self.lies.witness_fails {
             return Err(DriverError::new(ErrorKind::Unreachable, "ask the scratch engine"));
         }
@@ -227,7 +230,10 @@ impl Restored for Engine {
         if let (Witness::Sqlite(sqlite), true) = (&mut observed, self.lies.table_not_measured) {
             sqlite.tables.clear();
         }
-        Ok(observed)
+        let (Witness::Sqlite(expected), Witness::Sqlite(observed)) = (expected, observed) else {
+            return Err(DriverError::new(ErrorKind::Refused, "compare another kind"));
+        };
+        Ok(expected.compare(&observed))
     }
     async fn newest(&self, _: &Cx) -> Result<Option<Timestamp>, DriverError> {
         Ok(None)

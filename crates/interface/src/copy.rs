@@ -200,6 +200,15 @@ pub struct CopyEntry {
     pub modified: Timestamp,
 }
 
+/// How a part of a copy is restored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Restoring {
+    /// Files that are neither fetched nor made.
+    pub left_out: BTreeSet<CopyPath>,
+    /// Whether runs of zeros become holes; where not, room for large files is asked for at once.
+    pub keeps_holes: bool,
+}
+
 /// What a restore of a part of a copy has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Written {
@@ -214,6 +223,9 @@ pub trait CopyReader: Send + Sync {
     /// Everything below `under` (or everything), in order of path.
     fn list(&self, under: Option<&CopyPath>) -> Result<Vec<CopyEntry>, DriverError>;
 
+    /// What lies at `path`; an error where nothing does.
+    fn kind(&self, path: &CopyPath) -> Result<EntryKind, DriverError>;
+
     /// A whole small file; refuses one larger than `limit_bytes`.
     fn read(&self, path: &CopyPath, limit_bytes: u64) -> Result<Vec<u8>, DriverError>;
 
@@ -223,13 +235,8 @@ pub trait CopyReader: Send + Sync {
     /// Restores everything below `under` into the new or empty directory `into`; the paths below `under` are kept.
     ///
     /// Where `under` is a directory, `into` also takes its owner, mode, attributes and times; where it is anything
-    /// else, it is restored as `into/<its name>`. Files in `left_out` are neither fetched nor made.
-    fn restore(
-        &self,
-        under: &CopyPath,
-        into: &Path,
-        left_out: &BTreeSet<CopyPath>,
-    ) -> Result<Written, DriverError>;
+    /// else, it is restored as `into/<its name>`.
+    fn restore(&self, under: &CopyPath, into: &Path, how: &Restoring) -> Result<Written, DriverError>;
 
     /// Stored bytes fetched from the repository so far.
     fn fetched_bytes(&self) -> u64;

@@ -10,8 +10,8 @@ pub mod sandbox;
 pub mod source;
 
 pub use copy::{
-    CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, EntryKind, Piece, StoredFile, TreeEntry,
-    TreeOptions,
+    CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, EntryKind, Piece, Restoring, StoredFile,
+    TreeEntry, TreeOptions,
 };
 pub use cx::{Cx, Progress, Stop};
 pub use error::{DriverError, ErrorKind};

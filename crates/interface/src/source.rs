@@ -69,8 +69,9 @@ pub trait Restored: fmt::Debug + Send + Sync {
     /// The scratch engine's own identity, which must not be that of the source; `None` where there is no engine.
     fn engine_identity(&self) -> Option<String>;
 
-    /// Takes the witness again, of what was restored, by the same code as in [`Source::capture`].
-    async fn witness(&self, cx: &Cx, expected: &Witness) -> Result<Witness, DriverError>;
+    /// Measures what was restored by the same code as in [`Source::capture`], and compares it with the witness: one report
+    /// for each of [`Witness::checks`], in that order. The judgement is the model's; a driver brings both sides together.
+    async fn compare(&self, cx: &Cx, expected: &Witness) -> Result<Vec<CheckReport>, DriverError>;
 
     /// The newest instant found inside the data, where the data carry one.
     async fn newest(&self, cx: &Cx) -> Result<Option<Timestamp>, DriverError>;

@@ -74,6 +74,8 @@ pub enum TreeOutcome<'a> {
         from_parent: bool,
         /// It changed during each of three readings; the pieces are those of the last.
         changed_while_read: bool,
+        /// What the file system has allocated for it, in units of 512 bytes: less than its size where it has holes.
+        blocks_512: u64,
     },
     /// A directory, after everything in it.
     Directory,
@@ -147,6 +149,7 @@ enum Found {
         node: Box<Node>,
         pieces: Vec<Piece>,
         changed_while_read: bool,
+        blocks_512: u64,
         had_parent: bool,
     },
     Unreadable(std::io::Error),
@@ -279,6 +282,10 @@ fn node_of(name: &[u8], stat: &Stat, names: &Names) -> Node {
         kind,
         ..Node::default()
     }
+}
+
+fn blocks_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0)
 }
 
 fn same(a: &Stat, b: &Stat) -> bool {
@@ -518,6 +525,7 @@ fn read_file(reading: &Reading, worker: &mut Worker, job: &FileJob) -> Found {
             node: finish_node(job.name.to_bytes(), &after, xattrs, &pieces, reading),
             pieces,
             changed_while_read: changed,
+            blocks_512: blocks_of(&after),
             had_parent: job.had_parent,
         };
     }
@@ -605,6 +613,7 @@ impl LargeFile {
             node: finish_node(self.job.name.to_bytes(), &after, xattrs, &pieces, &self.reading),
             pieces,
             changed_while_read: changed,
+            blocks_512: blocks_of(&after),
             had_parent: self.job.had_parent,
         }
     }
@@ -881,7 +890,13 @@ impl<'a> Walk<'a> {
                     node.xattrs = old.xattrs.clone();
                     node.size = old.size;
                     node.content = old.content.clone();
-                    self.count_file(&path, &node, &pieces, true, false);
+                    let outcome = TreeOutcome::File {
+                        pieces: &pieces,
+                        from_parent: true,
+                        changed_while_read: false,
+                        blocks_512: blocks_of(&stat),
+                    };
+                    self.count_file(&path, &node, outcome);
                     self.frames.get_mut(&number).expect("frames on the stack exist").nodes[slot] = Some(node);
                     return Ok(());
                 }
@@ -992,18 +1007,17 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn count_file(&mut self, path: &[u8], node: &Node, pieces: &[Piece], from_parent: bool, changed: bool) {
+    fn count_file(&mut self, path: &[u8], node: &Node, outcome: TreeOutcome<'_>) {
         use std::sync::atomic::Ordering;
         self.report.files += 1;
         self.report.bytes += node.size;
         self.session.count_file(node.size);
-        if from_parent {
+        if matches!(outcome, TreeOutcome::File { from_parent: true, .. }) {
             self.report.from_parent += 1;
             self.session.files.unmodified.fetch_add(1, Ordering::Relaxed);
         }
-        let outcome = TreeOutcome::File { pieces, from_parent, changed_while_read: changed };
         (self.observer)(TreeEvent { path, node: Some(node), outcome });
-        if changed {
+        if matches!(outcome, TreeOutcome::File { changed_while_read: true, .. }) {
             self.note(path, IncompleteReason::ChangedWhileRead);
         }
     }
@@ -1125,10 +1139,12 @@ impl<'a> Walk<'a> {
             path.extend_from_slice(&name);
         }
         match found {
-            Found::File { node, pieces, changed_while_read, had_parent } => {
+            Found::File { node, pieces, changed_while_read, blocks_512, had_parent } => {
                 let counter = if had_parent { &self.session.files.changed } else { &self.session.files.new };
                 counter.fetch_add(1, Ordering::Relaxed);
-                self.count_file(&path, &node, &pieces, false, changed_while_read);
+                let outcome =
+                    TreeOutcome::File { pieces: &pieces, from_parent: false, changed_while_read, blocks_512 };
+                self.count_file(&path, &node, outcome);
                 self.frames.get_mut(&number).expect("looked up above").nodes[slot] = Some(*node);
             }
             Found::Unreadable(e) => self.missing(&path, Some(&e))?,

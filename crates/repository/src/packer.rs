@@ -29,8 +29,9 @@ use crate::store::FileKind;
 /// Blobs of one index file. restic writes up to 50,000; of smaller ones several are read at once.
 const INDEX_BLOBS: usize = 20_000;
 const INDEX_AGE: Duration = Duration::from_secs(600);
-/// Header entries that keep a header's box below 16 MiB.
-const PACK_BLOBS: usize = 400_000;
+/// Blobs of one pack: of very small ones a pack of 16 MiB would hold hundreds of thousands, and the index file that lists it
+/// is made, sealed and read back in memory.
+const PACK_BLOBS: usize = 20_000;
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whoever panicked with the lock held has also failed the session, which is looked at before any commit.

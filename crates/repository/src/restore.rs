@@ -331,6 +331,7 @@ impl Shared {
     fn write(&self, state: &FileState, offset: u64, plain: &[u8], scratch: &mut Vec<u8>) -> Result<()> {
         let file = self.create(state)?;
         if self.options.sparse && plain.iter().all(|b| *b == 0) {
+            self.bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
             return Ok(());
         }
         let mut done = 0;

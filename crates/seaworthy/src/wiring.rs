@@ -81,7 +81,7 @@ pub(crate) fn driver(state: &State, spec: &SourceSpec) -> Outcome<Arc<dyn Source
         SourceSpec::Sqlite(sqlite) => {
             Arc::new(SqliteSource::new(sqlite.clone(), state.scratch.join("staging")))
         }
-        SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone())?),
+        SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone(), state.scratch.join("staging"))?),
     })
 }
 

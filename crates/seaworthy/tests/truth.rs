@@ -274,6 +274,33 @@ fn a_tree_that_changes_between_its_backups_is_proven_every_time() {
     }
 }
 
+/// A hole is told where it was lost, and none is invented; what a person restores has them too.
+#[test]
+fn holes_come_back_as_holes() {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    let product = Product::new(PROGRAM, "").unwrap();
+    let root = product.path().join("tree");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("whole"), vec![7; 300_000]).unwrap();
+    let disk = fs::File::create(root.join("disk.img")).unwrap();
+    disk.write_all_at(b"boot", 0).unwrap();
+    disk.write_all_at(b"tail", 64 << 20).unwrap();
+    product.configure(&tree("files", &root)).unwrap();
+    product.backup("files").unwrap();
+    let drill = product.drill("files", 0).unwrap();
+    assert!(is_equal(&drill), "{drill:#}");
+    let checks = drill["checks"].as_array().unwrap();
+    let links = checks.iter().find(|check| check["name"] == "hardlinks").unwrap();
+    let told = links["detail"].as_str().unwrap();
+    assert!(told.ends_with("1 sparse files, 0 came back filled"), "{told}");
+    let to = product.path().join("back");
+    product.run(&["restore", "files", "--to", to.to_str().unwrap()]).unwrap().expect(0).unwrap();
+    let back = fs::metadata(to.join("disk.img")).unwrap();
+    assert_eq!(back.len(), (64 << 20) + 4);
+    assert!(back.blocks() * 512 < 16 << 20, "{} bytes are allocated", back.blocks() * 512);
+    assert_eq!(fs::read(to.join("disk.img")).unwrap(), fs::read(root.join("disk.img")).unwrap());
+}
+
 #[test]
 fn a_tree_that_changes_during_its_backup_is_proven_or_said_to_be_incomplete() {
     let product = Product::new(PROGRAM, "").unwrap();
@@ -362,6 +389,16 @@ fn put(session: &Session, path: &[u8], bytes: &[u8]) {
 /// Stores a copy with the content that `fill` gives it and the witness of `original`, and seals a receipt with the
 /// product's own key which says that a backup made it: what a fault between a source and its copy would leave.
 fn forge(product: &Product, original: &Value, fill: impl FnOnce(&Session)) {
+    forge_with(product, original, |manifest| manifest, fill);
+}
+
+/// The same, with another manifest of files than the original's.
+fn forge_with(
+    product: &Product,
+    original: &Value,
+    change: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    fill: impl FnOnce(&Session),
+) {
     let repository = opened(product);
     let options = SessionOptions {
         hostname: "forger".to_owned(),
@@ -373,6 +410,11 @@ fn forge(product: &Product, original: &Value, fill: impl FnOnce(&Session)) {
     let witness = SnapshotPath::new(".seaworthy/witness.json").unwrap();
     let bytes = repository.read_file(&copy_of(original), &witness, 1 << 30, &Control::new()).unwrap();
     put(&session, b".seaworthy/witness.json", &bytes);
+    if original["source_kind"] == "files" {
+        let manifest = SnapshotPath::new(".seaworthy/manifest.tsv").unwrap();
+        let bytes = repository.read_file(&copy_of(original), &manifest, 1 << 30, &Control::new()).unwrap();
+        put(&session, b".seaworthy/manifest.tsv", &change(bytes));
+    }
     let copy = session.commit(&Control::new()).unwrap().id;
 
     let mut backup: Backup = serde_json::from_value(original.clone()).unwrap();
@@ -744,6 +786,17 @@ fn a_wrong_copy_of_a_tree_is_caught_by_its_drill() {
         forged();
         is_caught(&product, "files", what, expected, &mut missed);
     }
+    // The manifest lies in the copy: whoever can write one can write the other, and the receipt knows better.
+    make();
+    fs::write(root.join("ledger.csv"), "nothing is owed").unwrap();
+    let blanked = |manifest: Vec<u8>| {
+        let text = String::from_utf8(manifest).unwrap();
+        text.split_inclusive('\n').filter(|line| !line.ends_with("ledger.csv\n")).collect::<String>().into()
+    };
+    forge_with(&product, &original, blanked, |session| {
+        session.tree(&root, &TreeOptions::default(), &mut |_| {}).unwrap();
+    });
+    is_caught(&product, "files", "a manifest without the file that changed", &["RP-05"], &mut missed);
     assert!(
         missed.is_empty(),
         "{} damages were not caught as they should:\n{}",

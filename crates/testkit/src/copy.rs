@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid};
 use seaworthy_interface::copy::{EntryState, Written};
 use seaworthy_interface::{
     CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, DriverError, EntryKind, ErrorKind, Piece,
-    StoredFile, TreeEntry, TreeOptions,
+    Restoring, StoredFile, TreeEntry, TreeOptions,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -496,6 +496,12 @@ pub struct FsCopyReader {
 }
 
 impl FsCopyReader {
+    /// Where it lies, to be damaged.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Reads the copy below `root`, whatever a test has done to it.
     #[must_use]
     pub fn open(root: impl Into<PathBuf>) -> Self {
@@ -569,6 +575,12 @@ fn copy_entry(
 }
 
 impl CopyReader for FsCopyReader {
+    fn kind(&self, path: &CopyPath) -> Result<EntryKind, DriverError> {
+        let path = below(&self.root, path);
+        let metadata = fs::symlink_metadata(&path).map_err(failed("look at", &path))?;
+        Ok(kind_of(metadata.file_type()))
+    }
+
     fn list(&self, under: Option<&CopyPath>) -> Result<Vec<CopyEntry>, DriverError> {
         let start = under.map_or_else(|| self.root.clone(), |under| below(&self.root, under));
         let mut found = Vec::new();
@@ -608,18 +620,13 @@ impl CopyReader for FsCopyReader {
         Ok(Box::new(BufReader::new(file)))
     }
 
-    fn restore(
-        &self,
-        under: &CopyPath,
-        into: &Path,
-        left_out: &BTreeSet<CopyPath>,
-    ) -> Result<Written, DriverError> {
+    fn restore(&self, under: &CopyPath, into: &Path, how: &Restoring) -> Result<Written, DriverError> {
         fs::create_dir_all(into).map_err(failed("make", into))?;
         if fs::read_dir(into).map_err(failed("list", into))?.next().is_some() {
             return Err(DriverError::new(ErrorKind::Conflict, format!("restore into `{}`", into.display())));
         }
         let from = below(&self.root, under);
-        let left_out = left_out.iter().map(|path| below(&self.root, path)).collect();
+        let left_out = how.left_out.iter().map(|path| below(&self.root, path)).collect();
         let written = Mutex::new(Written::default());
         let is_directory = fs::symlink_metadata(&from).map_err(failed("look at", &from))?.is_dir();
         let to = match from.file_name() {
@@ -684,7 +691,7 @@ mod tests {
         assert_eq!(seen.lock().unwrap().len(), 4);
         let reader = writer.commit().unwrap();
         let inside = path(source.path().to_str().unwrap().trim_start_matches('/'));
-        reader.restore(&inside, target.path(), &BTreeSet::new()).unwrap();
+        reader.restore(&inside, target.path(), &Restoring::default()).unwrap();
         let a = fs::metadata(target.path().join("a")).unwrap();
         assert_eq!(
             (a.ino(), a.mode() & 0o7777),
@@ -693,7 +700,7 @@ mod tests {
         assert_eq!(mtime_ns(&a), mtime_ns(&fs::metadata(source.path().join("a")).unwrap()));
         assert!(!target.path().join("skipped.tmp").exists());
         assert_eq!(
-            reader.restore(&inside, target.path(), &BTreeSet::new()).unwrap_err().kind,
+            reader.restore(&inside, target.path(), &Restoring::default()).unwrap_err().kind,
             ErrorKind::Conflict
         );
     }

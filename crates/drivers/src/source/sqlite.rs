@@ -1106,11 +1106,10 @@ impl Restored for RestoredSqlite {
         Some(format!("file:{}:{}", metadata.dev(), metadata.ino()))
     }
 
-    async fn witness(&self, cx: &Cx, expected: &Witness) -> Result<Witness, DriverError> {
+    async fn compare(&self, cx: &Cx, expected: &Witness) -> Result<Vec<CheckReport>, DriverError> {
         let expected = expect_sqlite(expected)?.clone();
         let path = self.path.clone();
-        let observed = blocking(cx, move |watch| observe(&path, &expected, watch)).await?;
-        Ok(Witness::Sqlite(Box::new(observed)))
+        blocking(cx, move |watch| Ok(expected.compare(&observe(&path, &expected, watch)?))).await
     }
 
     async fn newest(&self, _cx: &Cx) -> Result<Option<Timestamp>, DriverError> {

@@ -1,6 +1,5 @@
 //! Test doubles: a copy that is a plain directory, and a sandbox that isolates nothing.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,7 +15,7 @@ use jiff::Timestamp;
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
     CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EntryKind, ErrorKind, Exec,
-    ExecOutcome, Sandbox, SandboxFacts, SandboxProcess, StoredFile, TreeEntry, TreeOptions,
+    ExecOutcome, Restoring, Sandbox, SandboxFacts, SandboxProcess, StoredFile, TreeEntry, TreeOptions,
 };
 use seaworthy_model::finding::FindingCode;
 use seaworthy_testkit::postgres::{Ids, server_user};
@@ -115,6 +114,11 @@ impl CopyWriter for DiskCopy {
 }
 
 impl CopyReader for DiskCopy {
+    fn kind(&self, path: &CopyPath) -> Result<EntryKind, DriverError> {
+        let is_directory = self.at(path).is_dir();
+        Ok(if is_directory { EntryKind::Directory } else { EntryKind::File })
+    }
+
     fn list(&self, under: Option<&CopyPath>) -> Result<Vec<CopyEntry>, DriverError> {
         let base = under.map_or_else(|| self.root.clone(), |under| self.at(under));
         let mut entries = Vec::new();
@@ -148,17 +152,12 @@ impl CopyReader for DiskCopy {
         Ok(Box::new(Damaged { from, sound: self.sound.load(Ordering::SeqCst) }))
     }
 
-    fn restore(
-        &self,
-        under: &CopyPath,
-        into: &Path,
-        left_out: &BTreeSet<CopyPath>,
-    ) -> Result<Written, DriverError> {
+    fn restore(&self, under: &CopyPath, into: &Path, how: &Restoring) -> Result<Written, DriverError> {
         fs::create_dir_all(into).unwrap();
         let mut written = Written::default();
         for entry in fs::read_dir(self.at(under)).unwrap() {
             let entry = entry.unwrap();
-            if left_out.contains(&under.join(entry.file_name().as_bytes()).unwrap()) {
+            if how.left_out.contains(&under.join(entry.file_name().as_bytes()).unwrap()) {
                 continue;
             }
             written.files += 1;

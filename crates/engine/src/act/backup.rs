@@ -161,7 +161,9 @@ fn notes(captured: &Captured, request: &BackupRequest) -> String {
             "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n2. the database is the .sqlite file in DIR; open it with any sqlite3\n"
         }
         _ => {
-            "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n2. the files are in DIR under their own absolute paths\n"
+            "1. restic -r REPOSITORY restore SNAPSHOT --target DIR (with --sparse where disk images have holes)\n\
+             2. the files are in DIR under their own absolute paths; .seaworthy/manifest.tsv has a line for each of them, with\n\
+             \x20  mode, owner, time, size and SHA-256\n"
         }
     };
     format!(

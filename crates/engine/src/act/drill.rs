@@ -95,8 +95,15 @@ const FRESH: &str = "fresh-engine";
 /// Name of the check that an application could write.
 const WRITE: &str = "write-probe";
 
-/// Longest wait for a sandbox to be taken down, after which the reaper has to.
+/// Longest wait for a small sandbox to be taken down, or for an engine to end, after which the reaper has to.
 const TEARDOWN: Duration = Duration::from_secs(60);
+
+/// Longest wait for a sandbox to be taken down that took this long to fill: millions of files are not removed in a minute, but
+/// removing them takes no longer than making them.
+fn teardown_limit(phases: &[Phase]) -> Duration {
+    let filling = phases.iter().filter(|phase| phase.name == "restore").map(|phase| phase.took).sum();
+    TEARDOWN.saturating_add(filling).saturating_add(filling)
+}
 
 /// Carries out a drill. Always ends in a [`DrillDone`]: what could not be done is a finding in it.
 ///
@@ -136,7 +143,7 @@ pub async fn drill(
             done.sandbox = Some(sandbox.facts().clone());
             proof_and_control(&bounded, source, &reader, &sandbox, &request, &mut watch, &mut done).await;
             // The sandbox is taken down even when the run was cancelled: with a context of its own.
-            let teardown = Cx::unbounded().within(TEARDOWN);
+            let teardown = Cx::unbounded().within(teardown_limit(&watch.phases));
             cx.phase("teardown");
             match watch.measure("teardown", sandbox.close(&teardown)).await {
                 Ok(removed) => done.removed_bytes = Some(removed),
@@ -302,8 +309,8 @@ struct Proof {
 
 async fn prove(cx: &Cx, restored: &dyn Restored, witness: &Witness, request: &DrillRequest) -> Proof {
     let mut proof = Proof { checks: Vec::new(), newest: None, findings: Vec::new() };
-    match stoppable(cx, restored.witness(cx, witness)).await {
-        Ok(observed) => proof.checks.extend(witness.compare(&observed)),
+    match stoppable(cx, restored.compare(cx, witness)).await {
+        Ok(reports) => proof.checks.extend(reports),
         Err(error) => {
             // One report carries the reason; the others are missing, and a missing check is never a pass.
             proof.checks.push(report_of(&first_check(witness), &error));
@@ -347,8 +354,8 @@ async fn control(
     let damage = stoppable(cx, restored.damage(cx, witness, seed)).await?;
     // Damage may leave nothing to measure. That is judged as it would be in the proof: an error that blames what was
     // restored is a failed check, any other leaves the control line undrawn.
-    let reports = match stoppable(cx, restored.witness(cx, witness)).await {
-        Ok(observed) => witness.compare(&observed),
+    let reports = match stoppable(cx, restored.compare(cx, witness)).await {
+        Ok(reports) => reports,
         Err(error) => {
             let report = report_of(&first_check(witness), &error);
             if report.outcome != CheckOutcome::Failed {
@@ -396,5 +403,18 @@ fn level(request: &DrillRequest, done: &DrillDone) -> Assurance {
         Assurance::A4
     } else {
         Assurance::A5
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_long_to_fill_has_long_to_be_removed() {
+        let phase = |name, seconds| Phase { name, took: Duration::from_secs(seconds) };
+        assert_eq!(teardown_limit(&[phase("provision", 9)]), TEARDOWN);
+        let filled = [phase("provision", 9), phase("restore", 3_600), phase("checks", 5)];
+        assert_eq!(teardown_limit(&filled), TEARDOWN + Duration::from_secs(7_200));
     }
 }

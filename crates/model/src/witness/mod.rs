@@ -1,7 +1,7 @@
 //! The witness: the truth about a source at the backup's own snapshot, so that equality with a restore is exact.
 //!
 //! Taken by the driver while it captures, and taken again, by the same code, of what was restored. The comparison is
-//! pure and lives here. A witness holds counts, hashes, names and definitions; never a row's value.
+//! pure and lives here, one for each kind: whoever measured a restore asks for it. A witness holds counts, hashes, names and definitions; never a row's value.
 
 pub mod content;
 pub mod files;
@@ -10,8 +10,6 @@ mod report;
 pub mod sqlite;
 
 use serde::{Deserialize, Serialize};
-
-use crate::verdict::{CheckOutcome, CheckReport};
 
 pub use files::FilesWitness;
 pub use postgres::PostgresWitness;
@@ -49,32 +47,6 @@ impl Witness {
             Self::Postgres(witness) => witness.checks(),
             Self::Sqlite(witness) => witness.checks(),
             Self::Files(witness) => witness.checks(),
-        }
-    }
-
-    /// Compares a restore's witness with this one: one report for each of [`Self::checks`], in that order.
-    ///
-    /// Witnesses of different kinds cannot be compared: every check is then inconclusive.
-    #[must_use]
-    pub fn compare(&self, observed: &Self) -> Vec<CheckReport> {
-        match (self, observed) {
-            (Self::Postgres(expected), Self::Postgres(observed)) => expected.compare(observed),
-            (Self::Sqlite(expected), Self::Sqlite(observed)) => expected.compare(observed),
-            (Self::Files(expected), Self::Files(observed)) => expected.compare(observed),
-            (Self::Postgres(_) | Self::Sqlite(_) | Self::Files(_), other) => self
-                .checks()
-                .into_iter()
-                .map(|name| CheckReport {
-                    name,
-                    outcome: CheckOutcome::Inconclusive,
-                    detail: format!(
-                        "a witness of kind {} cannot be compared with one of kind {}",
-                        self.kind(),
-                        other.kind()
-                    ),
-                    findings: Vec::new(),
-                })
-                .collect(),
         }
     }
 }

@@ -184,7 +184,7 @@ fn the_observer_is_told_every_entry_with_the_pieces_that_were_stored() {
         let report = session
             .tree(&source, &TreeOptions::default(), &mut |event| {
                 let pieces = match event.outcome {
-                    TreeOutcome::File { pieces, from_parent, changed_while_read } => {
+                    TreeOutcome::File { pieces, from_parent, changed_while_read, .. } => {
                         assert_eq!(from_parent, parent == ParentUse::Automatic);
                         assert!(!changed_while_read);
                         Some(pieces.to_vec())

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use seaworthy_interface::copy::Written;
-use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, NewTarget};
+use seaworthy_interface::{
+    CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, NewTarget, Restoring,
+};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 
@@ -278,7 +280,7 @@ async fn to_directory(
     cx.phase("fetch");
     let (into, under) = (directory.to_path_buf(), archive_path()?);
     let written = blocking(cx, move || {
-        let mut written: Written = from.restore(&under, &into.join(ARCHIVE), &BTreeSet::new())?;
+        let mut written: Written = from.restore(&under, &into.join(ARCHIVE), &Restoring::default())?;
         for name in BESIDE {
             let path =
                 CopyPath::new(*name).ok_or_else(|| DriverError::new(ErrorKind::Other, "name a file"))?;

@@ -461,14 +461,14 @@ impl Restored for RestoredPostgres {
         Some(self.filled.identity.clone())
     }
 
-    async fn witness(&self, cx: &Cx, expected: &Witness) -> Result<Witness, DriverError> {
+    async fn compare(&self, cx: &Cx, expected: &Witness) -> Result<Vec<CheckReport>, DriverError> {
         let expected = own_witness(expected)?;
         let reuse = self.reusable();
         let observed = observe(cx, &self.address, Purpose::Scratch, expected, &reuse).await?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.measured.clone_from(&observed.tables);
         drop(state);
-        Ok(Witness::Postgres(Box::new(observed)))
+        Ok(expected.compare(&observed))
     }
 
     async fn newest(&self, cx: &Cx) -> Result<Option<Timestamp>, DriverError> {

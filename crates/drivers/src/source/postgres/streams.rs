@@ -11,7 +11,6 @@
 //! of what was made here, never by its name.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -25,7 +24,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::cx::ProgressSink;
-use seaworthy_interface::{CopyPath, CopyReader, Cx, DriverError, EntryKind, ErrorKind, Progress};
+use seaworthy_interface::{CopyPath, CopyReader, Cx, DriverError, EntryKind, ErrorKind, Progress, Restoring};
 use seaworthy_model::finding::FindingCode;
 use tokio_util::sync::CancellationToken;
 
@@ -97,8 +96,9 @@ pub(super) async fn fetch(
             .collect();
         large.sort_by_key(|(.., size)| Reverse(*size));
         large.truncate(STREAMED_MAX);
-        let left_out: BTreeSet<CopyPath> = large.iter().map(|(path, ..)| path.clone()).collect();
-        let written = from.restore(&under, &archive, &left_out)?;
+        let left_out = large.iter().map(|(path, ..)| path.clone()).collect();
+        let how = Restoring { left_out, ..Restoring::default() };
+        let written = from.restore(&under, &archive, &how)?;
         make(&archive, large, written)
             .map_err(|error| DriverError::io(format!("make pipes in {}", archive.display()), error.into()))
     })
