@@ -2,8 +2,8 @@
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test: what cannot be unwrapped fails it")]
 
-#[path = "support/streams.rs"]
-mod streams;
+#[path = "support/loading.rs"]
+mod loading;
 mod support;
 
 use std::collections::BTreeSet;

@@ -82,6 +82,8 @@ pub struct ArchiveFacts {
     pub server_version: String,
     /// Version of `pg_dump`.
     pub dump_version: String,
+    /// The encoding of names and rows, as the archive's own entry sets it; empty where that says something else.
+    pub encoding: String,
     /// The table of contents.
     pub entries: Vec<TocEntry>,
     /// Rows of each `TABLE DATA` entry, counted in the stream, by oid of the table.
@@ -291,7 +293,14 @@ fn read_toc<R: Read>(
     let mut facts = ArchiveFacts { version, server_version, dump_version, ..ArchiveFacts::default() };
     let mut ids = BTreeSet::new();
     for _ in 0..count {
-        let entry = read_entry(input, &mut toc, version, from_directory, usize::from(offset_bytes))?;
+        let (entry, definition) =
+            read_entry(input, &mut toc, version, from_directory, usize::from(offset_bytes))?;
+        if entry.desc == b"ENCODING" {
+            let name = definition
+                .strip_prefix(b"SET client_encoding = '")
+                .and_then(|rest| rest.strip_suffix(b"';\n"));
+            facts.encoding = lossy(name.map(<[u8]>::to_vec));
+        }
         if !ids.insert(entry.dump_id) {
             return Err(ArchiveError::Malformed(format!("entry {} occurs twice", entry.dump_id)));
         }
@@ -306,7 +315,7 @@ fn read_entry<R: Read>(
     version: (u8, u8, u8),
     from_directory: bool,
     offset_bytes: usize,
-) -> Result<TocEntry, ArchiveError> {
+) -> Result<(TocEntry, Vec<u8>), ArchiveError> {
     let dump_id = toc.int(input)?;
     let announces = toc.int(input)? != 0;
     let table_oid = oid_of(toc.text(input)?)?;
@@ -314,7 +323,7 @@ fn read_entry<R: Read>(
     let tag = toc.text(input)?.unwrap_or_default();
     let desc = toc.text(input)?.unwrap_or_default();
     toc.int(input)?; // section
-    toc.text(input)?; // definition
+    let definition = toc.text(input)?.unwrap_or_default();
     toc.text(input)?; // drop statement
     let copy_statement = toc.text(input)?.unwrap_or_default();
     let namespace = toc.text(input)?.unwrap_or_default();
@@ -346,7 +355,7 @@ fn read_entry<R: Read>(
     if from_directory {
         let file = toc.text(input)?.unwrap_or_default();
         entry.has_data = !file.is_empty();
-        return Ok(entry);
+        return Ok((entry, definition));
     }
     let mut offset = Vec::new();
     input.bytes(1 + offset_bytes, &mut offset, "its table of contents")?;
@@ -356,7 +365,7 @@ fn read_entry<R: Read>(
     }
     let file = if announces { file_of(&entry, version) } else { String::new() };
     encode_text(file.as_bytes(), toc.int_bytes, &mut toc.out)?;
-    Ok(entry)
+    Ok((entry, definition))
 }
 
 /// Reads the `toc.dat` of a directory-format archive.

@@ -106,6 +106,11 @@ pub(super) fn role(oid: &str) -> String {
     format!("CASE getdatabaseencoding() WHEN 'UTF8' THEN {name} ELSE {} END", escaped(&name))
 }
 
+/// The options that somebody has set for a column. From 15.20 and 17.12 on the server keeps a number of its own among
+/// them, `pg_attver`, which no dump contains and every new table gets anew.
+const SET_OPTIONS: &str =
+    "ARRAY(SELECT own FROM unnest(a.attoptions) own WHERE own NOT LIKE 'pg\\_attver=%')";
+
 /// The columns of the relation with alias `c`.
 fn columns(version: u32) -> String {
     let compression = if version >= 140_000 { "a.attcompression::text" } else { "''" };
@@ -119,7 +124,7 @@ fn columns(version: u32) -> String {
         "a.attstorage::text",
         compression,
         "coalesce(a.attstattarget, -1)::text",
-        &sorted("a.attoptions"),
+        &sorted(SET_OPTIONS),
         &sorted("a.attfdwoptions"),
         "pg_get_expr(df.adbin, df.adrelid)",
     ]);

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
     CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, NewTarget, Restoring,
@@ -14,16 +15,16 @@ use seaworthy_interface::{
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 
-use super::archive::{self, ArchiveFacts};
+use super::archive::ArchiveFacts;
 use super::capture::client_environment;
 use super::globals::{self, Globals};
+use super::loading::{self, Loads, Target};
 use super::names::{conninfo_value, identifier, is_local, literal, split_qualified, text_of};
 use super::restore::{
     DEADLOCK, archive_path, blocking, exit_on_error, is_excused, read_globals, without_setting,
 };
 use super::restored::observe;
 use super::session::{Address, Purpose, Session};
-use super::streams::{self, Streams};
 use super::tools::{self, Tool, argument};
 use super::{ARCHIVE, MAJOR_MAX, PostgresSource};
 
@@ -122,14 +123,9 @@ impl PostgresSource {
         let failed = |error| DriverError::io("make a private directory for the archive", error);
         let staging = tempfile::Builder::new().prefix("seaworthy-").tempdir().map_err(failed)?;
         let archive = staging.path().join(ARCHIVE);
-        let streams = streams::fetch(cx, &from, &archive).await?;
-        let toc = std::fs::File::open(archive.join("toc.dat"))
-            .map_err(|error| DriverError::io("open the archive's table of contents", error))?;
-        let facts = archive::read_directory_toc(toc).map_err(|error| {
-            DriverError::new(ErrorKind::Corrupt, "read the archive's table of contents")
-                .because(error)
-                .code(FindingCode::ArchiveTruncated)
-        })?;
+        let facts = loading::contents(cx, &from).await?;
+        let wanted = if tables.is_empty() { None } else { Some(chosen(&facts, tables)?) };
+        let loads = loading::fetch(cx, &from, &archive, &facts, wanted.as_ref()).await?;
         let mut options: Vec<String> =
             ["--format=directory", "--no-password", "--no-tablespaces", "--no-subscriptions"]
                 .map(str::to_owned)
@@ -149,14 +145,7 @@ impl PostgresSource {
                 ),
             ));
         }
-        if !tables.is_empty() {
-            let list = staging.path().join("list");
-            std::fs::write(&list, chosen(&facts, tables)?)
-                .map_err(|error| DriverError::io("write the list of entries", error))?;
-            options.push(format!("--use-list={}", argument(&list)?));
-        }
         options.push(format!("--dbname=dbname={}", conninfo_value(&name)));
-        options.push(argument(&archive)?);
 
         cx.phase("restore");
         let create = globals.create_database(&name, server.version);
@@ -165,7 +154,7 @@ impl PostgresSource {
             server.execute(cx, "make the new database", &create).await?;
             let options: Vec<String> =
                 std::iter::once(format!("--jobs={jobs}")).chain(options.iter().cloned()).collect();
-            let (is_whole, copy) = (tables.is_empty(), (&from, &streams));
+            let (is_whole, copy) = (tables.is_empty(), (&from, &loads, &*archive));
             let filled = self.fill_database(cx, &address, &tool, &options, &globals, is_whole, copy).await;
             let error = match filled {
                 Ok(more) => {
@@ -190,7 +179,7 @@ impl PostgresSource {
             findings.extend(verify(cx, &address, witness, missing.is_empty()).await?);
         }
         Ok(Delivered {
-            written: streams.written(),
+            written: loads.written(),
             summary: format!(
                 "restored {} to database {} on {}:{}; next: psql --host={} --port={} --dbname={}",
                 if tables.is_empty() { "everything".to_owned() } else { printable(&tables.join(", ")) },
@@ -217,44 +206,65 @@ impl PostgresSource {
         options: &[String],
         globals: &Globals,
         is_whole: bool,
-        (from, streams): (&Arc<dyn CopyReader>, &Streams),
+        (from, loads, archive): (&Arc<dyn CopyReader>, &Loads, &Path),
     ) -> Result<Vec<Finding>, DriverError> {
         let inside = Session::open(cx, address, Purpose::Target).await?;
         if is_whole && !globals.has_public {
             inside.execute(cx, "drop the schema that a new database has", "DROP SCHEMA public").await?;
         }
-        let environment = client_environment(address)?;
-        let output = streams
-            .feed(cx, from, &inside, async |cx| {
-                tools::run(cx, &tool.path, options, &environment.variables).await
-            })
-            .await?;
         drop(inside);
-        let messages = String::from_utf8_lossy(&output.stderr);
-        let is_restored =
-            output.status.success() || (output.status.code() == Some(1) && is_excused(&messages));
-        if !is_restored {
-            let messages = without_setting(&messages);
-            let said = messages.lines().find(|line| line.contains("error:")).unwrap_or("it said nothing");
-            let context = format!("restore the archive: pg_restore: {}", printable(said.trim()));
-            if messages.contains(DEADLOCK) {
-                return Err(DriverError::new(ErrorKind::Conflict, context).hint("run it again"));
-            }
-            let error = DriverError::new(ErrorKind::Other, context);
-            return Err(if said.contains(" role \"") && said.contains("does not exist") {
-                // A policy or a user mapping is for a role, whoever owns things.
-                error.hint(
-                    "make the roles first: restore to a directory and run its globals.sql, or CREATE ROLE",
-                )
-            } else {
-                error
-            });
-        }
+        let environment = client_environment(address)?;
+        let archive = argument(archive)?;
+        let made = Made { address, program: &tool.path, options, archive, variables: &environment.variables };
+        loads.restore(cx, from, &made).await?;
         let session = Session::open(cx, address, Purpose::Target).await?;
         let findings = globals.restore_database_settings(cx, &session, &address.database).await?;
         cx.phase("analyze");
         session.execute(cx, "collect statistics", "ANALYZE").await?;
         Ok(findings)
+    }
+}
+
+/// The new database on a server for people.
+struct Made<'a> {
+    address: &'a Address,
+    program: &'a Path,
+    options: &'a [String],
+    archive: String,
+    variables: &'a [(String, String)],
+}
+
+#[async_trait]
+impl Target for Made<'_> {
+    async fn open(&self, cx: &Cx) -> Result<Session, DriverError> {
+        Session::open(cx, self.address, Purpose::Target).await
+    }
+
+    async fn run(&self, cx: &Cx, options: &[String]) -> Result<(), DriverError> {
+        let options: Vec<String> =
+            self.options.iter().chain(options).chain([&self.archive]).cloned().collect();
+        let output = tools::run(cx, self.program, &options, self.variables).await?;
+        let messages = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() || (output.status.code() == Some(1) && is_excused(&messages)) {
+            return Ok(());
+        }
+        Err(not_restored(&without_setting(&messages)))
+    }
+}
+
+/// What `pg_restore` said, as an error.
+fn not_restored(messages: &str) -> DriverError {
+    let said = messages.lines().find(|line| line.contains("error:")).unwrap_or("it said nothing");
+    let context = format!("restore the archive: pg_restore: {}", printable(said.trim()));
+    if messages.contains(DEADLOCK) {
+        return DriverError::new(ErrorKind::Conflict, context).hint("run it again");
+    }
+    let error = DriverError::new(ErrorKind::Other, context);
+    if said.contains(" role \"") && said.contains("does not exist") {
+        // A policy or a user mapping is for a role, whoever owns things.
+        error.hint("make the roles first: restore to a directory and run its globals.sql, or CREATE ROLE")
+    } else {
+        error
     }
 }
 
@@ -319,7 +329,7 @@ async fn missing_roles(cx: &Cx, server: &Session, facts: &ArchiveFacts) -> Resul
 
 /// The entries that restore some tables alone: the tables, what they depend on, what belongs to them. Foreign keys,
 /// triggers and policies stay out: they may lead to what is not there.
-fn chosen(facts: &ArchiveFacts, tables: &[String]) -> Result<String, DriverError> {
+fn chosen(facts: &ArchiveFacts, tables: &[String]) -> Result<BTreeSet<i64>, DriverError> {
     let mut wanted: BTreeSet<i64> = BTreeSet::new();
     let mut roots: BTreeSet<i64> = BTreeSet::new();
     for table in tables {
@@ -372,9 +382,7 @@ fn chosen(facts: &ArchiveFacts, tables: &[String]) -> Result<String, DriverError
             break;
         }
     }
-    // The order of the list is the order of the restore, and the archive's own order is a right one.
-    let lines = facts.entries.iter().filter(|entry| wanted.contains(&entry.dump_id));
-    Ok(lines.map(|entry| format!("{};\n", entry.dump_id)).collect())
+    Ok(wanted)
 }
 
 /// Measures the new database and says what differs; what belongs to the server is not its business.

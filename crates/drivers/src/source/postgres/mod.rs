@@ -15,13 +15,13 @@ mod capture;
 mod catalog;
 mod deliver;
 mod globals;
+mod loading;
 mod meanwhile;
 mod measure;
 mod names;
 mod restore;
 mod restored;
 mod session;
-mod streams;
 mod tools;
 
 use std::path::PathBuf;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use seaworthy_interface::{
     CopyPath, CopyReader, Cx, DriverError, ErrorKind, Exec, ExecOutcome, Sandbox, SandboxProcess,
 };
@@ -15,10 +16,10 @@ use seaworthy_model::finding::FindingCode;
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 
 use super::globals::Globals;
+use super::loading::{self, Loads, Target};
 use super::names::{conninfo_value, has_bytes, identifier, literals};
 use super::restored::RestoredPostgres;
 use super::session::{Address, Purpose, Session, text};
-use super::streams::{self, Streams};
 use super::tools::{self, Found, Tool, argument};
 use super::{ARCHIVE, GLOBALS, GLOBALS_BYTES_MAX, MAJOR_MAX};
 
@@ -269,9 +270,10 @@ pub(super) async fn restore(
     let (within, token) = cx.child();
     let fetching = async {
         let fetched = async {
-            let streams = streams::fetch(cx, &from, &archive).await.map_err(room)?;
+            let facts = loading::contents(cx, &from).await?;
+            let loads = loading::fetch(cx, &from, &archive, &facts, None).await.map_err(room)?;
             sandbox.own(cx, &archive).await?;
-            Ok::<_, DriverError>(streams)
+            Ok::<_, DriverError>(loads)
         }
         .await;
         if fetched.is_err() {
@@ -281,8 +283,8 @@ pub(super) async fn restore(
     };
     // An engine that cannot begin waits for the fetch to end: what is written to a sandbox must be over before it is removed.
     let (fetched, begun) = tokio::join!(fetching, begin_engine(&within, &engine, witness, &*sandbox));
-    let (streams, mut process) = (fetched?, begun?);
-    let copy = Archive { from: &from, streams: &streams, path: &archive };
+    let (loads, mut process) = (fetched?, begun?);
+    let copy = Archive { from: &from, loads: &loads, path: &archive };
     match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore, &copy).await {
         Ok(filled) => Ok(RestoredPostgres::new(
             Arc::clone(&sandbox),
@@ -348,7 +350,7 @@ async fn begin_engine(
 /// The archive of a copy in a sandbox.
 struct Archive<'a> {
     from: &'a Arc<dyn CopyReader>,
-    streams: &'a Streams,
+    loads: &'a Loads,
     path: &'a Path,
 }
 
@@ -421,21 +423,17 @@ async fn fill(
     // Two workers of pg_restore can come to wait for each other's locks, whereupon the server ends one: that says nothing
     // about the copy, and one worker waits for nobody.
     for jobs in [2, 1] {
-        let inside = make_database(cx, witness, globals, address, &session).await?;
-        let run = restore_command(witness, address, sandbox, pg_restore, archive.path, jobs)?;
-        let outcome = archive
-            .streams
-            .feed(cx, archive.from, &inside, async |cx| sandbox.exec(cx, run).await.map_err(room))
-            .await?;
-        drop(inside);
-        match restored_well(&outcome) {
-            Err(_) if jobs > 1 && is_deadlock(&outcome) => {
+        drop(make_database(cx, witness, globals, address, &session).await?);
+        let inside = Address { database: name.clone(), ..address.clone() };
+        let scratch = Scratch { witness, address: &inside, sandbox, pg_restore, archive: archive.path, jobs };
+        match archive.loads.restore(cx, archive.from, &scratch).await {
+            Err(error) if jobs > 1 && error.kind == ErrorKind::Conflict => {
                 let drop = format!("DROP DATABASE {} WITH (FORCE)", identifier(name));
                 session.execute(cx, "drop what two workers have begun", &drop).await?;
                 cx.phase("restore with one worker: two waited for each other's locks");
             }
             ended => {
-                ended?;
+                ended.map_err(scratch_fault)?;
                 break;
             }
         }
@@ -444,9 +442,33 @@ async fn fill(
     Ok(Filled { identity, version, findings })
 }
 
-/// Whether a program was ended because its workers waited for each other.
-fn is_deadlock(outcome: &ExecOutcome) -> bool {
-    String::from_utf8_lossy(&outcome.stderr).contains(DEADLOCK)
+/// The error of a program whose workers waited for each other is a conflict: one worker waits for nobody.
+fn deadlock(mut error: DriverError, outcome: &ExecOutcome) -> DriverError {
+    if String::from_utf8_lossy(&outcome.stderr).contains(DEADLOCK) {
+        error.kind = ErrorKind::Conflict;
+    }
+    error
+}
+
+/// What a scratch engine says to our own COPY, judged as what it says to `pg_restore` is.
+fn scratch_fault(error: DriverError) -> DriverError {
+    if error.code.is_some() || matches!(error.kind, ErrorKind::Stopped(_)) {
+        return error;
+    }
+    let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    match environment_fault(1, &said) {
+        Some((code, hint)) => {
+            environment(code, ErrorKind::Unsupported, error.context.clone()).because(error).hint(hint)
+        }
+        None if error.kind == ErrorKind::Exhausted => error.code(FindingCode::EnvDisk),
+        None if error.kind == ErrorKind::Unreachable => {
+            error.code(FindingCode::EnvOther).hint("the scratch engine ended; look at its memory limit")
+        }
+        None => {
+            let context = error.context.clone();
+            DriverError::new(ErrorKind::Corrupt, context).because(error).code(FindingCode::RelationMissing)
+        }
+    }
 }
 
 /// Makes the database that the archive is restored to, without what every new database has and the source had not.
@@ -482,18 +504,36 @@ async fn make_database(
     Ok(target)
 }
 
-fn restore_command(
-    witness: &PostgresWitness,
-    address: &Address,
-    sandbox: &dyn Sandbox,
-    pg_restore: &Found,
-    archive: &Path,
+/// The new database in a sandbox.
+struct Scratch<'a> {
+    witness: &'a PostgresWitness,
+    address: &'a Address,
+    sandbox: &'a dyn Sandbox,
+    pg_restore: &'a Found,
+    archive: &'a Path,
     jobs: u32,
-) -> Result<Exec, DriverError> {
-    let name = &witness.database.name;
+}
+
+#[async_trait]
+impl Target for Scratch<'_> {
+    async fn open(&self, cx: &Cx) -> Result<Session, DriverError> {
+        Session::open(cx, self.address, Purpose::Scratch).await
+    }
+
+    async fn run(&self, cx: &Cx, options: &[String]) -> Result<(), DriverError> {
+        let outcome = self.sandbox.exec(cx, restore_command(self, options)?).await.map_err(room)?;
+        restored_well(&outcome).map_err(|error| deadlock(error, &outcome))
+    }
+}
+
+fn restore_command(scratch: &Scratch<'_>, options: &[String]) -> Result<Exec, DriverError> {
+    let Scratch { witness, address, sandbox, pg_restore, archive, jobs } = *scratch;
     let jobs = format!("--jobs={jobs}");
-    let (program, dbname, archive) =
-        (pg_restore.argument()?, format!("--dbname=dbname={}", conninfo_value(name)), argument(archive)?);
+    let (program, dbname, archive) = (
+        pg_restore.argument()?,
+        format!("--dbname=dbname={}", conninfo_value(&address.database)),
+        argument(archive)?,
+    );
     let mut arguments = vec![
         &*program,
         "--format=directory",
@@ -504,6 +544,7 @@ fn restore_command(
         &dbname,
     ];
     arguments.extend(exit_on_error(pg_restore, witness.server.major()));
+    arguments.extend(options.iter().map(String::as_str));
     arguments.push(&archive);
     exec(
         &arguments,

@@ -3,11 +3,14 @@
 //! Row security is off: a role that would see fewer rows gets an error, never fewer rows.
 
 use std::fmt;
+use std::io::Cursor;
 use std::time::Duration;
 
+use futures::SinkExt as _;
 use seaworthy_interface::{Cx, DriverError, ErrorKind};
 use seaworthy_model::finding::FindingCode;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{CancelToken, Client, Config, NoTls, Row};
@@ -193,6 +196,19 @@ pub(super) fn failed(context: impl Into<String>, error: tokio_postgres::Error) -
         wrapped = wrapped.hint(hint);
     }
     wrapped
+}
+
+/// An error of a COPY. Of a value that the server could not take, only the class is told.
+fn refused(what: &str, error: tokio_postgres::Error) -> DriverError {
+    let state = error.as_db_error().map(|said| said.code().code().to_owned());
+    match state {
+        // Class 22 is about values, 23 about constraints on them.
+        Some(state) if state.starts_with("22") || state.starts_with("23") => {
+            let context = format!("{what}: the server refused them (SQLSTATE {state})");
+            DriverError::new(ErrorKind::Corrupt, context)
+        }
+        Some(_) | None => failed(what, error),
+    }
 }
 
 /// One connection. Dropping it closes it; a query that is being waited for is cancelled on the server first.
@@ -397,6 +413,49 @@ impl Session {
         match cx.run(self.client.batch_execute(&format!("{earlier}; {block}"))).await {
             Ok(Ok(())) => Ok(Some("EXECUTE seaworthy")),
             Ok(Err(error)) => Err(failed(what, error)),
+            Err(stop) => Err(self.stopped(stop).await),
+        }
+    }
+
+    /// Copies rows into a table: `statement` is a COPY that reads from the client, `parts` are its data, or why there are no
+    /// more of them. Returns the number of rows.
+    ///
+    /// An error of the data, or a stop, ends the COPY as failed; the transaction is then the server's to forget. What the
+    /// server says about a value is not repeated: it could hold the value.
+    pub(super) async fn copy_in(
+        &self,
+        cx: &Cx,
+        what: &str,
+        statement: &str,
+        mut parts: mpsc::Receiver<Result<Vec<u8>, DriverError>>,
+        told: impl Fn(usize),
+    ) -> Result<u64, DriverError> {
+        let begun = cx.run(self.client.copy_in::<str, Cursor<Vec<u8>>>(statement)).await;
+        let sink = match begun {
+            Ok(begun) => begun.map_err(|error| refused(what, error))?,
+            Err(stop) => return Err(self.stopped(stop).await),
+        };
+        let mut sink = std::pin::pin!(sink);
+        loop {
+            // Dropped without its end, the sink tells the server that the COPY has failed.
+            let part = match cx.run(parts.recv()).await {
+                Ok(None) => break,
+                Ok(Some(part)) => part?,
+                Err(stop) => return Err(self.stopped(stop).await),
+            };
+            let length = part.len();
+            match cx.run(sink.send(Cursor::new(part))).await {
+                Ok(Ok(())) => told(length),
+                // The server has refused something already; its own words come with the end.
+                Ok(Err(error)) => {
+                    let error = sink.as_mut().finish().await.err().unwrap_or(error);
+                    return Err(refused(what, error));
+                }
+                Err(stop) => return Err(self.stopped(stop).await),
+            }
+        }
+        match cx.run(sink.finish()).await {
+            Ok(rows) => rows.map_err(|error| refused(what, error)),
             Err(stop) => Err(self.stopped(stop).await),
         }
     }
