@@ -79,7 +79,9 @@ fn run() -> Fallible<ExitCode> {
         println!("{}", Repository::init(&store, password.as_bytes(), &options, &control)?.id());
         return Ok(ExitCode::SUCCESS);
     }
-    let repository = Repository::open(&store, password.as_bytes(), &OpenOptions::default(), &control)?;
+    let scratch = Some(std::env::temp_dir().join("seaworthy-repo"));
+    let options = OpenOptions { scratch, ..OpenOptions::default() };
+    let repository = Repository::open(&store, password.as_bytes(), &options, &control)?;
     match command {
         "snapshots" => {
             for (id, snapshot) in repository.snapshots(&control)? {

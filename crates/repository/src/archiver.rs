@@ -884,7 +884,7 @@ impl<'a> Walk<'a> {
                 let slot = frame.nodes.len();
                 frame.nodes.push(None);
                 if let Some(old) = &old
-                    && let Some(pieces) = unchanged(old, &stat, &self.session.packer)
+                    && let Some(pieces) = unchanged(old, &stat, &self.session.packer)?
                 {
                     let mut node = node_of(name.to_bytes(), &stat, &self.reading.names);
                     node.xattrs = old.xattrs.clone();
@@ -1205,20 +1205,21 @@ impl<'a> Walk<'a> {
 
 /// The pieces of a file that need not be read: everything that would change with its content is as in the parent, and all
 /// its blobs are indexed.
-fn unchanged(old: &Node, stat: &Stat, packer: &Packer) -> Option<Vec<Piece>> {
-    let content = old.content.as_ref()?;
+fn unchanged(old: &Node, stat: &Stat, packer: &Packer) -> Result<Option<Vec<Piece>>> {
+    let Some(content) = &old.content else { return Ok(None) };
     let fresh = old.size == size_of(stat)
         && old.inode == stat.st_ino
         && old.mtime.unix_nanos() == stat_time(stat.st_mtime, stat.st_mtime_nsec).unix_nanos()
         && old.ctime.unix_nanos() == stat_time(stat.st_ctime, stat.st_ctime_nsec).unix_nanos();
     if !fresh {
-        return None;
+        return Ok(None);
     }
     let mut pieces = Vec::with_capacity(content.len());
     for id in content {
-        pieces.push((packer.stored_length(BlobKind::Data, id)?, id.0));
+        let Some(length) = packer.stored_length(BlobKind::Data, id)? else { return Ok(None) };
+        pieces.push((length, id.0));
     }
-    (total(&pieces) == old.size).then_some(pieces)
+    Ok((total(&pieces) == old.size).then_some(pieces))
 }
 
 /// Shell patterns: `*` and `?` within a component, `**` across components.

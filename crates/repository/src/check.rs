@@ -5,7 +5,7 @@
 //! and paths that reaches. Beyond what restic checks: sizes against pieces, the order and uniqueness of names, declared
 //! plaintext lengths, links without an inode.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,10 +16,11 @@ use crate::control::{Control, Progress};
 use crate::crypto::BoxError;
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id, SnapshotId};
-use crate::index::{self, Index, IndexedPack};
+use crate::index::{self, Index, IndexBuilder};
 use crate::lock::LockKind;
 use crate::pack::{self, PackedBlob};
 use crate::packer::locked;
+use crate::packs::{Listed, ListedPack, Packs, PacksBuilder};
 use crate::read::DEPTH_MAX;
 use crate::repository::{Repository, in_parallel};
 use crate::snapshot::Snapshot;
@@ -220,7 +221,7 @@ impl Check<'_> {
         self.keys()?;
         // The snapshots before the index: what they refer to was indexed before they were written.
         let snapshots = self.snapshots()?;
-        let files = self.index_files()?;
+        let (index, packs) = self.index_files()?;
         let sizes: HashMap<Id, u64> = repository
             .inner
             .store
@@ -228,28 +229,26 @@ impl Check<'_> {
             .into_iter()
             .map(|listed| (listed.id, listed.size))
             .collect();
-        let packs = self.packs(&files, &sizes);
-        let index = Index::build(files.into_iter().map(|(_, packs)| packs));
+        self.packs(&packs, &sizes)?;
         let gone: HashSet<Id> =
-            packs.iter().filter(|(id, _)| !sizes.contains_key(id)).map(|(id, _)| *id).collect();
-        self.report_gone(&packs, &gone, &index);
+            packs.list.iter().filter(|pack| !sizes.contains_key(&pack.id)).map(|pack| pack.id).collect();
+        self.report_gone(&packs, &gone, &index)?;
 
         let trees = self.walk(&snapshots, &index)?;
 
-        let mut chosen: Vec<(&Id, &Vec<PackedBlob>)> = packs
+        let mut chosen: Vec<&ListedPack> = packs
+            .list
             .iter()
-            .filter(|(id, _)| !gone.contains(id))
-            .filter(|(id, _)| match options.read {
+            .filter(|pack| !gone.contains(&pack.id))
+            .filter(|pack| match options.read {
                 CheckRead::None => false,
                 CheckRead::All => true,
-                CheckRead::Subset { share, seed } => is_chosen(id, share, seed),
+                CheckRead::Subset { share, seed } => is_chosen(&pack.id, share, seed),
             })
             .collect();
         // The most work first: the last pack that is begun decides how long the other workers wait.
-        chosen.sort_by_cached_key(|(_, blobs)| {
-            std::cmp::Reverse(blobs.iter().map(|blob| u64::from(blob.plain_length())).sum::<u64>())
-        });
-        let blobs_read = self.read_packs(&chosen, &sizes, &index, &gone)?;
+        chosen.sort_by_key(|pack| std::cmp::Reverse(pack.plain_bytes));
+        let blobs_read = self.read_packs(&packs, &chosen, &sizes, &index, &gone)?;
         let broken = self.reaches(&snapshots, &index)?;
 
         let mut findings = std::mem::take(&mut *locked(&self.findings));
@@ -293,86 +292,79 @@ impl Check<'_> {
         Ok(snapshots)
     }
 
-    fn index_files(&self) -> Result<Vec<(Id, Vec<IndexedPack>)>> {
+    /// The index, and the same by pack.
+    fn index_files(&self) -> Result<(Index, Packs)> {
         let inner = &self.repository.inner;
         let listed = inner.store.list(FileKind::Index, self.control)?;
-        let files = in_parallel(&listed, self.workers, |listed| {
+        let scratch = inner.scratch();
+        let builders = Mutex::new((IndexBuilder::new(scratch), PacksBuilder::new(scratch)));
+        in_parallel(&listed, self.workers, |listed| {
             let read = inner
                 .read_unpacked(FileKind::Index, &listed.id, self.control)
                 .and_then(|json| index::decode(&listed.id, &json));
             match read {
-                Ok(packs) => Ok(Some((listed.id, packs))),
+                Ok(packs) => {
+                    let mut builders = locked(&builders);
+                    let (index, by_pack) = &mut *builders;
+                    by_pack.add(&listed.id, &packs, index)?;
+                    index.add(&packs)
+                }
                 Err(e) if is_finding(&e) => {
                     self.find(fault_of(&e), Object::Index, listed.id, e.to_string(), Vec::new());
-                    Ok(None)
+                    Ok(())
                 }
                 Err(e) => Err(e),
             }
         })?;
-        Ok(files.into_iter().flatten().collect())
+        let (index, packs) = builders.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok((index.finish()?, packs.finish()?))
     }
 
     /// What the index says about each pack, against itself and the listed sizes.
-    fn packs(
-        &self,
-        files: &[(Id, Vec<IndexedPack>)],
-        sizes: &HashMap<Id, u64>,
-    ) -> BTreeMap<Id, Vec<PackedBlob>> {
-        let mut packs: BTreeMap<Id, Vec<PackedBlob>> = BTreeMap::new();
-        for (file, listed) in files {
-            for pack in listed {
-                let mut blobs = pack.blobs.clone();
-                blobs.sort_by_key(|blob| blob.offset);
-                match packs.get_mut(&pack.id) {
-                    None => {
-                        packs.insert(pack.id, blobs);
-                    }
-                    Some(known) if *known == blobs => {
-                        self.hint(format!(
-                            "pack {} is listed by several index files, one is {file}",
-                            pack.id
-                        ));
-                    }
-                    Some(known) => {
-                        let why = "several index files list different parts of it".to_owned();
-                        self.find(FaultKind::Inconsistent, Object::Pack, pack.id, why, Vec::new());
-                        known.extend(blobs);
-                        known.sort_by_key(|blob| (blob.offset, blob.id));
-                        known.dedup();
-                    }
+    fn packs(&self, packs: &Packs, sizes: &HashMap<Id, u64>) -> Result<()> {
+        for pack in &packs.list {
+            let id = pack.id;
+            self.control.check()?;
+            let blobs = packs.blobs(pack)?;
+            match &pack.listed {
+                Listed::Once => {}
+                Listed::Alike { file } => {
+                    self.hint(format!("pack {id} is listed by several index files, one is {file}"));
+                }
+                Listed::Differently => {
+                    let why = "several index files list different parts of it".to_owned();
+                    self.find(FaultKind::Inconsistent, Object::Pack, id, why, Vec::new());
                 }
             }
-        }
-        for (id, blobs) in &packs {
             if self.repository.version() > 1 && blobs.iter().any(|blob| blob.kind != blobs[0].kind) {
                 self.hint(format!("pack {id} mixes data and trees"));
             }
-            let Some(size) = sizes.get(id) else { continue };
+            let Some(size) = sizes.get(&id) else { continue };
             let mut end = 0u64;
             let in_order = blobs.iter().all(|blob| {
                 let fits = u64::from(blob.offset) == end;
                 end += u64::from(blob.length);
                 fits
             });
-            let expected = pack::size(blobs);
+            let expected = pack::size(&blobs);
             if *size < expected {
                 // A cut pack may still hold most of its blobs; reading tells which.
                 let why = format!("it has {size} bytes instead of {expected}");
                 let lost =
                     blobs.iter().filter(|blob| u64::from(blob.offset) + u64::from(blob.length) > *size);
                 let lost: Vec<_> = lost.map(|blob| (blob.kind, blob.id)).collect();
-                let number = self.find(FaultKind::Damaged, Object::Pack, *id, why, lost.clone());
+                let number = self.find(FaultKind::Damaged, Object::Pack, id, why, lost.clone());
                 self.lose(&lost, number);
             } else if *size > expected || !in_order {
                 let why = format!("it has {size} bytes; its index lists blobs for {expected}");
-                self.find(FaultKind::Inconsistent, Object::Pack, *id, why, Vec::new());
+                self.find(FaultKind::Inconsistent, Object::Pack, id, why, Vec::new());
             }
         }
-        let unlisted = sizes.keys().filter(|id| !packs.contains_key(id)).count();
+        let unlisted = sizes.keys().filter(|id| packs.find(id).is_none()).count();
         if unlisted > 0 {
             self.hint(format!("{unlisted} packs are in no index, as after an interrupted backup"));
         }
-        packs
+        Ok(())
     }
 
     fn lose(&self, blobs: &[(BlobKind, Id)], finding: usize) {
@@ -382,18 +374,21 @@ impl Check<'_> {
         }
     }
 
-    fn report_gone(&self, packs: &BTreeMap<Id, Vec<PackedBlob>>, gone: &HashSet<Id>, index: &Index) {
+    fn report_gone(&self, packs: &Packs, gone: &HashSet<Id>, index: &Index) -> Result<()> {
         for id in gone {
-            let Some(blobs) = packs.get(id) else { continue };
-            let blobs: Vec<_> = blobs.iter().map(|blob| (blob.kind, blob.id)).collect();
+            let Some(pack) = packs.find(id) else { continue };
+            let blobs: Vec<_> = packs.blobs(pack)?.iter().map(|blob| (blob.kind, blob.id)).collect();
             let why = "the index lists it, the store does not have it".to_owned();
             let number = self.find(FaultKind::Missing, Object::Pack, *id, why, blobs.clone());
-            let lost: Vec<_> = blobs
-                .into_iter()
-                .filter(|(kind, blob)| index.places(*kind, blob).all(|place| gone.contains(&place.pack)))
-                .collect();
+            let mut lost = Vec::new();
+            for (kind, blob) in blobs {
+                if index.places(kind, &blob)?.iter().all(|place| gone.contains(&place.pack)) {
+                    lost.push((kind, blob));
+                }
+            }
             self.lose(&lost, number);
         }
+        Ok(())
     }
 
     /// Reads every reachable tree once; returns how many.
@@ -439,7 +434,7 @@ impl Check<'_> {
             Err(e) => return Err(e),
         };
         for (i, node) in nodes.iter().enumerate() {
-            for why in self.node(node, index) {
+            for why in self.node(node, index)? {
                 self.bad_tree(id, node, &why);
             }
             if i > 0 && nodes[i - 1].name == node.name {
@@ -462,7 +457,7 @@ impl Check<'_> {
         locked(&self.bad_trees).entry(*id).or_default().insert(number);
     }
 
-    fn node(&self, node: &Node, index: &Index) -> Vec<String> {
+    fn node(&self, node: &Node, index: &Index) -> Result<Vec<String>> {
         let mut faults = Vec::new();
         if !node.name_is_safe() {
             faults.push("it is not one path component".to_owned());
@@ -473,10 +468,10 @@ impl Check<'_> {
                 let mut whole = true;
                 let Some(content) = &node.content else {
                     faults.push("a file without a list of pieces".to_owned());
-                    return faults;
+                    return Ok(faults);
                 };
                 for id in content {
-                    match index.find(BlobKind::Data, id) {
+                    match index.find(BlobKind::Data, id)? {
                         Some(place) => size += u64::from(place.blob.plain_length()),
                         None => {
                             whole = false;
@@ -496,7 +491,7 @@ impl Check<'_> {
             NodeKind::Other(kind) => faults.push(format!("unknown type {kind:?}")),
             _ => {}
         }
-        faults
+        Ok(faults)
     }
 
     /// A piece that no index knows; told once.
@@ -512,12 +507,13 @@ impl Check<'_> {
 
     fn read_packs(
         &self,
-        chosen: &[(&Id, &Vec<PackedBlob>)],
+        packs: &Packs,
+        chosen: &[&ListedPack],
         sizes: &HashMap<Id, u64>,
         index: &Index,
         gone: &HashSet<Id>,
     ) -> Result<u64> {
-        let total: u64 = chosen.iter().filter_map(|(id, _)| sizes.get(id)).sum();
+        let total: u64 = chosen.iter().filter_map(|pack| sizes.get(&pack.id)).sum();
         let blobs_read = AtomicU64::new(0);
         let bytes_done = AtomicU64::new(0);
         let next = std::sync::atomic::AtomicUsize::new(0);
@@ -531,17 +527,17 @@ impl Check<'_> {
                         let mut codec = self.repository.inner.codec(1)?;
                         let mut buffer = Vec::new();
                         loop {
-                            let Some((id, blobs)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                            let Some(pack) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) else {
                                 return Ok(());
                             };
                             self.control.check()?;
+                            let (id, blobs) = (&pack.id, packs.blobs(pack)?);
                             let size = sizes.get(id).copied().unwrap_or(0);
-                            let broken = self.read_pack(id, size, blobs, &mut codec, &mut buffer)?;
+                            let broken = self.read_pack(id, size, &blobs, &mut codec, &mut buffer)?;
                             blobs_read.fetch_add(blobs.len() as u64, Ordering::Relaxed);
                             if let Some((number, broken)) = broken {
-                                locked(&bad).extend(
-                                    broken.into_iter().map(|(kind, blob)| (number, kind, blob, **id)),
-                                );
+                                locked(&bad)
+                                    .extend(broken.into_iter().map(|(kind, blob)| (number, kind, blob, *id)));
                             }
                             let bytes = bytes_done.fetch_add(size, Ordering::Relaxed) + size;
                             self.control.report(Progress {
@@ -566,7 +562,7 @@ impl Check<'_> {
         let bad_copies: HashSet<(BlobKind, Id, Id)> =
             bad.iter().map(|(_, kind, blob, pack)| (*kind, *blob, *pack)).collect();
         for (number, kind, blob, _) in &bad {
-            let sound = index.places(*kind, blob).any(|place| {
+            let sound = index.places(*kind, blob)?.iter().any(|place| {
                 !gone.contains(&place.pack) && !bad_copies.contains(&(*kind, *blob, place.pack))
             });
             if !sound {

@@ -1,11 +1,15 @@
-//! The index: which blob lies where. Files are JSON; in memory it is one sorted array.
+//! The index: which blob lies where. Files are JSON; read, it is one sorted list, in memory or, when it is long, on disk.
 //!
 //! The index is the only way to find a blob, and it is not trusted for content: whoever reads a blob compares its hash.
+
+use std::collections::HashMap;
+use std::path::Path;
 
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id};
 use crate::json::{self, go_struct};
 use crate::pack::PackedBlob;
+use crate::records::{self, Record, Sorted};
 
 go_struct! {
     #[derive(Default)]
@@ -130,23 +134,37 @@ pub fn encode(packs: &[IndexedPack]) -> Vec<u8> {
     out
 }
 
-/// One place of one blob. 48 bytes, because there may be millions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
-    id: Id,
-    // The highest bit says "tree", so that a blob's places are adjacent and ordered by kind.
-    pack: u32,
-    offset: u32,
-    length: u32,
-    uncompressed_length: u32,
+/// A place of a blob as a record that is sorted by blob: id, number of the pack, offset, length, uncompressed length.
+///
+/// The highest bit of the pack's number says "tree", so that a blob's places are adjacent and ordered by kind.
+fn record(pack: u32, blob: &PackedBlob) -> Record {
+    let mut record = [0; records::SIZE];
+    let kind = if blob.kind == BlobKind::Tree { TREE } else { 0 };
+    record[..32].copy_from_slice(&blob.id.0);
+    record[32..36].copy_from_slice(&(pack | kind).to_be_bytes());
+    record[36..40].copy_from_slice(&blob.offset.to_be_bytes());
+    record[40..44].copy_from_slice(&blob.length.to_be_bytes());
+    record[44..].copy_from_slice(&blob.uncompressed_length.unwrap_or(0).to_be_bytes());
+    record
+}
+
+/// Takes back what [`record`] wrote.
+fn place_of(record: &Record) -> (u32, PackedBlob) {
+    let number = |at: usize| u32::from_be_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
+    let mut id = [0; 32];
+    id.copy_from_slice(&record[..32]);
+    let (pack, uncompressed) = (number(32), number(44));
+    let blob = PackedBlob {
+        kind: if pack & TREE != 0 { BlobKind::Tree } else { BlobKind::Data },
+        id: Id(id),
+        offset: number(36),
+        length: number(40),
+        uncompressed_length: (uncompressed != 0).then_some(uncompressed),
+    };
+    (pack & !TREE, blob)
 }
 
 const TREE: u32 = 1 << 31;
-
-/// The first eight bytes, which order ids as all 32 do but for collisions.
-fn word(id: &Id) -> u64 {
-    u64::from_be_bytes([id.0[0], id.0[1], id.0[2], id.0[3], id.0[4], id.0[5], id.0[6], id.0[7]])
-}
 
 /// Where one copy of a blob lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,104 +181,102 @@ pub struct Place {
 #[derive(Debug, Default)]
 pub struct Index {
     packs: Vec<Id>,
-    entries: Vec<Entry>,
+    blobs: Sorted,
+}
+
+/// Takes index files, one after another.
+pub(crate) struct IndexBuilder {
+    packs: Vec<Id>,
+    numbers: HashMap<Id, u32>,
+    blobs: records::Builder,
+}
+
+fn unread(error: std::io::Error) -> RepositoryError {
+    RepositoryError::io("read", "the sorted index of the repository", error)
+}
+
+fn unsorted(error: std::io::Error) -> RepositoryError {
+    RepositoryError::io("sort", "the index of the repository", error)
+}
+
+impl IndexBuilder {
+    /// What memory should not hold is sorted below `scratch`; without one, everything stays in memory.
+    pub(crate) fn new(scratch: Option<&Path>) -> Self {
+        Self { packs: Vec::new(), numbers: HashMap::new(), blobs: records::Builder::new(scratch) }
+    }
+
+    /// The number of a pack.
+    pub(crate) fn number(&mut self, pack: &Id) -> u32 {
+        let packs = &mut self.packs;
+        *self.numbers.entry(*pack).or_insert_with(|| {
+            packs.push(*pack);
+            u32::try_from(packs.len() - 1).expect("fewer than 2³¹ packs fit into memory")
+        })
+    }
+
+    pub(crate) fn add(&mut self, file: &[IndexedPack]) -> Result<()> {
+        for pack in file {
+            let number = self.number(&pack.id);
+            for blob in &pack.blobs {
+                self.blobs.push(record(number, blob)).map_err(unsorted)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<Index> {
+        Ok(Index { packs: self.packs, blobs: self.blobs.finish(true).map_err(unsorted)? })
+    }
 }
 
 impl Index {
-    pub(crate) fn build(files: impl IntoIterator<Item = Vec<IndexedPack>>) -> Self {
-        let mut packs = Vec::new();
-        let mut numbers = std::collections::HashMap::new();
-        let mut entries = Vec::new();
-        for pack in files.into_iter().flatten() {
-            let number = *numbers.entry(pack.id).or_insert_with(|| {
-                packs.push(pack.id);
-                u32::try_from(packs.len() - 1).expect("fewer than 2³¹ packs fit into memory")
-            });
-            entries.extend(pack.blobs.iter().map(|blob| Entry {
-                id: blob.id,
-                pack: number | if blob.kind == BlobKind::Tree { TREE } else { 0 },
-                offset: blob.offset,
-                length: blob.length,
-                uncompressed_length: blob.uncompressed_length.unwrap_or(0),
-            }));
-        }
-        // Comparing a word settles nearly every pair; comparing 32 bytes is a call.
-        entries.sort_unstable_by(|a, b| word(&a.id).cmp(&word(&b.id)).then_with(|| a.cmp(b)));
-        entries.dedup();
-        entries.shrink_to_fit();
-        Self { packs, entries }
-    }
-
-    fn range(&self, id: &Id) -> &[Entry] {
-        // Ids are uniform, so the place is guessed and the search is short.
-        let n = self.entries.len();
-        if n == 0 {
-            return &[];
-        }
-        let key =
-            u64::from_be_bytes([id.0[0], id.0[1], id.0[2], id.0[3], id.0[4], id.0[5], id.0[6], id.0[7]]);
-        let guess = usize::try_from((u128::from(key) * n as u128) >> 64).unwrap_or(0);
-        let (mut low, mut high) = (guess, guess);
-        let mut step = 16;
-        while low > 0 && self.entries[low].id >= *id {
-            low = low.saturating_sub(step);
-            step *= 4;
-        }
-        step = 16;
-        while high < n && self.entries[high].id <= *id {
-            high = (high + step).min(n);
-            step *= 4;
-        }
-        let slice = &self.entries[low..high];
-        let start = slice.partition_point(|entry| entry.id < *id);
-        let end = start + slice[start..].iter().take_while(|entry| entry.id == *id).count();
-        &slice[start..end]
-    }
-
-    fn place(&self, entry: &Entry) -> Place {
-        let kind = if entry.pack & TREE != 0 { BlobKind::Tree } else { BlobKind::Data };
-        let number = entry.pack & !TREE;
-        Place {
-            pack: self.packs[number as usize],
-            pack_number: number,
-            blob: PackedBlob {
-                kind,
-                id: entry.id,
-                offset: entry.offset,
-                length: entry.length,
-                uncompressed_length: (entry.uncompressed_length != 0).then_some(entry.uncompressed_length),
-            },
-        }
+    fn place(&self, record: &Record) -> Place {
+        let (number, blob) = place_of(record);
+        Place { pack: self.packs[number as usize], pack_number: number, blob }
     }
 
     /// Every place of a blob; empty when it does not exist. A tree id is not found as data, nor the reverse.
-    pub fn places(&self, kind: BlobKind, id: &Id) -> impl Iterator<Item = Place> + '_ {
-        self.range(id).iter().map(|entry| self.place(entry)).filter(move |place| place.blob.kind == kind)
+    pub fn places(&self, kind: BlobKind, id: &Id) -> Result<Vec<Place>> {
+        self.blobs
+            .starting_with(&id.0, |found| {
+                found
+                    .iter()
+                    .map(|record| self.place(record))
+                    .filter(|place| place.blob.kind == kind)
+                    .collect()
+            })
+            .map_err(unread)
     }
 
     /// The first place of a blob.
-    #[must_use]
-    pub fn find(&self, kind: BlobKind, id: &Id) -> Option<Place> {
-        self.places(kind, id).next()
+    pub fn find(&self, kind: BlobKind, id: &Id) -> Result<Option<Place>> {
+        self.blobs
+            .starting_with(&id.0, |found| {
+                found.iter().map(|record| self.place(record)).find(|place| place.blob.kind == kind)
+            })
+            .map_err(unread)
     }
 
     /// Does the blob exist?
-    #[must_use]
-    pub fn has(&self, kind: BlobKind, id: &Id) -> bool {
-        self.find(kind, id).is_some()
+    pub fn has(&self, kind: BlobKind, id: &Id) -> Result<bool> {
+        Ok(self.find(kind, id)?.is_some())
     }
 
     /// The ids of all blobs of a kind, each once, ascending.
-    #[must_use]
-    pub fn ids(&self, kind: BlobKind) -> Vec<Id> {
-        let mut ids: Vec<Id> = self
-            .entries
-            .iter()
-            .filter(|e| (e.pack & TREE != 0) == (kind == BlobKind::Tree))
-            .map(|e| e.id)
-            .collect();
-        ids.dedup();
-        ids
+    pub fn ids(&self, kind: BlobKind) -> Result<Vec<Id>> {
+        let mut ids = Vec::new();
+        let mut at = 0;
+        while at < self.blobs.len() {
+            let end = (at + 4096).min(self.blobs.len());
+            for record in self.blobs.read(at..end).map_err(unread)?.iter() {
+                let (_, blob) = place_of(record);
+                if blob.kind == kind && ids.last() != Some(&blob.id) {
+                    ids.push(blob.id);
+                }
+            }
+            at = end;
+        }
+        Ok(ids)
     }
 
     pub(crate) fn pack_count(&self) -> usize {
@@ -274,13 +290,13 @@ impl Index {
     /// How many blobs, counting copies.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.blobs.len()
     }
 
     /// Is there no blob at all?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.blobs.len() == 0
     }
 }
 
@@ -299,22 +315,28 @@ mod tests {
         }
     }
 
+    fn index_of(files: impl IntoIterator<Item = Vec<IndexedPack>>) -> Index {
+        let mut builder = IndexBuilder::new(None);
+        files.into_iter().for_each(|file| builder.add(&file).unwrap());
+        builder.finish().unwrap()
+    }
+
     #[test]
     fn every_blob_is_found_and_nothing_else() {
         for n in [0u32, 1, 2, 3, 100, 5000] {
             let pack =
                 IndexedPack { id: Id::of(b"p"), blobs: (0..n).map(|i| blob(i, BlobKind::Data)).collect() };
-            let index = Index::build([vec![pack.clone()], vec![pack]]);
+            let index = index_of([vec![pack.clone()], vec![pack]]);
             assert_eq!(index.len(), n as usize);
             for i in 0..n {
                 assert_eq!(
-                    index.find(BlobKind::Data, &Id::of(&i.to_le_bytes())).unwrap().blob,
+                    index.find(BlobKind::Data, &Id::of(&i.to_le_bytes())).unwrap().unwrap().blob,
                     blob(i, BlobKind::Data)
                 );
-                assert!(!index.has(BlobKind::Tree, &Id::of(&i.to_le_bytes())));
+                assert!(!index.has(BlobKind::Tree, &Id::of(&i.to_le_bytes())).unwrap());
             }
             for i in n..n + 100 {
-                assert!(!index.has(BlobKind::Data, &Id::of(&i.to_le_bytes())));
+                assert!(!index.has(BlobKind::Data, &Id::of(&i.to_le_bytes())).unwrap());
             }
         }
     }
@@ -327,9 +349,9 @@ mod tests {
                 blobs: vec![blob(7, BlobKind::Data), blob(7, BlobKind::Tree)],
             })
             .collect();
-        let index = Index::build([packs]);
-        assert_eq!(index.places(BlobKind::Data, &Id::of(&7u32.to_le_bytes())).count(), 40);
-        assert_eq!(index.places(BlobKind::Tree, &Id::of(&7u32.to_le_bytes())).count(), 40);
+        let index = index_of([packs]);
+        assert_eq!(index.places(BlobKind::Data, &Id::of(&7u32.to_le_bytes())).unwrap().len(), 40);
+        assert_eq!(index.places(BlobKind::Tree, &Id::of(&7u32.to_le_bytes())).unwrap().len(), 40);
     }
 
     #[test]

@@ -33,10 +33,13 @@ mod local;
 mod lock;
 mod names;
 mod packer;
+mod packs;
 mod printable;
 mod read;
+mod records;
 mod repository;
 mod restore;
+mod seen;
 mod session;
 mod store;
 

@@ -24,6 +24,7 @@ use crate::id::{BlobKind, Id};
 use crate::index::{self, Index, IndexedPack};
 use crate::pack::{self, PackedBlob};
 use crate::repository::Inner;
+use crate::seen::Seen;
 use crate::store::FileKind;
 
 /// Blobs of one index file. restic writes up to 50,000; of smaller ones several are read at once.
@@ -74,7 +75,7 @@ pub(crate) struct Packer {
     verify: bool,
     pack_size: usize,
     // Ids given to a pack of this session, durable or not. A commit waits until all are.
-    seen: Vec<Mutex<HashSet<(BlobKind, Id)>>>,
+    seen: Seen,
     // Two for data, so that the order of lengths says little to an observer; one for trees.
     open: [Mutex<OpenPack>; 3],
     queue: Mutex<Option<Sender<FullPack>>>,
@@ -94,6 +95,7 @@ impl Packer {
         verify: bool,
         pack_size: usize,
     ) -> Result<Arc<Self>> {
+        let repository_scratch = repository.scratch().map(std::path::Path::to_path_buf);
         // One waiting pack: enough to keep the uploaders busy, and 16 MiB.
         let (sender, receiver) = crossbeam_channel::bounded::<FullPack>(1);
         let used_packs = (0..index.pack_count().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
@@ -104,7 +106,7 @@ impl Packer {
             control,
             verify,
             pack_size: pack_size.clamp(64 << 10, 128 << 20),
-            seen: (0..64).map(|_| Mutex::default()).collect(),
+            seen: Seen::new(repository_scratch),
             open: Default::default(),
             queue: Mutex::new(Some(sender)),
             uploaders: Mutex::default(),
@@ -153,11 +155,11 @@ impl Packer {
     }
 
     /// The length of a blob's plaintext when an earlier session stored it; marks the packs that hold it as relied upon.
-    pub(crate) fn stored_length(&self, kind: BlobKind, id: &Id) -> Option<u32> {
-        let place = self.index.find(kind, id)?;
+    pub(crate) fn stored_length(&self, kind: BlobKind, id: &Id) -> Result<Option<u32>> {
+        let Some(place) = self.index.find(kind, id)? else { return Ok(None) };
         let number = place.pack_number as usize;
         self.used_packs[number / 64].fetch_or(1 << (number % 64), Ordering::Relaxed);
-        Some(place.blob.plain_length())
+        Ok(Some(place.blob.plain_length()))
     }
 
     /// Stores a blob unless it is there; returns its id.
@@ -168,9 +170,7 @@ impl Packer {
     /// [`Self::store`] for a content whose id is known.
     pub(crate) fn store_as(&self, codec: &mut Codec, kind: BlobKind, id: Id, plain: &[u8]) -> Result<Id> {
         self.ensure()?;
-        if self.stored_length(kind, &id).is_some()
-            || !locked(&self.seen[usize::from(id.0[31] & 63)]).insert((kind, id))
-        {
+        if self.guard(self.stored_length(kind, &id))?.is_some() || !self.guard(self.seen.insert(kind, &id))? {
             self.counters.duplicate_blobs.fetch_add(1, Ordering::Relaxed);
             return Ok(id);
         }

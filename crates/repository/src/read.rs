@@ -200,7 +200,7 @@ impl Repository {
     pub fn visit_trees(&self, control: &Control, mut visit: impl FnMut(&Id, &[u8])) -> Result<()> {
         let index = self.index(control)?;
         let mut codec = self.inner.codec(1)?;
-        for id in index.ids(BlobKind::Tree) {
+        for id in index.ids(BlobKind::Tree)? {
             self.inner
                 .with_blob(&index, BlobKind::Tree, &id, &mut codec, control, |plain| visit(&id, plain))?;
         }
@@ -334,7 +334,7 @@ impl FileReader {
         let (mut size, mut room) = (0u64, 0u64);
         for id in content {
             let place = index
-                .find(BlobKind::Data, id)
+                .find(BlobKind::Data, id)?
                 .ok_or_else(|| RepositoryError::missing(Object::DataBlob, id))?;
             let length = u64::from(place.blob.plain_length());
             size += length;

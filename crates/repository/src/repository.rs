@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::control::Control;
 use crate::crypto::Key;
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id, KeyId, SnapshotId};
-use crate::index::{self, Index, Place};
+use crate::index::{self, Index, IndexBuilder, Place};
 use crate::key::{self, KdfParams, KeyFile};
 use crate::lock::{Lock, LockContext, LockKind, PendingLock, hostname, username};
 use crate::polynomial::Polynomial;
@@ -46,6 +47,9 @@ pub struct InitOptions {
 pub struct OpenOptions {
     /// The key file to try first.
     pub key_hint: Option<KeyId>,
+    /// Where lists lie that memory should not hold: of more than a million blobs, in files without names. Without one, all of
+    /// them are held in memory.
+    pub scratch: Option<PathBuf>,
 }
 
 /// What is known of a key without its password.
@@ -85,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) tables: Tables,
     index: Mutex<Option<(BTreeSet<Id>, Arc<Index>)>>,
+    scratch: Option<PathBuf>,
 }
 
 impl Repository {
@@ -134,7 +139,7 @@ impl Repository {
         };
         let boxed = Bytes::from(master.seal(&config.encode()).map_err(RepositoryError::random)?);
         let Err(failed) = store.write(FileKind::Config, &config_id, boxed.clone(), control) else {
-            return Ok(Self::assemble(store.clone(), master, key_id, config));
+            return Ok(Self::assemble(store.clone(), master, key_id, config, None));
         };
         // Another `init` may have been faster. Its config is what counts; a key of ours that does not open it never will.
         match store.read(FileKind::Config, &config_id, control)? {
@@ -148,9 +153,10 @@ impl Repository {
         }
     }
 
-    fn assemble(store: Store, key: Key, key_id: KeyId, config: Config) -> Self {
+    fn assemble(store: Store, key: Key, key_id: KeyId, config: Config, scratch: Option<PathBuf>) -> Self {
         let tables = Tables::new(config.polynomial);
-        Self { inner: Arc::new(Inner { store, key, key_id, config, tables, index: Mutex::new(None) }) }
+        let index = Mutex::new(None);
+        Self { inner: Arc::new(Inner { store, key, key_id, config, tables, index, scratch }) }
     }
 
     /// Opens a repository with the first key that the password fits.
@@ -163,7 +169,7 @@ impl Repository {
         let (key, key_id) = open_key(store, keys, password, control)?;
         let plain = key.open(&boxed).map_err(|e| RepositoryError::damaged(Object::Config, "config", e))?;
         let config = Config::decode(&plain)?;
-        Ok(Self::assemble(store.clone(), key, key_id, config))
+        Ok(Self::assemble(store.clone(), key, key_id, config, options.scratch.clone()))
     }
 
     /// The repository's random id, in hex in its config.
@@ -257,7 +263,13 @@ impl Repository {
     /// Returns the repository as opened by the new key.
     pub fn change_key(&self, password: &[u8], kdf: KdfParams, control: &Control) -> Result<Self> {
         let id = self.add_key(password, kdf, control)?;
-        let fresh = Self::assemble(self.inner.store.clone(), self.inner.key.clone(), id, self.inner.config);
+        let fresh = Self::assemble(
+            self.inner.store.clone(),
+            self.inner.key.clone(),
+            id,
+            self.inner.config,
+            self.inner.scratch.clone(),
+        );
         fresh.remove_key(&self.inner.key_id, control)?;
         Ok(fresh)
     }
@@ -347,6 +359,11 @@ fn read_key(store: &Store, listed: &Listed, control: &Control) -> Result<Option<
 }
 
 impl Inner {
+    /// Where lists lie that memory should not hold.
+    pub(crate) fn scratch(&self) -> Option<&std::path::Path> {
+        self.scratch.as_deref()
+    }
+
     pub(crate) fn read_unpacked(&self, kind: FileKind, id: &Id, control: &Control) -> Result<Vec<u8>> {
         let object = kind.object();
         let boxed =
@@ -384,9 +401,11 @@ impl Inner {
             return Ok(Arc::clone(index));
         }
         let names: Vec<Id> = listed.iter().copied().collect();
-        let files = in_parallel(&names, 4, |id| {
+        let builder = Mutex::new(IndexBuilder::new(self.scratch()));
+        in_parallel(&names, 4, |id| {
             let json = self.read_unpacked(FileKind::Index, id, control)?;
             let packs = index::decode(id, &json)?;
+            drop(json);
             if self.config.version < 2
                 && packs.iter().flat_map(|pack| &pack.blobs).any(|blob| blob.uncompressed_length.is_some())
             {
@@ -396,9 +415,10 @@ impl Inner {
                     "a compressed blob in a repository of version 1",
                 ));
             }
-            Ok(packs)
+            builder.lock().unwrap_or_else(PoisonError::into_inner).add(&packs)
         })?;
-        let index = Arc::new(Index::build(files));
+        let builder = builder.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let index = Arc::new(builder.finish()?);
         *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Some((listed, Arc::clone(&index)));
         Ok(index)
     }
@@ -419,7 +439,7 @@ impl Inner {
     ) -> Result<T> {
         let mut first_failure = None;
         let mut use_it = Some(use_it);
-        for place in index.places(kind, id) {
+        for place in index.places(kind, id)? {
             match self.fetch(&place, control) {
                 Ok(mut boxed) => match codec.open(&place.blob, &mut boxed) {
                     Ok(opened) => {

@@ -700,7 +700,7 @@ impl Restore<'_> {
         let content = node.content.take().unwrap_or_default();
         let mut places = Vec::with_capacity(content.len());
         for id in &content {
-            match self.shared.index.find(BlobKind::Data, id) {
+            match self.shared.index.find(BlobKind::Data, id)? {
                 Some(place) => places.push(place),
                 None => {
                     self.shared.problem(&path, RepositoryError::missing(Object::DataBlob, id));

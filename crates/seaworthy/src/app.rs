@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ use crate::failure::{Failure, Outcome};
 use crate::memory::Memory;
 use crate::output::Face;
 use crate::setup::{self, Setup};
+use crate::state::State;
 use crate::wiring;
 
 /// Everything that an acting verb works with.
@@ -159,18 +161,26 @@ async fn heal(
 }
 
 /// Repositories opened by this run, so that each password is asked for once.
-#[derive(Debug, Default)]
-pub(crate) struct Opened(BTreeMap<RepositoryName, Repository>);
+#[derive(Debug)]
+pub(crate) struct Opened {
+    scratch: PathBuf,
+    open: BTreeMap<RepositoryName, Repository>,
+}
 
 impl Opened {
+    /// None yet; what memory should not hold goes to the scratch directory.
+    pub(crate) fn new(state: &State) -> Self {
+        Self { scratch: wiring::staging(state), open: BTreeMap::new() }
+    }
+
     /// The repository, opened now or before.
     pub(crate) async fn get(&mut self, cx: &Cx, spec: &RepositorySpec) -> Outcome<Repository> {
-        if let Some(repository) = self.0.get(&spec.name) {
+        if let Some(repository) = self.open.get(&spec.name) {
             return Ok(repository.clone());
         }
         cx.phase(format!("open repository {}", spec.name));
-        let repository = wiring::open_repository(cx, spec).await?;
-        self.0.insert(spec.name.clone(), repository.clone());
+        let repository = wiring::open_repository(cx, spec, Some(&self.scratch)).await?;
+        self.open.insert(spec.name.clone(), repository.clone());
         Ok(repository)
     }
 }

@@ -78,10 +78,8 @@ pub(crate) fn driver(state: &State, spec: &SourceSpec) -> Outcome<Arc<dyn Source
             };
             Arc::new(PostgresSource::new(postgres.clone(), password, search_path())?)
         }
-        SourceSpec::Sqlite(sqlite) => {
-            Arc::new(SqliteSource::new(sqlite.clone(), state.scratch.join("staging")))
-        }
-        SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone(), state.scratch.join("staging"))?),
+        SourceSpec::Sqlite(sqlite) => Arc::new(SqliteSource::new(sqlite.clone(), staging(state))),
+        SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone(), staging(state))?),
     })
 }
 
@@ -90,6 +88,11 @@ fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH")
         .map(|path| std::env::split_paths(&path).filter(|path| path.is_absolute()).collect())
         .unwrap_or_default()
+}
+
+/// Where sources and repositories put what memory should not hold.
+pub(crate) fn staging(state: &State) -> PathBuf {
+    state.scratch.join("staging")
 }
 
 /// The store that a repository lies in.
@@ -106,9 +109,14 @@ fn store(spec: &RepositorySpec) -> Outcome<Store> {
 }
 
 /// Opens a repository. Blocks; call it from a thread that may.
-pub(crate) fn open(spec: &RepositorySpec, control: &Control) -> Outcome<Repository> {
+pub(crate) fn open(
+    spec: &RepositorySpec,
+    scratch: Option<PathBuf>,
+    control: &Control,
+) -> Outcome<Repository> {
     let secret = resolve(&spec.password)?;
-    Repository::open(&store(spec)?, secret.expose(), &OpenOptions::default(), control).map_err(|error| {
+    let options = OpenOptions { scratch, ..OpenOptions::default() };
+    Repository::open(&store(spec)?, secret.expose(), &options, control).map_err(|error| {
         repository_failure(&format!("open repository `{}` at {}", spec.name, spec.location), error)
     })
 }
@@ -168,10 +176,16 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Opens a repository without blocking the runtime.
-pub(crate) async fn open_repository(cx: &Cx, spec: &RepositorySpec) -> Outcome<Repository> {
-    let spec = spec.clone();
+///
+/// `scratch` is where lists go that memory should not hold; without one, memory holds them.
+pub(crate) async fn open_repository(
+    cx: &Cx,
+    spec: &RepositorySpec,
+    scratch: Option<&Path>,
+) -> Outcome<Repository> {
+    let (spec, scratch) = (spec.clone(), scratch.map(Path::to_path_buf));
     let control = seaworthy_engine::store::control(cx);
-    blocking(move || open(&spec, &control)).await
+    blocking(move || open(&spec, scratch, &control)).await
 }
 
 /// Name of this host, as recorded in copies.

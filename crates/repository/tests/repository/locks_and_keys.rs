@@ -333,7 +333,7 @@ fn of_inits_that_race_one_wins_and_every_key_that_stays_opens_what_it_made() {
         let repository = crate::common::open(&place, PASSWORD);
         for key in repository.keys(&control()).unwrap() {
             let store = open_store(&place).unwrap();
-            let options = OpenOptions { key_hint: Some(key.id) };
+            let options = OpenOptions { key_hint: Some(key.id), ..OpenOptions::default() };
             Repository::open(&store, PASSWORD.as_bytes(), &options, &control()).unwrap();
         }
         crate::common::judge(&place);

@@ -113,8 +113,8 @@ fn trap_9_a_pack_listed_in_part_is_found() {
     let repository = forge.fixture.repository.clone();
     assert!(repository.check(&read_all(), &control()).unwrap().is_sound());
     let index = repository.index(&control()).unwrap();
-    let place = |id: &Id| index.find(BlobKind::Data, id).unwrap();
-    let trees = index.find(BlobKind::Tree, &tree).unwrap();
+    let place = |id: &Id| index.find(BlobKind::Data, id).unwrap().unwrap();
+    let trees = index.find(BlobKind::Tree, &tree).unwrap().unwrap();
     for path in files(&forge.fixture.path().join("index")) {
         std::fs::remove_file(path).unwrap();
     }

@@ -25,7 +25,7 @@ pub(crate) async fn run(
         return plan(cli, face, arguments);
     }
     let app = App::open(cli, face, &cx).await?;
-    let mut opened = Opened::default();
+    let mut opened = Opened::new(&app.setup.state);
     let mut worst = Exit::Ok;
     let services = app.setup.services(&arguments.services)?;
     let mut runs = 0;

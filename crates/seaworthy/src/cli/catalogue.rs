@@ -115,7 +115,7 @@ struct Surveyor<'a> {
 impl Surveyor<'_> {
     /// Every repository of the configuration; one that cannot be looked through does not keep the others from it.
     async fn every_repository(&self, cancel: &CancellationToken) -> Outcome {
-        let mut opened = Opened::default();
+        let mut opened = Opened::new(&self.setup.state);
         let mut worst = Exit::Ok;
         for spec in self.setup.inventory().repositories.values() {
             let watch = self.face.watch(&format!("repository {}", spec.name));

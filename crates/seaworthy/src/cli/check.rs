@@ -49,7 +49,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
         }
         return Ok(Exit::Ok);
     }
-    let mut opened = Opened::default();
+    let mut opened = Opened::new(&setup.state);
     let mut worst = Exit::Ok;
     for spec in specs {
         let watch = face.watch(spec.name.as_str());

@@ -119,7 +119,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
         let began = Instant::now();
         let name = format!("repository {}", spec.name);
         let bounded = cx.within(PROBE);
-        let opened = bounded.run(wiring::open_repository(&bounded, spec)).await;
+        let opened = bounded.run(wiring::open_repository(&bounded, spec, None)).await;
         let opened = opened.unwrap_or_else(|stop| {
             Err(Failure::new(Exit::Unknown, format!("{stop} after {} s", PROBE.as_secs())))
         });

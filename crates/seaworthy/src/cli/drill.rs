@@ -179,7 +179,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
         return plan(cli, face, arguments).await;
     }
     let app = App::open(cli, face, &cx).await?;
-    let mut opened = Opened::default();
+    let mut opened = Opened::new(&app.setup.state);
     let mut worst = Exit::Ok;
     for service in app.setup.services(&arguments.services)? {
         for source in &service.sources {

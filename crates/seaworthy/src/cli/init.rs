@@ -79,7 +79,7 @@ async fn make(face: &Face, spec: &RepositorySpec, cancel: &CancellationToken) ->
     let control = seaworthy_engine::store::control(&cx);
     let secret = resolve(&spec.password)?;
     let making = spec.clone();
-    let making = move || match wiring::open(&making, &control) {
+    let making = move || match wiring::open(&making, None, &control) {
         Ok(_) => Ok("found"),
         Err(failure) if failure.exit == Exit::NotFound => {
             wiring::init(&making, &secret, &control).map(|_| "made")

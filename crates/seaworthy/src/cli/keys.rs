@@ -27,7 +27,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Keys, cancel: Cancel
         }
     };
     let cx = super::silent(&cancel);
-    let repository = wiring::open_repository(&cx, spec).await?;
+    let repository = wiring::open_repository(&cx, spec, None).await?;
     let control = seaworthy_engine::store::control(&cx);
     let name = spec.name.to_string();
     match &arguments.action {

@@ -27,9 +27,9 @@ use crate::{setup, wiring};
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: CancellationToken) -> Outcome {
     let watch = face.watch(&printable(&arguments.service));
     let cx = super::context(&cancel, watch.sink());
-    let mut opened = Opened::default();
     if cli.global.dry_run {
         let setup = setup::load(cli, face)?;
+        let mut opened = Opened::new(&setup.state);
         let memory = Memory::open_to_read(cli, &setup.state).await?;
         let service = setup.service(&arguments.service)?;
         let source = pick(service, arguments.source.as_deref())?;
@@ -52,6 +52,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
         return Ok(Exit::Ok);
     }
     let app = App::open(cli, face, &cx).await?;
+    let mut opened = Opened::new(&app.setup.state);
     let service = app.setup.service(&arguments.service)?;
     let source = pick(service, arguments.source.as_deref())?;
     let target = target(source, arguments)?;

@@ -261,7 +261,7 @@ fn packs(repository: &Path) -> BTreeSet<(u64, PathBuf)> {
 
 async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Place) -> Outcome {
     let repository_path = place.root.join("repository");
-    let mut opened = Opened::default();
+    let mut opened = Opened::new(&app.setup.state);
     let mut worst = Exit::Ok;
 
     say(face, Tone::Bold, "\n2. Back up, while the writers write")?;
