@@ -215,14 +215,29 @@ fn snapshot_path(path: &CopyPath) -> Result<SnapshotPath, DriverError> {
 fn store_cuts(cuts: Cuts) -> seaworthy_repository::Cuts {
     match cuts {
         Cuts::ContentDefined => seaworthy_repository::Cuts::ContentDefined,
-        Cuts::Pages { page_bytes } => {
-            seaworthy_repository::Cuts::Pages { page: page_bytes, pages_per_piece: PAGES_PER_PIECE }
-        }
+        Cuts::Pages { page_bytes, size_bytes } => seaworthy_repository::Cuts::Pages {
+            page: page_bytes,
+            pages_per_piece: pages_per_piece(page_bytes, size_bytes),
+        },
     }
 }
 
 /// Pages of a database file in one piece: a changed page costs the whole piece, an unchanged one costs its id in a tree.
 const PAGES_PER_PIECE: u32 = 4;
+
+/// Pieces of one file before they become larger. Each costs about 200 bytes of memory while the file is stored: its hash in
+/// binary and, in the tree, in text, which restic's format keeps in one object.
+const PIECES_MAX: u64 = 1 << 19;
+
+/// Twice the pages for every doubling beyond what [`PIECES_MAX`] pieces hold, so that a file that grows keeps its cuts until
+/// it has doubled: 8 GiB of pages of 4 KiB.
+fn pages_per_piece(page_bytes: u32, size_bytes: u64) -> u32 {
+    let mut pages = PAGES_PER_PIECE;
+    while u64::from(page_bytes.max(1)) * u64::from(pages) * PIECES_MAX < size_bytes && pages < 1 << 16 {
+        pages *= 2;
+    }
+    pages
+}
 
 impl CopyWriter for SessionWriter {
     fn begin(&self, path: &CopyPath, cuts: Cuts) -> Result<Box<dyn CopyFile>, DriverError> {
@@ -411,5 +426,27 @@ impl Read for Stream {
         into[..count].copy_from_slice(&self.window[self.position..self.position + count]);
         self.position += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_a_database_grow_only_beyond_half_a_million() {
+        let gib = 1_u64 << 30;
+        for (page_bytes, size_bytes, pages) in [
+            (4096, 0, 4),
+            (4096, 8 * gib, 4),
+            (4096, 8 * gib + 1, 8),
+            (4096, 16 * gib, 8),
+            (4096, 1024 * gib, 512),
+            (8192, 16 * gib, 4),
+            (65536, 128 * gib, 4),
+            (512, u64::MAX, 1 << 16),
+        ] {
+            assert_eq!(pages_per_piece(page_bytes, size_bytes), pages, "{page_bytes} {size_bytes}");
+        }
     }
 }

@@ -58,6 +58,8 @@ pub enum Cuts {
     Pages {
         /// Bytes of a page.
         page_bytes: u32,
+        /// Bytes of the file, as far as is known: of a very large one the pieces are larger, for each costs memory.
+        size_bytes: u64,
     },
 }
 

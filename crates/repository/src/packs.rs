@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn blob(n: u32, kind: BlobKind) -> PackedBlob {
-        let uncompressed_length = (n % 2 == 0).then_some(n + 100);
+        let uncompressed_length = n.is_multiple_of(2).then_some(n + 100);
         PackedBlob { kind, id: Id::of(&n.to_le_bytes()), offset: n * 50, length: 50, uncompressed_length }
     }
 

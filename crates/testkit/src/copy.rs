@@ -103,7 +103,7 @@ impl Cutter {
     fn new(cuts: Cuts) -> Self {
         let piece_bytes = match cuts {
             Cuts::ContentDefined => PIECE_BYTES,
-            Cuts::Pages { page_bytes } => {
+            Cuts::Pages { page_bytes, size_bytes: _ } => {
                 let page = usize::try_from(page_bytes.max(1)).unwrap_or(PIECE_BYTES);
                 page * (PIECE_BYTES / page).max(1)
             }

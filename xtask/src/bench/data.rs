@@ -28,6 +28,9 @@ pub(super) enum Set {
     /// A PostgreSQL server that runs: for the whole product, not for the engine alone.
     #[value(name = "l")]
     Live,
+    /// Very many files for the product, very many blobs for the engine: for memory alone.
+    #[value(name = "m")]
+    Many,
 }
 
 impl Set {
@@ -38,6 +41,7 @@ impl Set {
             Self::Database => "b",
             Self::Small => "d",
             Self::Live => "l",
+            Self::Many => "m",
         }
     }
 }
@@ -85,7 +89,7 @@ pub(super) fn provide(set: Set, scale: f64, work: &Path) -> Result<Data, Failure
                 estate::small_files(&path, scaled(100_000, scale), 1)?;
             }
             Set::Database => database(&path, scale, work)?,
-            Set::Live => return Err("a live server has no files to give".into()),
+            Set::Live | Set::Many => return Err("this set has no files to give to others".into()),
         }
         File::create(&complete)?.sync_all()?;
     }
@@ -191,6 +195,7 @@ impl Data {
             Set::Database => "directory of a stopped PostgreSQL server with pgbench tables",
             Set::Small => "files of 1 to 4 KiB of text",
             Set::Live => "a live PostgreSQL database",
+            Set::Many => "very many files and blobs",
         };
         format!("{} {what}: {} files, {:.2} GB", self.set.letter(), self.files, self.bytes as f64 / 1e9)
     }

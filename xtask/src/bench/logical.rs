@@ -96,13 +96,13 @@ pub(super) fn measure(options: &Options) -> Result<Logical, Failure> {
 }
 
 /// Where one round's repository, state and configuration lie. Root's sandbox passes through it as another user.
-struct Place {
-    product: PathBuf,
-    directory: PathBuf,
+pub(super) struct Place {
+    pub(super) product: PathBuf,
+    pub(super) directory: PathBuf,
 }
 
 impl Place {
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.product);
         command
             .args(arguments)
@@ -117,7 +117,7 @@ impl Place {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Result<(), Failure> {
+    pub(super) fn run(&self, arguments: &[&str]) -> Result<(), Failure> {
         let ran = process::run_keeping_servers(&mut self.command(arguments), LIMIT, Echo::Quiet)?;
         if ran.is_success() {
             return Ok(());
@@ -176,7 +176,7 @@ fn restore(programs: &Path, server: &Server, archive: &Path) -> Command {
     command
 }
 
-fn build(root: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn build(root: &Path) -> Result<PathBuf, Failure> {
     println!("   building the product, optimised");
     let mut cargo = process::cargo();
     cargo.args(["build", "--release", "--locked", "--package", "seaworthy"]).current_dir(root);

@@ -7,6 +7,7 @@
 
 mod data;
 mod logical;
+mod many;
 mod report;
 mod tools;
 
@@ -28,8 +29,9 @@ use crate::{TaskResult, workspace};
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files, l a live PostgreSQL database.
-    #[arg(long, value_delimiter = ',', default_value = "a,b,d,l")]
+    /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files, l a live PostgreSQL database,
+    /// m very many files and blobs.
+    #[arg(long, value_delimiter = ',', default_value = "a,b,d,l,m")]
     data: Vec<Set>,
     /// The size of the data, 1 is about 2 GB (a, b) and 100,000 files (d).
     #[arg(long, default_value_t = 1.0)]
@@ -102,6 +104,8 @@ struct Measured {
     changed_pages: Option<ChangedPages>,
     /// The whole product on a live database.
     logical: Option<logical::Logical>,
+    /// Memory at sizes beyond those of the other sets.
+    many: Option<many::Many>,
 }
 
 /// 30 min: several times what the slowest tool needs on the largest set.
@@ -129,6 +133,12 @@ pub(crate) fn run(options: &Options) -> TaskResult {
             let logical = logical::measure(options)?;
             described.push(logical.described.clone());
             measured.logical = Some(logical);
+            continue;
+        }
+        if *set == Set::Many {
+            let many = many::measure(options, &found)?;
+            described.extend(many.described.iter().cloned());
+            measured.many = Some(many);
             continue;
         }
         let data = data::provide(*set, options.scale, &options.work)?;

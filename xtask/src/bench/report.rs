@@ -13,7 +13,7 @@ fn floor(set: Set, operation: Operation) -> Option<f64> {
         (Operation::Initial, Set::Mixed) => Some(1.6),
         (Operation::Initial, Set::Database) => Some(1.25),
         (Operation::Initial, Set::Small) => Some(2.0),
-        (_, Set::Live) | (Operation::OnePercent, _) => None,
+        (_, Set::Live | Set::Many) | (Operation::OnePercent, _) => None,
         (Operation::Restore | Operation::Check, _) => Some(1.25),
         (Operation::Unchanged, _) => Some(1.0),
     }
@@ -102,6 +102,7 @@ pub(super) fn report(options: &Options, tools: &[Tool], described: &[String], me
     );
     growth(&mut page, tools, measured);
     logical(&mut page, measured);
+    many(&mut page, measured);
     figures(&mut page, options, tools, measured);
     page
 }
@@ -228,6 +229,35 @@ fn logical(page: &mut String, measured: &Measured) {
         page,
         "\nThe peak is that of the largest single process, in a drill the scratch server's with its 256 MB of buffers.\n",
     );
+}
+
+fn many(page: &mut String, measured: &Measured) {
+    let Some(many) = &measured.many else { return };
+    line(page, "## Memory where there is very much\n");
+    line(
+        page,
+        "The product on many files, our engine on many blobs. Peak of the largest process; the bound is 256 MiB.\n",
+    );
+    line(
+        page,
+        "| act | n | wall s: median (all) | user + system s | peak MiB | |\n|---|---|---|---|---|---|",
+    );
+    for (what, costs) in &many.acts {
+        let all = costs.iter().map(|cost| format!("{:.2}", cost.wall_s)).collect::<Vec<_>>().join(", ");
+        let peak = costs.iter().map(|cost| cost.peak_rss_mib).fold(0.0, f64::max);
+        line(
+            page,
+            &format!(
+                "| {what} | {} | {:.2} ({all}) | {:.1} + {:.1} | {peak:.0} | {} |",
+                costs.len(),
+                median(costs.iter().map(|cost| cost.wall_s)),
+                median(costs.iter().map(|cost| cost.user_s)),
+                median(costs.iter().map(|cost| cost.system_s)),
+                if peak <= 256.0 { "met" } else { "MISSED" },
+            ),
+        );
+    }
+    line(page, "");
 }
 
 fn figures(page: &mut String, options: &Options, tools: &[Tool], measured: &Measured) {

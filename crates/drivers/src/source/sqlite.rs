@@ -584,7 +584,8 @@ fn store_direct(
     watch: &Watch,
 ) -> Result<StoredFile, DriverError> {
     let wrong = |error| failed("read the database's pages", error, watch);
-    let mut file = to.begin(path, Cuts::Pages { page_bytes })?;
+    let size_bytes = page_count * u64::from(page_bytes);
+    let mut file = to.begin(path, Cuts::Pages { page_bytes, size_bytes })?;
     if page_count == 0 {
         return file.finish();
     }
@@ -675,7 +676,8 @@ fn store_staged(
 ) -> Result<StoredFile, DriverError> {
     let wrong = |error| DriverError::io("read the staged database", error);
     let mut source = File::open(&staged.path).map_err(wrong)?;
-    let mut file = to.begin(path, Cuts::Pages { page_bytes })?;
+    let size_bytes = source.metadata().map_err(wrong)?.len();
+    let mut file = to.begin(path, Cuts::Pages { page_bytes, size_bytes })?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         watch.check()?;

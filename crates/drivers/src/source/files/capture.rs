@@ -29,7 +29,7 @@ use seaworthy_model::witness::files::{
 use seaworthy_model::witness::{FilesWitness, Witness};
 
 use super::links::{self, Inode};
-use super::sorted::{Sorted, Sorter, path_key, path_of};
+use super::sorted::{Keyed, Sorted, Sorter, path_key, path_of};
 use super::walk::{Below, Merged, Ordered, Place, Step, open_beneath};
 use super::{
     FilesSource, NAMED_MAX, Watch, attributes, file_kind, has_holes, locked, look_at_root, stat_i64,
@@ -301,7 +301,7 @@ fn write_manifest(
 /// Sorted records with the next one in view.
 struct Peeked {
     records: Sorted,
-    next: Option<(Vec<u8>, Vec<u8>)>,
+    next: Option<Keyed>,
 }
 
 impl Peeked {

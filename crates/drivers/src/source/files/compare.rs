@@ -187,7 +187,7 @@ pub(super) fn compare(
         |batch: Vec<Seen>| {
             for seen in batch {
                 found_count += u64::from(seen.found.is_some());
-                take(&mut comparison, seen, &mut linked, &mut differing)?;
+                take(&mut comparison, &seen, &mut linked, &mut differing)?;
             }
             Ok(())
         },
@@ -211,7 +211,7 @@ pub(super) fn compare(
 /// Tells one path, and keeps what its hard links are to be judged by.
 fn take(
     comparison: &mut Comparison,
-    seen: Seen,
+    seen: &Seen,
     linked: &mut Sorter,
     differing: &mut Sorter,
 ) -> Result<(), DriverError> {

@@ -31,31 +31,39 @@ pub(super) fn each(
     mut names: Sorted,
     mut member: impl FnMut(&[u8], Option<&[u8]>, &[u8]) -> Result<(), DriverError>,
 ) -> Result<(), DriverError> {
-    // The first name of an inode, its value, and whether it has been told as the first of several.
-    let mut first: Option<(Vec<u8>, Vec<u8>, Vec<u8>, bool)> = None;
+    let mut first: Option<First> = None;
     while let Some((key, value)) = names.next()? {
         let (inode, path) = key.split_at(INODE_BYTES.min(key.len()));
         let path = path_of(path);
         match &mut first {
-            Some((same, leader, its_value, is_told)) if same.as_slice() == inode => {
-                if !*is_told {
-                    member(leader, Some(leader), its_value)?;
-                    *is_told = true;
+            Some(first) if first.inode.as_slice() == inode => {
+                if !first.is_told {
+                    member(&first.path, Some(&first.path), &first.value)?;
+                    first.is_told = true;
                 }
-                member(&path, Some(leader), &value)?;
+                member(&path, Some(&first.path), &value)?;
             }
             other => {
-                if let Some((_, alone, its_value, false)) = other {
-                    member(alone, None, its_value)?;
+                if let Some(alone) = other.as_ref().filter(|first| !first.is_told) {
+                    member(&alone.path, None, &alone.value)?;
                 }
-                *other = Some((inode.to_vec(), path, value, false));
+                *other = Some(First { inode: inode.to_vec(), path, value, is_told: false });
             }
         }
     }
-    match first {
-        Some((_, alone, its_value, false)) => member(&alone, None, &its_value),
-        Some(_) | None => Ok(()),
+    match first.filter(|first| !first.is_told) {
+        Some(alone) => member(&alone.path, None, &alone.value),
+        None => Ok(()),
     }
+}
+
+/// The first name of an inode.
+struct First {
+    inode: Vec<u8>,
+    path: Vec<u8>,
+    value: Vec<u8>,
+    /// Whether it has been told as the first of several.
+    is_told: bool,
 }
 
 #[cfg(test)]

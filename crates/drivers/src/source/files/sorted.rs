@@ -30,6 +30,9 @@ pub(super) struct Sorter {
     runs: Vec<Range<u64>>,
 }
 
+/// A record that was sorted: its key and its value.
+pub(super) type Keyed = (Vec<u8>, Vec<u8>);
+
 #[derive(Clone, Copy)]
 struct Record {
     start: usize,
@@ -170,7 +173,7 @@ impl Read for Run {
     }
 }
 
-fn next_of(run: &mut BufReader<Run>) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+fn next_of(run: &mut BufReader<Run>) -> io::Result<Option<Keyed>> {
     let mut lengths = [0; 8];
     if run.buffer().is_empty() && run.get_ref().at == run.get_ref().end {
         return Ok(None);
@@ -184,6 +187,9 @@ fn next_of(run: &mut BufReader<Run>) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
     Ok(Some((key, value)))
 }
 
+/// The next record of a run: key, number of the run, value.
+type Head = (Vec<u8>, usize, Vec<u8>);
+
 /// Records in order of key.
 pub(super) struct Sorted {
     scratch: PathBuf,
@@ -192,12 +198,12 @@ pub(super) struct Sorted {
 
 enum Runs {
     Memory { bytes: Vec<u8>, records: std::vec::IntoIter<Record> },
-    Disk { runs: Vec<BufReader<Run>>, heads: BinaryHeap<Reverse<(Vec<u8>, usize, Vec<u8>)>> },
+    Disk { runs: Vec<BufReader<Run>>, heads: BinaryHeap<Reverse<Head>> },
 }
 
 impl Sorted {
     /// The next record: key and value.
-    pub(super) fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, DriverError> {
+    pub(super) fn next(&mut self) -> Result<Option<Keyed>, DriverError> {
         match &mut self.source {
             Runs::Memory { bytes, records } => {
                 Ok(records.next().map(|record| (record.key(bytes).to_vec(), record.value(bytes).to_vec())))
@@ -227,7 +233,7 @@ pub(super) fn path_of(key: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn sorted(records: &[(Vec<u8>, Vec<u8>)], run_bytes: usize) -> (Vec<(Vec<u8>, Vec<u8>)>, usize) {
+    fn sorted(records: &[Keyed], run_bytes: usize) -> (Vec<Keyed>, usize) {
         let scratch = tempfile::tempdir().unwrap();
         let mut sorter = Sorter::with_runs_of(&scratch.path().join("made"), run_bytes);
         for (key, value) in records {
@@ -246,7 +252,7 @@ mod tests {
     #[test]
     fn records_come_back_in_order_however_many_runs_they_took() {
         let mut state = 7_u64;
-        let mut records: Vec<(Vec<u8>, Vec<u8>)> = (0..5_000_u32)
+        let mut records: Vec<Keyed> = (0..5_000_u32)
             .map(|number| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 // Few enough keys that many records share one.

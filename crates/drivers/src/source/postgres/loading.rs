@@ -67,10 +67,22 @@ struct Load {
     size: u64,
     /// For people.
     name: String,
-    /// Its name in SQL.
-    table: String,
-    /// Its COPY statement.
-    statement: String,
+    statements: Statements,
+}
+
+/// What our session says to fill a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Statements {
+    /// Empties it.
+    truncate: String,
+    /// Copies its rows.
+    copy: String,
+}
+
+/// A file of rows: their table, and how we could copy them.
+struct Rows {
+    name: String,
+    statements: Option<Statements>,
 }
 
 /// The archive of a copy, without the rows of its large tables.
@@ -132,14 +144,14 @@ pub(super) async fn fetch(
     wanted: Option<&BTreeSet<i64>>,
 ) -> Result<Loads, DriverError> {
     let is_wanted = |entry: &&TocEntry| wanted.is_none_or(|wanted| wanted.contains(&entry.dump_id));
-    let rows: BTreeMap<Vec<u8>, (TocEntry, Option<(String, String)>)> = facts
+    let rows: BTreeMap<Vec<u8>, Rows> = facts
         .entries
         .iter()
         .filter(|entry| entry.has_data && entry.desc == b"TABLE DATA")
         .map(|entry| {
             let file = format!("{}.dat", entry.dump_id).into_bytes();
             let statements = is_wanted(&entry).then(|| statements(entry, &facts.encoding)).flatten();
-            (file, (entry.clone(), statements))
+            (file, Rows { name: shown(entry), statements })
         })
         .collect();
     let has_objects = facts.entries.iter().filter(is_wanted).any(|entry| entry.desc == b"BLOBS");
@@ -155,10 +167,9 @@ pub(super) async fn fetch(
                 continue;
             };
             match rows.get(name) {
-                Some((entry, Some((table, statement)))) => {
+                Some(Rows { name, statements: Some(statements) }) => {
                     left_out.insert(path.clone());
-                    let (table, statement) = (table.clone(), statement.clone());
-                    tables.push(Load { path, size, name: shown(entry), table, statement });
+                    tables.push(Load { path, size, name: name.clone(), statements: statements.clone() });
                 }
                 // What nobody asks for is not fetched.
                 Some(_) if !wants_all => drop(left_out.insert(path)),
@@ -197,7 +208,7 @@ fn shown(entry: &TocEntry) -> String {
 /// statement is not what `pg_dump` writes.
 ///
 /// Our session speaks UTF-8. The rows keep the archive's encoding, which the statement names.
-fn statements(entry: &TocEntry, encoding: &str) -> Option<(String, String)> {
+fn statements(entry: &TocEntry, encoding: &str) -> Option<Statements> {
     let is_plain =
         !encoding.is_empty() && encoding.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let text = |bytes: &[u8]| {
@@ -207,7 +218,10 @@ fn statements(entry: &TocEntry, encoding: &str) -> Option<(String, String)> {
     let table = format!("{}.{}", identifier(&text(&entry.namespace)?), identifier(&text(&entry.tag)?));
     let statement = text(&entry.copy_statement)?;
     let head = statement.strip_suffix(" FROM stdin;\n").filter(|head| head.starts_with("COPY "))?;
-    is_plain.then(|| (table, format!("{head} FROM STDIN WITH (FORMAT text, ENCODING '{encoding}')")))
+    is_plain.then(|| Statements {
+        truncate: format!("TRUNCATE ONLY {table}"),
+        copy: format!("{head} FROM STDIN WITH (FORMAT text, ENCODING '{encoding}')"),
+    })
 }
 
 impl Loads {
@@ -339,7 +353,7 @@ impl Loads {
         load: &Load,
     ) -> Result<(), DriverError> {
         let what = format!("restore the archive: copy the rows of {}", load.name);
-        session.execute(cx, &what, &format!("BEGIN; TRUNCATE ONLY {}", load.table)).await?;
+        session.execute(cx, &what, &format!("BEGIN; {}", load.statements.truncate)).await?;
         let (parts, taken) = mpsc::channel(PARTS_WAITING);
         let (reader, path, size) = (Arc::clone(from), load.path.clone(), load.size);
         let reading = tokio::task::spawn_blocking(move || read(reader.as_ref(), &path, size, &parts));
@@ -349,7 +363,7 @@ impl Loads {
             let done = self.copied.fetch_add(bytes as u64, Ordering::AcqRel) + bytes as u64;
             sink(Progress::Bytes { done, total: Some(total) });
         };
-        let copied = session.copy_in(cx, &what, &load.statement, taken, told).await;
+        let copied = session.copy_in(cx, &what, &load.statements.copy, taken, told).await;
         // The thread ends with the channel, which is closed by now.
         let read =
             reading.await.map_err(|error| DriverError::new(ErrorKind::Other, what.clone()).because(error));
@@ -424,10 +438,10 @@ mod tests {
     #[test]
     fn a_statement_names_the_encoding_of_its_rows() {
         let plain = entry(b"public", b"a \"b", b"COPY public.\"a \"\"b\" (id, note) FROM stdin;\n");
-        let (table, statement) = statements(&plain, "LATIN1").unwrap();
-        assert_eq!(table, "\"public\".\"a \"\"b\"");
+        let said = statements(&plain, "LATIN1").unwrap();
+        assert_eq!(said.truncate, "TRUNCATE ONLY \"public\".\"a \"\"b\"");
         assert_eq!(
-            statement,
+            said.copy,
             "COPY public.\"a \"\"b\" (id, note) FROM STDIN WITH (FORMAT text, ENCODING 'LATIN1')"
         );
     }
