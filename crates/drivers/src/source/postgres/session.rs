@@ -295,6 +295,8 @@ impl Session {
             ("extra_float_digits", "1"),
             ("bytea_output", "hex"),
             ("xmlbinary", "base64"),
+            // What is copied in may be a fragment, and pg_restore says so as well.
+            ("xmloption", "content"),
             ("lc_monetary", "C"),
             ("lc_numeric", "C"),
             ("lc_time", "C"),
