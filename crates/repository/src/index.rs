@@ -235,26 +235,24 @@ impl Index {
         Place { pack: self.packs[number as usize], pack_number: number, blob }
     }
 
-    /// Every place of a blob; empty when it does not exist. A tree id is not found as data, nor the reverse.
+    /// Every place of a blob, in order of pack; empty when it does not exist. A tree id is not found as data, nor the reverse.
     pub fn places(&self, kind: BlobKind, id: &Id) -> Result<Vec<Place>> {
-        self.blobs
-            .starting_with(&id.0, |found| {
-                found
-                    .iter()
-                    .map(|record| self.place(record))
-                    .filter(|place| place.blob.kind == kind)
-                    .collect()
-            })
-            .map_err(unread)
+        let of_kind = |found: &[Record]| -> Vec<Place> {
+            found.iter().map(|record| self.place(record)).filter(|place| place.blob.kind == kind).collect()
+        };
+        let mut places = self.blobs.starting_with(&id.0, of_kind).map_err(unread)?;
+        // Index files are read by several threads, and numbers of packs tell who was first.
+        places.sort_by_key(|place| (place.pack, place.blob.offset));
+        Ok(places)
     }
 
     /// The first place of a blob.
     pub fn find(&self, kind: BlobKind, id: &Id) -> Result<Option<Place>> {
-        self.blobs
-            .starting_with(&id.0, |found| {
-                found.iter().map(|record| self.place(record)).find(|place| place.blob.kind == kind)
-            })
-            .map_err(unread)
+        let first = |found: &[Record]| {
+            let places = found.iter().map(|record| self.place(record));
+            places.filter(|place| place.blob.kind == kind).min_by_key(|place| (place.pack, place.blob.offset))
+        };
+        self.blobs.starting_with(&id.0, first).map_err(unread)
     }
 
     /// Does the blob exist?

@@ -45,8 +45,8 @@ pub(crate) struct Packs {
 /// Takes index files, one after another.
 pub(crate) struct PacksBuilder {
     blobs: Builder,
-    /// By number: the pack, how many files list it, how many blobs they list together, and the last of the files.
-    packs: HashMap<u32, (Id, u32, u64, Id)>,
+    /// By number: the pack, how many files list it, and the first of these by name.
+    packs: HashMap<u32, (Id, u32, Id)>,
 }
 
 /// Records that are looked at together.
@@ -95,8 +95,8 @@ impl PacksBuilder {
     pub(crate) fn add(&mut self, file: &Id, packs: &[IndexedPack], index: &mut IndexBuilder) -> Result<()> {
         for pack in packs {
             let number = index.number(&pack.id);
-            let known = self.packs.entry(number).or_insert((pack.id, 0, 0, *file));
-            *known = (pack.id, known.1 + 1, known.2 + pack.blobs.len() as u64, *file);
+            let known = self.packs.entry(number).or_insert((pack.id, 0, *file));
+            *known = (pack.id, known.1 + 1, known.2.min(*file));
             for blob in &pack.blobs {
                 self.blobs.push(record(number, blob)).map_err(failed)?;
             }
@@ -106,41 +106,54 @@ impl PacksBuilder {
 
     pub(crate) fn finish(self) -> Result<Packs> {
         let blobs = self.blobs.finish(false).map_err(failed)?;
-        let listed = |(_, files, all, file): (Id, u32, u64, Id), distinct: u64| match files {
-            0 | 1 => Listed::Once,
-            // No blob is listed more often than there are files: so each of them lists all.
-            files if u64::from(files) * distinct == all => Listed::Alike { file },
-            _ => Listed::Differently,
-        };
         let mut list: HashMap<u32, ListedPack> = self
             .packs
             .iter()
-            .map(|(number, facts)| {
-                let listed = listed(*facts, 0);
-                (*number, ListedPack { id: facts.0, listed, plain_bytes: 0, start: 0, end: 0 })
+            .map(|(number, (id, files, file))| {
+                let listed = if *files > 1 { Listed::Alike { file: *file } } else { Listed::Once };
+                (*number, ListedPack { id: *id, listed, plain_bytes: 0, start: 0, end: 0 })
             })
             .collect();
-        let (mut at, mut last, mut distinct) = (0, None, 0);
+        // How often the last record was there: of a pack that several files list alike, each blob is as often as there are files.
+        let mut last: Option<(Record, u32)> = None;
+        let close = |list: &mut HashMap<u32, ListedPack>, (record, times): &(Record, u32)| {
+            let number = pack_of(record);
+            let files = self.packs.get(&number).map_or(0, |(_, files, _)| *files);
+            if files > 1
+                && files != *times
+                && let Some(pack) = list.get_mut(&number)
+            {
+                pack.listed = Listed::Differently;
+            }
+        };
+        let mut at = 0;
         while at < blobs.len() {
             let end = (at + PART).min(blobs.len());
             for record in blobs.read(at..end).map_err(failed)?.iter() {
                 let number = pack_of(record);
+                let is_first = last.as_ref().is_none_or(|(last, _)| pack_of(last) != number);
+                match &mut last {
+                    Some((same, times)) if same == record => *times += 1,
+                    other => {
+                        if let Some(ended) = other {
+                            close(&mut list, ended);
+                        }
+                        *other = Some((*record, 1));
+                    }
+                }
                 let Some(pack) = list.get_mut(&number) else {
                     return Err(failed(std::io::Error::other("a blob of a pack that was never listed")));
                 };
-                let is_first = last.as_ref().is_none_or(|last| pack_of(last) != number);
                 if is_first {
-                    (pack.start, distinct) = (at, 0);
+                    pack.start = at;
                 }
-                distinct += u64::from(last != Some(*record));
                 at += 1;
                 pack.end = at;
                 pack.plain_bytes += u64::from(blob_of(record).plain_length());
-                if let Some(facts) = self.packs.get(&number) {
-                    pack.listed = listed(*facts, distinct);
-                }
-                last = Some(*record);
             }
+        }
+        if let Some(ended) = &last {
+            close(&mut list, ended);
         }
         let mut list: Vec<ListedPack> = list.into_values().collect();
         list.sort_unstable_by_key(|pack| pack.id);
@@ -184,21 +197,24 @@ mod tests {
             vec![pack(one, &whole), pack(other, &mixed)],
             vec![pack(one, &whole), pack(third, &whole[..2])],
             vec![pack(third, &whole[2..]), pack(Id::of(b"4"), &[])],
+            vec![pack(Id::of(b"6"), &[whole[0], whole[0]])],
+            vec![pack(Id::of(b"6"), &whole[..2])],
         ];
         let (mut index, mut builder) = (IndexBuilder::new(None), PacksBuilder::new(None));
         for (number, file) in files.iter().enumerate() {
             builder.add(&Id([u8::try_from(number).unwrap(); 32]), file, &mut index).unwrap();
         }
         let packs = builder.finish().unwrap();
-        assert!(packs.list.is_sorted_by_key(|pack| pack.id) && packs.list.len() == 4);
+        assert!(packs.list.is_sorted_by_key(|pack| pack.id) && packs.list.len() == 5);
         let of = |id: &Id| {
             let pack = packs.find(id).unwrap();
             (pack.listed, packs.blobs(pack).unwrap())
         };
-        assert_eq!(of(&one), (Listed::Alike { file: Id([1; 32]) }, whole.clone()));
+        assert_eq!(of(&one), (Listed::Alike { file: Id([0; 32]) }, whole.clone()));
         assert_eq!(of(&other), (Listed::Once, vec![mixed[1], mixed[0]]));
         assert_eq!(of(&third), (Listed::Differently, whole.clone()));
         assert_eq!(of(&Id::of(b"4")), (Listed::Once, Vec::new()));
+        assert_eq!(of(&Id::of(b"6")), (Listed::Differently, whole[..2].to_vec()), "as many, and others");
         assert!(packs.find(&Id::of(b"5")).is_none());
     }
 }
