@@ -14,9 +14,16 @@ const LARGE: &str = "CREATE ROLE maker LOGIN CREATEDB; CREATE SCHEMA ours AUTHOR
     SELECT lo_from_bytea(0, (SELECT string_agg(sha512(i::text::bytea), '') FROM generate_series(1, 140000) i)); \
     RESET ROLE; REVOKE ALL ON ours.a_heavy FROM maker;";
 
-/// A view whose rows its owner may read only once the grants are there.
+/// A view whose rows its owner may read only once the grants are there; one that a dump makes after all constraints, with a
+/// grant of its own; what later tables grant by default; an index whose function its owner may not call any more.
 const GRANTED: &str = "CREATE ROLE reader; GRANT USAGE, CREATE ON SCHEMA ours TO reader; GRANT SELECT ON ours.small TO reader; \
-    SET ROLE reader; CREATE MATERIALIZED VIEW ours.sums AS SELECT sum(i) FROM ours.small";
+    SET ROLE reader; CREATE MATERIALIZED VIEW ours.sums AS SELECT sum(i) FROM ours.small; RESET ROLE; \
+    CREATE TABLE ours.keyed (id int PRIMARY KEY, name text); INSERT INTO ours.keyed VALUES (1, 'one'); \
+    CREATE MATERIALIZED VIEW ours.grouped AS SELECT id, name, count(*) FROM ours.keyed GROUP BY id; \
+    GRANT SELECT ON ours.grouped TO reader; \
+    ALTER DEFAULT PRIVILEGES IN SCHEMA ours GRANT UPDATE ON TABLES TO reader; \
+    CREATE FUNCTION ours.folded(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)'; \
+    CREATE INDEX ON ours.keyed (ours.folded(name)); REVOKE ALL ON FUNCTION ours.folded(text) FROM PUBLIC, postgres;";
 
 async fn large(server: &Server, bin_dir: Option<String>) -> Copied {
     large_and(server, bin_dir, "").await
@@ -173,4 +180,27 @@ async fn a_large_database_is_delivered_to_whoever_may_make_one() {
     assert_eq!(fetched.len(), 1, "what nobody asks for is not fetched");
     let written = delivered.written.bytes;
     assert!((fetched[0]..fetched[0] + (1 << 20)).contains(&written), "{written} is said of {fetched:?}");
+}
+
+/// A statement that our session cannot say: the rows lie on the disk, also when nobody asks for another table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_table_with_a_name_of_another_encoding_is_restored_alone() {
+    let server = Server::start(&[]).unwrap();
+    let create = ["--encoding=LATIN1", "--locale=C", "--template=template0"];
+    server.create("latin", &create).unwrap();
+    let make = "SET client_encoding = 'UTF8'; \
+        CREATE TABLE big AS SELECT i AS \"größe\", repeat(md5(i::text), 4) AS b FROM generate_series(1, 70000) i; \
+        CREATE TABLE other AS SELECT i, repeat(md5(i::text), 4) AS b FROM generate_series(1, 70000) i";
+    server.sql("latin", make).unwrap();
+    let copied = capture(spec(&server, "latin")).await;
+    assert_eq!(copied.findings().await, []);
+    copied.copy.opened.lock().unwrap().clear();
+    let (host, port, user, tables) = (None, None, None, vec!["public.big".to_owned()]);
+    let to = NewTarget::Database { host, port, user, database: "alone".to_owned(), tables };
+    let (witness, from) = (&copied.captured.witness, Arc::<DiskCopy>::clone(&copied.copy));
+    let delivered = copied.source.deliver(&Cx::unbounded(), witness, from, &to).await;
+    delivered.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let rows = "SELECT count(*), sum(hashtext(b)) FROM big";
+    assert_eq!(server.sql("alone", rows).unwrap(), server.sql("latin", rows).unwrap());
+    assert!(opened(&copied.copy).is_empty(), "it came by way of the disk");
 }

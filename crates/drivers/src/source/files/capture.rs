@@ -3,9 +3,6 @@
 //! What the archive reports comes in no order and is more than memory holds. It is sorted on disk, joined with the groups
 //! of hard links and with a second walk over the names that are there now, and streamed into the copy.
 
-use std::collections::HashSet;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -56,8 +53,6 @@ struct Observed {
     left_out_count: u64,
     problems: Vec<Outside>,
     problem_count: u64,
-    /// Directories that the archive knows and did not enter, by hash.
-    closed: HashSet<u64>,
     /// The first thing that could not be kept.
     error: Option<DriverError>,
 }
@@ -72,7 +67,6 @@ impl Observed {
             left_out_count: 0,
             problems: Vec::new(),
             problem_count: 0,
-            closed: HashSet::new(),
             error: None,
         }
     }
@@ -99,7 +93,6 @@ impl Observed {
 
     /// Keeps that a path is known and not in the copy; a directory is then not entered by the second look either.
     fn outside(&mut self, path: &[u8]) -> Result<(), DriverError> {
-        self.closed.insert(path_hash(path));
         self.known.push(&path_key(path), b"")
     }
 
@@ -167,12 +160,6 @@ impl Observed {
         };
         self.known.push(&key, entry.line().as_bytes())
     }
-}
-
-fn path_hash(path: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
-    hasher.finish()
 }
 
 pub(super) fn capture(
@@ -263,13 +250,14 @@ fn write_manifest(
     let mut part = Vec::with_capacity(PART_BYTES + 4096);
     let mut done = 0_u64;
     while let Some((key, line)) = known.next()? {
-        audit.until(Some(&path_of(&key)), observed);
+        let is_outside = line.is_empty();
+        audit.until(Some((&path_of(&key), is_outside)), observed);
         done += 1;
         if done.is_multiple_of(1024) {
             watch.check()?;
             watch.progress(Progress::Items { done, total: Some(total) });
         }
-        if line.is_empty() {
+        if is_outside {
             continue;
         }
         let spoiled = || DriverError::new(ErrorKind::Other, "read back the sorted list of entries");
@@ -347,18 +335,18 @@ impl Audit {
         Self { live: Merged::new(walks), places, settled: point.checked_sub(before).unwrap_or(point) }
     }
 
-    /// Goes on to the next path that the archive knows, or to the end.
-    fn until(&mut self, known: Option<&[u8]>, observed: &mut Observed) {
+    /// Goes on to the next path that the archive knows, or to the end; what it knows and left outside is not entered.
+    fn until(&mut self, known: Option<(&[u8], bool)>, observed: &mut Observed) {
         use seaworthy_model::witness::files::path_order;
         while let Some((path, _)) = self.live.peek() {
-            let order = known.map_or(std::cmp::Ordering::Less, |known| path_order(path, known));
+            let order = known.map_or(std::cmp::Ordering::Less, |(known, _)| path_order(path, known));
             if order.is_gt() {
                 return;
             }
             let Some((step, number)) = self.live.next() else { return };
-            let Step::Name { path, below, is_directory } = step else { continue };
+            let Step::Name { path, below } = step else { continue };
             if order.is_eq() {
-                if is_directory && observed.closed.contains(&path_hash(&path)) {
+                if known.is_some_and(|(_, is_outside)| is_outside) {
                     self.live.skip();
                 }
                 continue;

@@ -91,7 +91,10 @@ struct Seen {
     expected: Option<FileEntry>,
     found: Option<FileEntry>,
     inode: Option<Inode>,
+    /// Why it could not be measured.
     trouble: Option<String>,
+    /// Why what lies below it, which was a path before, cannot be listed.
+    unlisted: Option<String>,
 }
 
 /// Joins the lines of the manifest with the names that are there.
@@ -216,6 +219,10 @@ fn take(
     differing: &mut Sorter,
 ) -> Result<(), DriverError> {
     let (expected, found) = (seen.expected.as_ref(), seen.found.as_ref());
+    if let Some(reason) = &seen.unlisted {
+        comparison.unlisted(&seen.path, reason);
+        return Ok(());
+    }
     if let Some(reason) = &seen.trouble {
         comparison.unread(expected, &seen.path, reason);
         return Ok(());
@@ -285,8 +292,14 @@ struct Looker<'a> {
 
 impl Looker<'_> {
     fn look(&mut self, job: Job, done: &AtomicU64, total: u64, watch: &Watch) -> Result<Seen, DriverError> {
-        let mut seen =
-            Seen { path: job.path, expected: job.expected, found: None, inode: None, trouble: job.trouble };
+        let mut seen = Seen {
+            path: job.path,
+            expected: job.expected,
+            found: None,
+            inode: None,
+            trouble: None,
+            unlisted: job.trouble,
+        };
         let Some((root, below)) = job.found else { return Ok(seen) };
         let cuts =
             seen.expected.as_ref().and_then(|entry| entry.content.as_ref()).map(|content| &content.cuts);

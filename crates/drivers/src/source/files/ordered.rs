@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use seaworthy_interface::DriverError;
+use seaworthy_interface::{DriverError, ErrorKind};
 
 use super::{Watch, locked};
 
@@ -48,8 +48,11 @@ pub(super) fn in_order<J: Send, R: Send>(
         locked(&state).error.get_or_insert(error);
         wake.notify_all();
     };
+    // A thread that panics leaves a job that nobody will ever finish.
+    let guard = || OnPanic(|| stop(DriverError::new(ErrorKind::Other, "finish the work: a thread panicked")));
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let _guard = guard();
             loop {
                 {
                     let mut state = locked(&state);
@@ -80,6 +83,7 @@ pub(super) fn in_order<J: Send, R: Send>(
         });
         for _ in 0..workers {
             scope.spawn(|| {
+                let _guard = guard();
                 loop {
                     let (number, job) = {
                         let mut state = locked(&state);
@@ -119,6 +123,11 @@ pub(super) fn in_order<J: Send, R: Send>(
                     if state.is_over && state.taken == state.made {
                         return;
                     }
+                    if let Err(stopped) = watch.check() {
+                        state.error.get_or_insert(stopped.into());
+                        wake.notify_all();
+                        return;
+                    }
                     state = wait(&wake, state);
                 }
             };
@@ -132,6 +141,17 @@ pub(super) fn in_order<J: Send, R: Send>(
     error.map_or(Ok(()), Err)
 }
 
+/// Carries out what it holds when its thread panics.
+struct OnPanic<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnPanic<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)();
+        }
+    }
+}
+
 fn wait<'a, T>(wake: &Condvar, state: std::sync::MutexGuard<'a, T>) -> std::sync::MutexGuard<'a, T> {
     // Bounded, so that a stop by a thread that has just looked is not slept through.
     wake.wait_timeout(state, LOOK).unwrap_or_else(std::sync::PoisonError::into_inner).0
@@ -141,7 +161,7 @@ fn wait<'a, T>(wake: &Condvar, state: std::sync::MutexGuard<'a, T>) -> std::sync
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use seaworthy_interface::{Cx, ErrorKind};
+    use seaworthy_interface::Cx;
 
     use super::*;
     use crate::source::blocking::blocking;

@@ -236,14 +236,12 @@ pub(super) enum Below {
 
 /// What an ordered walk comes upon.
 pub(super) enum Step {
-    /// A name; nothing was asked about it but whether it is a directory.
+    /// A name; nothing is said about it.
     Name {
         /// Its path: the walk's root as it was given, and what lies below.
         path: Vec<u8>,
         /// Where it is.
         below: Below,
-        /// Whether it is a directory, as far as its directory knows.
-        is_directory: bool,
     },
     /// A directory that was a name before, and cannot be listed.
     Trouble {
@@ -324,7 +322,7 @@ impl Ordered {
             };
             let path = self.path(&inside);
             self.pending = is_directory.then_some(inside);
-            return Some(Step::Name { path, below: Below::In(above, name), is_directory });
+            return Some(Step::Name { path, below: Below::In(above, name) });
         }
     }
 
@@ -345,7 +343,7 @@ impl Ordered {
             Ok(stat) => {
                 let is_directory = stat_kind(&stat) == Some(FileKind::Directory);
                 self.pending = is_directory.then(Vec::new);
-                Some(Step::Name { path, below: Below::Root, is_directory })
+                Some(Step::Name { path, below: Below::Root })
             }
         }
     }
@@ -382,6 +380,8 @@ impl Ordered {
             }
         }
         names.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        // A directory that changes while it is listed may give a name twice, and so do some file systems.
+        names.dedup_by(|one, other| one.0 == other.0);
         if let Some(far) = self.stack.len().checked_sub(OPEN_MAX) {
             self.stack[far].directory = None;
         }

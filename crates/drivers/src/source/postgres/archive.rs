@@ -22,6 +22,9 @@ const FORMAT_TAR: u8 = 3;
 const BLOCK_DATA: u8 = 1;
 const BLOCK_BLOBS: u8 = 3;
 const OFFSET_NO_DATA: u8 = 3;
+const SECTION_BEFORE: i64 = 2;
+const SECTION_DATA: i64 = 3;
+const SECTION_AFTER: i64 = 4;
 /// How every COPY block of an archive ends: the end of COPY data and two empty lines.
 const COPY_END: &[u8] = b"\\.\n\n\n";
 
@@ -55,6 +58,10 @@ pub struct TocEntry {
     pub dump_id: i64,
     /// Whether it announces data.
     pub has_data: bool,
+    /// Whether its rows are copied into the root of its partitions, whichever of them each belongs to.
+    pub is_via_root: bool,
+    /// Where in the restore it belongs.
+    pub section: Section,
     /// Catalogue that the object lives in.
     pub table_oid: u32,
     /// Its oid there.
@@ -72,6 +79,21 @@ pub struct TocEntry {
     /// Ids of entries that come first.
     pub dependencies: Vec<i64>,
 }
+
+/// Where in a restore an entry belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Section {
+    /// Before the rows.
+    #[default]
+    Before,
+    /// The rows, and what belongs to them.
+    Data,
+    /// After the rows.
+    After,
+}
+
+/// How the definition of an entry begins whose rows go into the root of its partitions.
+const VIA_ROOT: &[u8] = b"-- load via partition root";
 
 /// What was found in an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -292,9 +314,19 @@ fn read_toc<R: Read>(
     let count = toc.int(input)?;
     let mut facts = ArchiveFacts { version, server_version, dump_version, ..ArchiveFacts::default() };
     let mut ids = BTreeSet::new();
+    let mut section_now = Section::default();
     for _ in 0..count {
-        let (entry, definition) =
+        let (mut entry, definition, section) =
             read_entry(input, &mut toc, version, from_directory, usize::from(offset_bytes))?;
+        // What has no section of its own (a comment, a grant) belongs to the one that it stands in, as for pg_restore.
+        section_now = match section {
+            SECTION_BEFORE => Section::Before,
+            SECTION_DATA => Section::Data,
+            SECTION_AFTER => Section::After,
+            _ => section_now,
+        };
+        entry.section = section_now;
+        entry.is_via_root = definition.starts_with(VIA_ROOT);
         if entry.desc == b"ENCODING" {
             let name = definition
                 .strip_prefix(b"SET client_encoding = '")
@@ -315,14 +347,14 @@ fn read_entry<R: Read>(
     version: (u8, u8, u8),
     from_directory: bool,
     offset_bytes: usize,
-) -> Result<(TocEntry, Vec<u8>), ArchiveError> {
+) -> Result<(TocEntry, Vec<u8>, i64), ArchiveError> {
     let dump_id = toc.int(input)?;
     let announces = toc.int(input)? != 0;
     let table_oid = oid_of(toc.text(input)?)?;
     let oid = oid_of(toc.text(input)?)?;
     let tag = toc.text(input)?.unwrap_or_default();
     let desc = toc.text(input)?.unwrap_or_default();
-    toc.int(input)?; // section
+    let section = toc.int(input)?;
     let definition = toc.text(input)?.unwrap_or_default();
     toc.text(input)?; // drop statement
     let copy_statement = toc.text(input)?.unwrap_or_default();
@@ -351,11 +383,13 @@ fn read_entry<R: Read>(
         copy_statement,
         owner,
         dependencies,
+        is_via_root: false,
+        section: Section::default(),
     };
     if from_directory {
         let file = toc.text(input)?.unwrap_or_default();
         entry.has_data = !file.is_empty();
-        return Ok((entry, definition));
+        return Ok((entry, definition, section));
     }
     let mut offset = Vec::new();
     input.bytes(1 + offset_bytes, &mut offset, "its table of contents")?;
@@ -365,7 +399,7 @@ fn read_entry<R: Read>(
     }
     let file = if announces { file_of(&entry, version) } else { String::new() };
     encode_text(file.as_bytes(), toc.int_bytes, &mut toc.out)?;
-    Ok((entry, definition))
+    Ok((entry, definition, section))
 }
 
 /// Reads the `toc.dat` of a directory-format archive.

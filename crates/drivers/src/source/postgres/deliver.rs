@@ -215,7 +215,9 @@ impl PostgresSource {
         drop(inside);
         let environment = client_environment(address)?;
         let archive = argument(archive)?;
-        let made = Made { address, program: &tool.path, options, archive, variables: &environment.variables };
+        let is_alone = options.first().is_some_and(|option| option == "--jobs=1");
+        let (program, variables) = (&*tool.path, &environment.variables);
+        let made = Made { address, program, options, archive, variables, is_alone };
         loads.restore(cx, from, &made).await?;
         let session = Session::open(cx, address, Purpose::Target).await?;
         let findings = globals.restore_database_settings(cx, &session, &address.database).await?;
@@ -232,6 +234,7 @@ struct Made<'a> {
     options: &'a [String],
     archive: String,
     variables: &'a [(String, String)],
+    is_alone: bool,
 }
 
 #[async_trait]
@@ -249,6 +252,10 @@ impl Target for Made<'_> {
             return Ok(());
         }
         Err(not_restored(&without_setting(&messages)))
+    }
+
+    fn is_alone(&self) -> bool {
+        self.is_alone
     }
 }
 

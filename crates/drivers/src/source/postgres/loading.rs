@@ -3,8 +3,9 @@
 //!
 //! `pg_restore` makes everything and fills everything else. For the files of large tables it is run in parts: what comes
 //! before the data; the data of small tables, sequences and large objects, while the large tables are copied beside it by
-//! their own COPY statements; grants; what comes after the data. That is the order in which it does everything at once.
-//! (It cannot be fed: from 15.20 and 17.12 on it opens nothing but regular files.)
+//! their own COPY statements; then what comes after the data together with all grants, which it puts into their order. That
+//! is the order in which it does everything at once. (It cannot be fed: from 15.20 and 17.12 on it opens nothing but
+//! regular files.)
 //!
 //! Each table is emptied and copied in one transaction, as `pg_restore` does with several workers: a server that need not
 //! write its log for a table made or emptied in the same transaction does not. The rows go over as they are stored; a
@@ -26,10 +27,10 @@ use seaworthy_model::finding::FindingCode;
 use seaworthy_model::witness::postgres::printable;
 use tokio::sync::mpsc;
 
-use super::archive::{self, ArchiveFacts, TocEntry};
+use super::archive::{self, ArchiveFacts, Section, TocEntry};
 use super::names::identifier;
 use super::restore::{archive_path, blocking};
-use super::session::Session;
+use super::session::{CopyError, Session};
 use super::tools::argument;
 
 /// Smallest file that is not put on the disk first: a smaller one is fetched in some milliseconds.
@@ -39,9 +40,10 @@ const WORKERS: usize = 2;
 /// Bytes of rows that are handed on at once, and how many such parts may wait for the server.
 const PART_BYTES: usize = 256 << 10;
 const PARTS_WAITING: usize = 4;
-/// Lists for `pg_restore`, beside the archive's own files: what grants something, and everything else that it fills.
-const LIST_OF_GRANTS: &str = "list.grants";
-const LIST_OF_OTHERS: &str = "list.others";
+/// Lists for `pg_restore`, beside the archive's own files: what comes before the rows and the rows that it fills in itself,
+/// without grants; what comes after, with all grants.
+const LIST_UNTIL_ROWS: &str = "list.until-rows";
+const LIST_AFTER: &str = "list.after";
 /// What is wanted, where that is not everything and nothing is large.
 const LIST_OF_WANTED: &str = "list.wanted";
 /// Kinds of entries that grant something.
@@ -54,9 +56,8 @@ enum Part {
     Before,
     /// Rows of small tables, positions of sequences, large objects.
     Data,
-    /// Who may do what; after the rows, which whoever restores might otherwise not be allowed to write.
-    Grants,
-    /// Constraints, indexes, triggers; rows of materialised views, which need the grants.
+    /// Constraints, indexes, triggers; then who may do what, which must not keep rows or indexes out before; then rows of
+    /// materialised views, which need the grants.
     After,
 }
 
@@ -79,9 +80,10 @@ struct Statements {
     copy: String,
 }
 
-/// A file of rows: their table, and how we could copy them.
+/// A file of rows: their table, whether anybody wants them, and how we could copy them.
 struct Rows {
     name: String,
+    is_wanted: bool,
     statements: Option<Statements>,
 }
 
@@ -92,8 +94,6 @@ pub(super) struct Loads {
     tables: Vec<Load>,
     /// Whether not everything is wanted.
     is_partial: bool,
-    /// Whether the archive grants anything that is wanted.
-    has_grants: bool,
     /// What was written as files.
     files: Written,
     /// Bytes of rows that were copied, and tables that are complete.
@@ -109,6 +109,14 @@ pub(super) trait Target: Sync {
 
     /// Runs `pg_restore` with these options beside its own.
     async fn run(&self, cx: &Cx, options: &[String]) -> Result<(), DriverError>;
+
+    /// Whether one after the other is to be done: two had come to wait for each other.
+    fn is_alone(&self) -> bool;
+
+    /// What an error of the server's amounts to, that it gave to a statement of ours.
+    fn fault(&self, error: DriverError) -> DriverError {
+        error
+    }
 }
 
 /// The table of contents of a copy's archive.
@@ -150,12 +158,13 @@ pub(super) async fn fetch(
         .filter(|entry| entry.has_data && entry.desc == b"TABLE DATA")
         .map(|entry| {
             let file = format!("{}.dat", entry.dump_id).into_bytes();
-            let statements = is_wanted(&entry).then(|| statements(entry, &facts.encoding)).flatten();
-            (file, Rows { name: shown(entry), statements })
+            let (name, is_wanted) = (shown(entry), is_wanted(&entry));
+            let statements =
+                if is_wanted { statements(entry, &facts.entries, &facts.encoding) } else { None };
+            (file, Rows { name, is_wanted, statements })
         })
         .collect();
     let has_objects = facts.entries.iter().filter(is_wanted).any(|entry| entry.desc == b"BLOBS");
-    let wants_all = wanted.is_none();
     let (reader, place, under) = (Arc::clone(from), archive.to_path_buf(), archive_path()?);
     let (tables, files) = blocking(cx, move || {
         let mut tables = Vec::new();
@@ -167,12 +176,12 @@ pub(super) async fn fetch(
                 continue;
             };
             match rows.get(name) {
-                Some(Rows { name, statements: Some(statements) }) => {
+                Some(Rows { name, statements: Some(statements), .. }) => {
                     left_out.insert(path.clone());
                     tables.push(Load { path, size, name: name.clone(), statements: statements.clone() });
                 }
                 // What nobody asks for is not fetched.
-                Some(_) if !wants_all => drop(left_out.insert(path)),
+                Some(rows) if !rows.is_wanted => drop(left_out.insert(path)),
                 None if !has_objects && name.starts_with(b"blob_") => drop(left_out.insert(path)),
                 Some(_) | None => {}
             }
@@ -186,7 +195,6 @@ pub(super) async fn fetch(
         archive: archive.to_owned(),
         tables,
         is_partial: wanted.is_some(),
-        has_grants: facts.entries.iter().filter(is_wanted).any(grants),
         files,
         copied: AtomicU64::new(0),
         complete: AtomicUsize::new(0),
@@ -204,11 +212,23 @@ fn shown(entry: &TocEntry) -> String {
     format!("{}.{}", part(&entry.namespace), part(&entry.tag))
 }
 
-/// The name of a table and its COPY statement as our own session can say them; `None` where it cannot, or where the
-/// statement is not what `pg_dump` writes.
+/// How our own session empties and fills a table; `None` where that is left to `pg_restore`:
 ///
-/// Our session speaks UTF-8. The rows keep the archive's encoding, which the statement names.
-fn statements(entry: &TocEntry, encoding: &str) -> Option<Statements> {
+/// - its name or its statement is none that our session can say, which speaks UTF-8 (the rows keep the archive's encoding,
+///   which the statement names), or none that `pg_dump` writes;
+/// - the archive does not make the table. An extension has made and filled it, and only rows that were added are here: it must
+///   not be emptied, and its tables come in an order;
+/// - its rows go into the root of its partitions, and some of them into other partitions than this.
+fn statements(entry: &TocEntry, entries: &[TocEntry], encoding: &str) -> Option<Statements> {
+    let is_made_here = entries.iter().any(|table| {
+        table.desc == b"TABLE"
+            && table.namespace == entry.namespace
+            && table.tag == entry.tag
+            && entry.dependencies.contains(&table.dump_id)
+    });
+    if !is_made_here || entry.is_via_root {
+        return None;
+    }
     let is_plain =
         !encoding.is_empty() && encoding.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let text = |bytes: &[u8]| {
@@ -248,8 +268,10 @@ impl Loads {
                 .map_err(|error| DriverError::io("write a list of entries", error))
         };
         write(LIST_OF_WANTED, &|_| true)?;
-        write(LIST_OF_GRANTS, &grants)?;
-        write(LIST_OF_OTHERS, &|entry| !grants(entry) && !is_loaded(entry))
+        write(LIST_UNTIL_ROWS, &|entry| {
+            entry.section != Section::After && !grants(entry) && !is_loaded(entry)
+        })?;
+        write(LIST_AFTER, &|entry| entry.section == Section::After || grants(entry))
     }
 
     /// What the restored database was made of, so far.
@@ -278,16 +300,33 @@ impl Loads {
         }
         to.run(cx, &self.options(Some(Part::Before))?).await?;
         let data = self.options(Some(Part::Data))?;
+        if to.is_alone() {
+            to.run(cx, &data).await?;
+            self.load(cx, from, to, 1).await?;
+        } else {
+            self.beside(cx, from, to, &data).await?;
+        }
+        to.run(cx, &self.options(Some(Part::After))?).await
+    }
+
+    /// Fills small tables and large ones at the same time.
+    async fn beside(
+        &self,
+        cx: &Cx,
+        from: &Arc<dyn CopyReader>,
+        to: &dyn Target,
+        data: &[String],
+    ) -> Result<(), DriverError> {
         let (within, token) = cx.child();
         let small = async {
-            let done = to.run(&within, &data).await;
+            let done = to.run(&within, data).await;
             if done.is_err() {
                 token.cancel();
             }
             done
         };
         let large = async {
-            let done = self.load(&within, from, to).await;
+            let done = self.load(&within, from, to, WORKERS).await;
             if done.is_err() {
                 token.cancel();
             }
@@ -295,27 +334,23 @@ impl Loads {
         };
         let ended: (Result<(), DriverError>, Result<(), DriverError>) = tokio::join!(small, large);
         match ended {
-            (Ok(()), Ok(())) => {}
+            (Ok(()), Ok(())) => Ok(()),
             (Err(error), Err(other)) => {
                 let is_consequence = matches!(other.kind, ErrorKind::Stopped(_));
-                return Err(if is_consequence { error } else { other });
+                Err(if is_consequence { error } else { other })
             }
-            (Err(error), Ok(())) | (Ok(()), Err(error)) => return Err(error),
+            (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
         }
-        if self.has_grants {
-            to.run(cx, &self.options(Some(Part::Grants))?).await?;
-        }
-        to.run(cx, &self.options(Some(Part::After))?).await
     }
 
     /// The options of one run; `None` for everything at once.
     fn options(&self, part: Option<Part>) -> Result<Vec<String>, DriverError> {
         let (section, list) = match part {
             None => (None, self.is_partial.then_some(LIST_OF_WANTED)),
-            Some(Part::Before) => (Some("--section=pre-data"), Some(LIST_OF_OTHERS)),
-            Some(Part::Data) => (Some("--section=data"), Some(LIST_OF_OTHERS)),
-            Some(Part::Grants) => (None, Some(LIST_OF_GRANTS)),
-            Some(Part::After) => (Some("--section=post-data"), Some(LIST_OF_OTHERS)),
+            Some(Part::Before) => (Some("--section=pre-data"), Some(LIST_UNTIL_ROWS)),
+            Some(Part::Data) => (Some("--section=data"), Some(LIST_UNTIL_ROWS)),
+            // No section: grants stand in all of them.
+            Some(Part::After) => (None, Some(LIST_AFTER)),
         };
         let mut options: Vec<String> = section.map(str::to_owned).into_iter().collect();
         if let Some(list) = list {
@@ -325,9 +360,15 @@ impl Loads {
     }
 
     /// Copies every large table, the largest first.
-    async fn load(&self, cx: &Cx, from: &Arc<dyn CopyReader>, to: &dyn Target) -> Result<(), DriverError> {
+    async fn load(
+        &self,
+        cx: &Cx,
+        from: &Arc<dyn CopyReader>,
+        to: &dyn Target,
+        workers: usize,
+    ) -> Result<(), DriverError> {
         let next = AtomicUsize::new(0);
-        let workers = (0..WORKERS.min(self.tables.len())).map(|_| self.work(cx, from, to, &next));
+        let workers = (0..workers.min(self.tables.len())).map(|_| self.work(cx, from, to, &next));
         futures::future::try_join_all(workers).await.map(drop)
     }
 
@@ -339,8 +380,10 @@ impl Loads {
         next: &AtomicUsize,
     ) -> Result<(), DriverError> {
         let session = to.open(cx).await?;
+        // Amounts of money are read as pg_restore reads them: as the database is set, not as we measure it.
+        session.execute(cx, "read money as pg_restore does", "RESET lc_monetary").await?;
         while let Some(load) = self.tables.get(next.fetch_add(1, Ordering::AcqRel)) {
-            self.load_one(cx, from, &session, load).await?;
+            self.load_one(cx, from, to, &session, load).await?;
         }
         Ok(())
     }
@@ -349,11 +392,13 @@ impl Loads {
         &self,
         cx: &Cx,
         from: &Arc<dyn CopyReader>,
+        to: &dyn Target,
         session: &Session,
         load: &Load,
     ) -> Result<(), DriverError> {
         let what = format!("restore the archive: copy the rows of {}", load.name);
-        session.execute(cx, &what, &format!("BEGIN; {}", load.statements.truncate)).await?;
+        let begin = format!("BEGIN; {}", load.statements.truncate);
+        session.execute(cx, &what, &begin).await.map_err(|error| to.fault(error))?;
         let (parts, taken) = mpsc::channel(PARTS_WAITING);
         let (reader, path, size) = (Arc::clone(from), load.path.clone(), load.size);
         let reading = tokio::task::spawn_blocking(move || read(reader.as_ref(), &path, size, &parts));
@@ -367,9 +412,12 @@ impl Loads {
         // The thread ends with the channel, which is closed by now.
         let read =
             reading.await.map_err(|error| DriverError::new(ErrorKind::Other, what.clone()).because(error));
-        copied?;
+        copied.map_err(|error| match error {
+            CopyError::Data(error) => error,
+            CopyError::Server(error) => to.fault(error),
+        })?;
         read?;
-        session.execute(cx, &what, "COMMIT").await?;
+        session.execute(cx, &what, "COMMIT").await.map_err(|error| to.fault(error))?;
         self.complete.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -424,6 +472,8 @@ mod tests {
         TocEntry {
             dump_id: 7,
             has_data: true,
+            is_via_root: false,
+            section: Section::Data,
             table_oid: 0,
             oid: 0,
             tag: tag.to_vec(),
@@ -431,14 +481,34 @@ mod tests {
             namespace: namespace.to_vec(),
             copy_statement: statement.to_vec(),
             owner: Vec::new(),
-            dependencies: Vec::new(),
+            dependencies: vec![3],
         }
+    }
+
+    fn table_of(rows: &TocEntry) -> TocEntry {
+        let (desc, section) = (b"TABLE".to_vec(), Section::Before);
+        TocEntry { dump_id: 3, desc, section, has_data: false, dependencies: Vec::new(), ..rows.clone() }
+    }
+
+    fn said(rows: &TocEntry, encoding: &str) -> Option<Statements> {
+        statements(rows, &[table_of(rows), rows.clone()], encoding)
+    }
+
+    #[test]
+    fn a_table_that_the_archive_does_not_make_is_never_emptied() {
+        let rows = entry(b"public", b"spatial_ref_sys", b"COPY public.spatial_ref_sys (srid) FROM stdin;\n");
+        assert!(said(&rows, "UTF8").is_some());
+        assert!(statements(&rows, std::slice::from_ref(&rows), "UTF8").is_none(), "an extension makes it");
+        let other = TocEntry { dump_id: 4, ..table_of(&rows) };
+        assert!(statements(&rows, &[other], "UTF8").is_none());
+        let via_root = TocEntry { is_via_root: true, ..rows };
+        assert!(said(&via_root, "UTF8").is_none(), "its rows belong to several partitions");
     }
 
     #[test]
     fn a_statement_names_the_encoding_of_its_rows() {
         let plain = entry(b"public", b"a \"b", b"COPY public.\"a \"\"b\" (id, note) FROM stdin;\n");
-        let said = statements(&plain, "LATIN1").unwrap();
+        let said = said(&plain, "LATIN1").unwrap();
         assert_eq!(said.truncate, "TRUNCATE ONLY \"public\".\"a \"\"b\"");
         assert_eq!(
             said.copy,
@@ -449,15 +519,15 @@ mod tests {
     #[test]
     fn what_our_session_cannot_say_is_left_to_pg_restore() {
         let accented = entry(b"public", "tä".as_bytes(), "COPY public.\"tä\" (id) FROM stdin;\n".as_bytes());
-        assert!(statements(&accented, "UTF8").is_some());
-        assert!(statements(&accented, "SQL_ASCII").is_none(), "these bytes are no text");
+        assert!(said(&accented, "UTF8").is_some());
+        assert!(said(&accented, "SQL_ASCII").is_none(), "these bytes are no text");
         let latin = entry(b"public", b"t\xe4", b"COPY public.\"t\xe4\" (id) FROM stdin;\n");
-        assert!(statements(&latin, "LATIN1").is_none());
+        assert!(said(&latin, "LATIN1").is_none());
         for statement in [&b""[..], b"COPY t FROM stdin", b"SELECT 1; FROM stdin;\n"] {
-            assert!(statements(&entry(b"public", b"t", statement), "UTF8").is_none());
+            assert!(said(&entry(b"public", b"t", statement), "UTF8").is_none());
         }
         let plain = entry(b"public", b"t", b"COPY public.t (id) FROM stdin;\n");
-        assert!(statements(&plain, "").is_none());
-        assert!(statements(&plain, "UTF8'; DROP TABLE x; --").is_none());
+        assert!(said(&plain, "").is_none());
+        assert!(said(&plain, "UTF8'; DROP TABLE x; --").is_none());
     }
 }

@@ -433,7 +433,7 @@ async fn fill(
                 cx.phase("restore with one worker: two waited for each other's locks");
             }
             ended => {
-                ended.map_err(scratch_fault)?;
+                ended?;
                 break;
             }
         }
@@ -523,6 +523,14 @@ impl Target for Scratch<'_> {
     async fn run(&self, cx: &Cx, options: &[String]) -> Result<(), DriverError> {
         let outcome = self.sandbox.exec(cx, restore_command(self, options)?).await.map_err(room)?;
         restored_well(&outcome).map_err(|error| deadlock(error, &outcome))
+    }
+
+    fn is_alone(&self) -> bool {
+        self.jobs == 1
+    }
+
+    fn fault(&self, error: DriverError) -> DriverError {
+        scratch_fault(error)
     }
 }
 

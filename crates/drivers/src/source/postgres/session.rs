@@ -171,6 +171,11 @@ pub(super) fn failed(context: impl Into<String>, error: tokio_postgres::Error) -
             None,
             Some("a lock was held for longer than `lock_timeout`; which session holds it?"),
         ),
+        &SqlState::T_R_DEADLOCK_DETECTED => (
+            ErrorKind::Conflict,
+            Some(FindingCode::EnvOther),
+            Some("two statements waited for each other; run it again"),
+        ),
         &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN | &SqlState::UNDEFINED_FUNCTION => {
             (ErrorKind::Other, None, Some("does it exist, or was it changed meanwhile? then run it again"))
         }
@@ -198,17 +203,29 @@ pub(super) fn failed(context: impl Into<String>, error: tokio_postgres::Error) -
     wrapped
 }
 
-/// An error of a COPY. Of a value that the server could not take, only the class is told.
-fn refused(what: &str, error: tokio_postgres::Error) -> DriverError {
+/// Why rows could not be copied in.
+#[derive(Debug)]
+pub(super) enum CopyError {
+    /// There were no more of them, or the run was stopped.
+    Data(DriverError),
+    /// The server did not take them.
+    Server(DriverError),
+}
+
+/// Classes of errors whose words are about connections, transactions, rights, syntax and resources. What is said in any
+/// other (a value, a constraint, whatever a function raises) may repeat a value of the data.
+const WORDS_WITHOUT_VALUES: [&str; 8] = ["08", "25", "40", "42", "53", "55", "57", "58"];
+
+/// An error of a COPY; where its words may hold a value, only its SQLSTATE is told.
+fn refused(what: &str, error: tokio_postgres::Error) -> CopyError {
     let state = error.as_db_error().map(|said| said.code().code().to_owned());
-    match state {
-        // Class 22 is about values, 23 about constraints on them.
-        Some(state) if state.starts_with("22") || state.starts_with("23") => {
+    CopyError::Server(match state {
+        Some(state) if !WORDS_WITHOUT_VALUES.iter().any(|class| state.starts_with(class)) => {
             let context = format!("{what}: the server refused them (SQLSTATE {state})");
             DriverError::new(ErrorKind::Corrupt, context)
         }
         Some(_) | None => failed(what, error),
-    }
+    })
 }
 
 /// One connection. Dropping it closes it; a query that is being waited for is cancelled on the server first.
@@ -422,8 +439,7 @@ impl Session {
     /// Copies rows into a table: `statement` is a COPY that reads from the client, `parts` are its data, or why there are no
     /// more of them. Returns the number of rows.
     ///
-    /// An error of the data, or a stop, ends the COPY as failed; the transaction is then the server's to forget. What the
-    /// server says about a value is not repeated: it could hold the value.
+    /// An error of the data, or a stop, ends the COPY as failed; the transaction is then the server's to forget.
     pub(super) async fn copy_in(
         &self,
         cx: &Cx,
@@ -431,19 +447,19 @@ impl Session {
         statement: &str,
         mut parts: mpsc::Receiver<Result<Vec<u8>, DriverError>>,
         told: impl Fn(usize),
-    ) -> Result<u64, DriverError> {
+    ) -> Result<u64, CopyError> {
         let begun = cx.run(self.client.copy_in::<str, Cursor<Vec<u8>>>(statement)).await;
         let sink = match begun {
             Ok(begun) => begun.map_err(|error| refused(what, error))?,
-            Err(stop) => return Err(self.stopped(stop).await),
+            Err(stop) => return Err(CopyError::Data(self.stopped(stop).await)),
         };
         let mut sink = std::pin::pin!(sink);
         loop {
             // Dropped without its end, the sink tells the server that the COPY has failed.
             let part = match cx.run(parts.recv()).await {
                 Ok(None) => break,
-                Ok(Some(part)) => part?,
-                Err(stop) => return Err(self.stopped(stop).await),
+                Ok(Some(part)) => part.map_err(CopyError::Data)?,
+                Err(stop) => return Err(CopyError::Data(self.stopped(stop).await)),
             };
             let length = part.len();
             match cx.run(sink.send(Cursor::new(part))).await {
@@ -453,12 +469,12 @@ impl Session {
                     let error = sink.as_mut().finish().await.err().unwrap_or(error);
                     return Err(refused(what, error));
                 }
-                Err(stop) => return Err(self.stopped(stop).await),
+                Err(stop) => return Err(CopyError::Data(self.stopped(stop).await)),
             }
         }
         match cx.run(sink.finish()).await {
             Ok(rows) => rows.map_err(|error| refused(what, error)),
-            Err(stop) => Err(self.stopped(stop).await),
+            Err(stop) => Err(CopyError::Data(self.stopped(stop).await)),
         }
     }
 

@@ -66,15 +66,15 @@ pub struct Comparison {
     told: u64,
     /// Files on both sides that the witness has in a group, and how many of them were told as such.
     grouped: (u64, u64),
-    /// What could not be read last: it, and what lies below it, is known to be there.
-    unread: Option<Vec<u8>>,
+    /// The directory that could not be listed last: nobody knows what of it is there.
+    unlisted: Option<Vec<u8>>,
 }
 
 impl Comparison {
     /// Nothing compared yet.
     #[must_use]
     pub fn new(by: MeasuredBy) -> Self {
-        Self { by, columns: Columns::default(), told: 0, grouped: (0, 0), unread: None }
+        Self { by, columns: Columns::default(), told: 0, grouped: (0, 0), unlisted: None }
     }
 
     /// The next path: what the witness says of it, and what was found there.
@@ -89,7 +89,7 @@ impl Comparison {
         }
         match (expected, found) {
             (Some(one), Some(other)) => columns.pair(one, other, self.by),
-            (Some(one), None) if is_within(self.unread.as_deref(), &one.path) => {}
+            (Some(one), None) if is_within(self.unlisted.as_deref(), &one.path) => {}
             (Some(one), None) => {
                 let is_device = matches!(one.kind, FileKind::CharDevice | FileKind::BlockDevice);
                 if is_device && self.by.uid != 0 {
@@ -108,14 +108,21 @@ impl Comparison {
         }
     }
 
-    /// The next path is there and could not be read back; where it is a directory, nothing below it is known.
-    ///
-    /// `expected` is what the witness says of it, unless that was told already.
+    /// The next path is there and could not be read back; `expected` is what the witness says of it.
     pub fn unread(&mut self, expected: Option<&FileEntry>, path: &[u8], reason: &str) {
         self.told += u64::from(expected.is_some());
+        self.excuse(path, reason);
+    }
+
+    /// The directory that was the last path to be told cannot be listed: nothing below it is known.
+    pub fn unlisted(&mut self, path: &[u8], reason: &str) {
+        self.excuse(path, reason);
+        self.unlisted = Some(path.to_vec());
+    }
+
+    fn excuse(&mut self, path: &[u8], reason: &str) {
         let code = if self.by.uid == 0 { FindingCode::ReadFailed } else { FindingCode::EnvPermission };
         self.columns.content.excused(code, path, format!("could not be read back: {reason}"));
-        self.unread = Some(path.to_vec());
     }
 
     /// The hard links of a file: the first path of its group in the witness, and in the restore.

@@ -537,7 +537,7 @@ mod tests {
         let mut comparison = Comparison::new(MeasuredBy { uid: 0, keeps_attributes: true });
         comparison.pair(Some(&directory(b"/srv")), Some(&directory(b"/srv")));
         comparison.pair(Some(&above), Some(&above));
-        comparison.unread(None, b"/srv/d", "permission denied");
+        comparison.unlisted(b"/srv/d", "permission denied");
         comparison.pair(Some(&inside), None);
         comparison.unread(Some(&beside), b"/srv/e", "input/output error");
         let reports = comparison.finish(&expected);
