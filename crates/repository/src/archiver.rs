@@ -4,7 +4,8 @@
 //! the walker as soon as all their entries are known. Nothing is followed: directories are opened by descriptor, files
 //! with O_NOFOLLOW. `.gitignore` and the like mean nothing here.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -26,7 +27,8 @@ use crate::session::{
     Incomplete, IncompleteReason, Piece, Session, SessionInner, SnapshotPath, Virtual, Worker,
 };
 use crate::time::Time;
-use crate::tree::{self, Node, NodeKind, Xattr, mode};
+use crate::tree::{self, Entries, Node, NodeKind, Xattr, mode};
+use crate::treewriter::TreeWriter;
 
 /// How often a file that changes under our hands is read again.
 const ATTEMPTS: usize = 3;
@@ -35,6 +37,8 @@ const BATCH_FILES: usize = 48;
 /// … or of this many bytes.
 const BATCH_BYTES: u64 = 2 << 20;
 const READ: usize = 512 << 10;
+/// Entries of a directory that are held because one before them is not known yet.
+const BEHIND_MAX: usize = 1024;
 
 /// Chooses how a file is cut, by its path below the root and its size.
 pub type ChooseCuts = Arc<dyn Fn(&[u8], u64) -> Cuts + Send + Sync>;
@@ -176,16 +180,102 @@ struct Frame {
     // Of the directory, below the root.
     path: Vec<u8>,
     directory: Option<Arc<OwnedFd>>,
-    names: std::vec::IntoIter<CString>,
-    nodes: Vec<Option<Node>>,
+    names: Listing,
+    // What is known of its entries from slot `first` on, in the order of their names; what came before is in `tree`.
+    entries: VecDeque<Slot>,
+    first: usize,
+    tree: TreeWriter,
     pending: usize,
     listed: bool,
     // The root is a file: this frame only carries its result.
     single: bool,
     above: Option<(u64, usize)>,
     node: Node,
-    old: HashMap<Vec<u8>, Node>,
+    old: Old,
     old_subtree: Option<Id>,
+}
+
+/// One entry of a directory while those before it are not all known.
+enum Slot {
+    Pending,
+    Known(Box<Node>),
+    // It is not in the snapshot.
+    Missing,
+}
+
+impl Frame {
+    /// A place for the next entry.
+    fn slot(&mut self) -> usize {
+        self.entries.push_back(Slot::Pending);
+        self.first + self.entries.len() - 1
+    }
+}
+
+/// The names in a directory, in order: many take little room.
+#[derive(Default)]
+struct Listing {
+    // Each with its NUL.
+    bytes: Vec<u8>,
+    starts: std::vec::IntoIter<usize>,
+}
+
+impl Listing {
+    fn of(directory: &OwnedFd) -> std::io::Result<Self> {
+        let mut bytes = Vec::new();
+        let mut starts = Vec::new();
+        for entry in Dir::read_from(directory).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name().to_bytes_with_nul();
+            if name != b".\0" && name != b"..\0" {
+                starts.push(bytes.len());
+                bytes.extend_from_slice(name);
+            }
+        }
+        let name = |start: &usize| name_at(&bytes, *start);
+        starts.sort_unstable_by(|one, other| name(one).cmp(name(other)));
+        starts.dedup_by(|one, other| name(one) == name(other));
+        Ok(Self { bytes, starts: starts.into_iter() })
+    }
+
+    fn next(&mut self) -> Option<CString> {
+        let start = self.starts.next()?;
+        Some(name_at(&self.bytes, start).to_owned())
+    }
+}
+
+fn name_at(bytes: &[u8], start: usize) -> &CStr {
+    CStr::from_bytes_until_nul(&bytes[start..]).unwrap_or_default()
+}
+
+/// The same directory in the parent snapshot, entry by entry in step with the listing.
+#[derive(Default)]
+struct Old {
+    entries: Option<Entries>,
+    next: Option<Node>,
+}
+
+impl Old {
+    /// The entry of this name. Names are asked for in ascending order; of a tree that is not in order some are not found, and
+    /// their files are read. So it is with the rest of one that cannot be read: a parent only saves time.
+    fn take(&mut self, name: &[u8]) -> Option<Node> {
+        loop {
+            if self.next.is_none() {
+                match self.entries.as_mut()?.next() {
+                    Some(Ok(node)) => self.next = Some(node),
+                    Some(Err(_)) | None => self.entries = None,
+                }
+            }
+            let next = self.next.take()?;
+            match next.name.as_slice().cmp(name) {
+                Ordering::Less => {}
+                Ordering::Equal => return Some(next),
+                Ordering::Greater => {
+                    self.next = Some(next);
+                    return None;
+                }
+            }
+        }
+    }
 }
 
 impl Session {
@@ -200,7 +290,11 @@ impl Session {
         observer: &mut dyn FnMut(TreeEvent<'_>),
     ) -> Result<TreeReport> {
         self.inner.ensure()?;
+        // A commit meanwhile would not wait for it.
+        let open = &self.inner.open_writers;
+        open.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         let result = Walk::run(&self.inner, root, options, observer);
+        open.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
         if let Err(error @ (RepositoryError::Refused { .. } | RepositoryError::Io { .. })) = result {
             // The root itself cannot be archived: nothing has been placed, but a snapshot without it would lie.
             return self.inner.packer.guard(Err(error));
@@ -738,14 +832,16 @@ impl<'a> Walk<'a> {
             Frame {
                 path: Vec::new(),
                 directory: None,
-                names: Vec::new().into_iter(),
-                nodes: vec![None],
+                names: Listing::default(),
+                entries: VecDeque::from([Slot::Pending]),
+                first: 0,
+                tree: TreeWriter::default(),
                 pending: 1,
                 listed: false,
                 single: true,
                 above: None,
                 node,
-                old: HashMap::new(),
+                old: Old::default(),
                 old_subtree: None,
             },
         );
@@ -755,10 +851,10 @@ impl<'a> Walk<'a> {
             self.session.ensure()?;
             self.drain(true)?;
         }
-        let node = self.frames.remove(&frame).and_then(|frame| frame.nodes.into_iter().next().flatten());
-        let Some(mut node) = node else { return Ok(()) };
+        let entry = self.frames.remove(&frame).and_then(|mut frame| frame.entries.pop_front());
+        let Some(Slot::Known(mut node)) = entry else { return Ok(()) };
         node.name = place.components().last().cloned().unwrap_or_default();
-        self.session.place(place, Virtual::Leaf(Box::new(node)), above)
+        self.session.place(place, Virtual::Leaf(node), above)
     }
 
     /// The metadata of the directories above the root, as restic records them.
@@ -805,28 +901,13 @@ impl<'a> Walk<'a> {
         old_subtree: Option<Id>,
     ) -> std::io::Result<()> {
         node.xattrs = xattrs_of_fd(&directory)?;
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&directory).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let name = entry.file_name();
-            if name.to_bytes() != b"." && name.to_bytes() != b".." {
-                names.push(name.to_owned());
-            }
-        }
-        names.sort_unstable();
-        names.dedup();
+        let names = Listing::of(&directory)?;
         let packer = &self.session.packer;
-        let mut old = HashMap::new();
+        let mut old = Old::default();
         if let Some(subtree) = &old_subtree {
+            let inner = &self.session.repository.inner;
             // As above: a parent that cannot be read is no parent.
-            if let Ok(nodes) = self.session.repository.inner.read_tree(
-                &packer.index,
-                subtree,
-                &mut self.codec,
-                &packer.control,
-            ) {
-                old = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
-            }
+            old.entries = inner.read_tree(&packer.index, subtree, &mut self.codec, &packer.control).ok();
         }
         let number = self.next_frame;
         self.next_frame += 1;
@@ -835,8 +916,10 @@ impl<'a> Walk<'a> {
             Frame {
                 path,
                 directory: Some(Arc::new(directory)),
-                nodes: Vec::with_capacity(names.len()),
-                names: names.into_iter(),
+                names,
+                entries: VecDeque::new(),
+                first: 0,
+                tree: TreeWriter::default(),
                 pending: 0,
                 listed: false,
                 single: false,
@@ -850,12 +933,36 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Waits while too many entries are known behind one that is not: a large file among small ones, or one that changed among
+    /// many that did not.
+    fn hold_back(&mut self, number: u64) -> Result<()> {
+        let is_behind =
+            |walk: &Self| walk.frames.get(&number).is_some_and(|frame| frame.entries.len() > BEHIND_MAX);
+        if !is_behind(self) {
+            return Ok(());
+        }
+        // The one that is waited for may be in it.
+        self.send_batch()?;
+        while is_behind(self) {
+            self.session.ensure()?;
+            if self.outstanding == 0 {
+                return Err(RepositoryError::refused(
+                    "an entry is waited for that nobody reads; this is a bug",
+                ));
+            }
+            self.drain(true)?;
+        }
+        Ok(())
+    }
+
     /// One entry of the directory on top of the stack.
     fn step(&mut self, number: u64) -> Result<()> {
+        self.hold_back(number)?;
         let frame = self.frames.get_mut(&number).expect("frames on the stack exist");
         let Some(name) = frame.names.next() else {
             frame.listed = true;
             frame.directory = None;
+            frame.old = Old::default();
             self.stack.pop();
             return self.complete(number);
         };
@@ -878,11 +985,10 @@ impl<'a> Walk<'a> {
         };
         let kind = kind_of(&stat);
         let frame = self.frames.get_mut(&number).expect("frames on the stack exist");
-        let old = frame.old.remove(name.to_bytes()).filter(|old| old.kind == kind);
+        let old = frame.old.take(name.to_bytes()).filter(|old| old.kind == kind);
         match kind {
             NodeKind::File => {
-                let slot = frame.nodes.len();
-                frame.nodes.push(None);
+                let slot = frame.slot();
                 if let Some(old) = &old
                     && let Some(pieces) = unchanged(old, &stat, &self.session.packer)?
                 {
@@ -897,8 +1003,7 @@ impl<'a> Walk<'a> {
                         blocks_512: blocks_of(&stat),
                     };
                     self.count_file(&path, &node, outcome);
-                    self.frames.get_mut(&number).expect("frames on the stack exist").nodes[slot] = Some(node);
-                    return Ok(());
+                    return self.known(number, slot, Slot::Known(Box::new(node)));
                 }
                 frame.pending += 1;
                 let cuts = self.cuts(&path, size_of(&stat));
@@ -914,7 +1019,6 @@ impl<'a> Walk<'a> {
             }
             NodeKind::Dir => {
                 let node = node_of(name.to_bytes(), &stat, &self.reading.names);
-                let slot = frame.nodes.len();
                 let opened = rustix::fs::openat(&*directory, name.as_c_str(), OPEN_DIRECTORY, Mode::empty());
                 let opened = match opened {
                     Ok(opened) => opened,
@@ -931,9 +1035,9 @@ impl<'a> Walk<'a> {
                         node: Some(&node),
                         outcome: TreeOutcome::Directory,
                     });
-                    self.frames.get_mut(&number).expect("frames on the stack exist").nodes.push(Some(node));
-                    return Ok(());
+                    return self.known_next(number, node);
                 }
+                let slot = self.frames.get_mut(&number).expect("frames on the stack exist").slot();
                 match self.push_frame(
                     path.clone(),
                     opened,
@@ -942,12 +1046,13 @@ impl<'a> Walk<'a> {
                     old.and_then(|old| old.subtree),
                 ) {
                     Ok(()) => {
-                        let frame = self.frames.get_mut(&number).expect("frames on the stack exist");
-                        frame.nodes.push(None);
-                        frame.pending += 1;
+                        self.frames.get_mut(&number).expect("frames on the stack exist").pending += 1;
                         Ok(())
                     }
-                    Err(e) => self.missing(&path, Some(&e)),
+                    Err(e) => {
+                        self.missing(&path, Some(&e))?;
+                        self.known(number, slot, Slot::Missing)
+                    }
                 }
             }
             NodeKind::Socket => {
@@ -975,8 +1080,7 @@ impl<'a> Walk<'a> {
                 }
                 self.report.specials += 1;
                 (self.observer)(TreeEvent { path: &path, node: Some(&node), outcome: TreeOutcome::Special });
-                self.frames.get_mut(&number).expect("frames on the stack exist").nodes.push(Some(node));
-                Ok(())
+                self.known_next(number, node)
             }
             NodeKind::Other(_) => {
                 self.missing(&path, Some(&std::io::Error::other("it is of an unknown type")))
@@ -1145,13 +1249,45 @@ impl<'a> Walk<'a> {
                 let outcome =
                     TreeOutcome::File { pieces: &pieces, from_parent: false, changed_while_read, blocks_512 };
                 self.count_file(&path, &node, outcome);
-                self.frames.get_mut(&number).expect("looked up above").nodes[slot] = Some(*node);
+                self.known(number, slot, Slot::Known(node))?;
             }
-            Found::Unreadable(e) => self.missing(&path, Some(&e))?,
-            Found::Vanished => self.missing(&path, None)?,
+            Found::Unreadable(e) => {
+                self.missing(&path, Some(&e))?;
+                self.known(number, slot, Slot::Missing)?;
+            }
+            Found::Vanished => {
+                self.missing(&path, None)?;
+                self.known(number, slot, Slot::Missing)?;
+            }
             Found::Again(..) | Found::Failed(_) => {}
         }
         self.complete(number)
+    }
+
+    fn known_next(&mut self, number: u64, node: Node) -> Result<()> {
+        let slot = self.frames.get_mut(&number).expect("frames on the stack exist").slot();
+        self.known(number, slot, Slot::Known(Box::new(node)))
+    }
+
+    /// Takes what has become of an entry, and gives to the tree all entries before which none is pending.
+    fn known(&mut self, number: u64, slot: usize, known: Slot) -> Result<()> {
+        let frame = self.frames.get_mut(&number).expect("a frame stays until nothing is pending");
+        frame.entries[slot - frame.first] = known;
+        if frame.single {
+            return Ok(());
+        }
+        let level = self.session.options.compression_level;
+        while let Some(Slot::Known(_) | Slot::Missing) = frame.entries.front() {
+            frame.first += 1;
+            let Some(Slot::Known(node)) = frame.entries.pop_front() else { continue };
+            frame.tree.push(&node, &self.reading.packer, level)?;
+            if self.at_root && frame.above.is_none() {
+                // `/` itself: what is in it becomes the root of the snapshot.
+                let place = SnapshotPath::from_components([node.name.clone()])?;
+                self.session.place(&place, Virtual::Leaf(node), &[])?;
+            }
+        }
+        Ok(())
     }
 
     /// Stores the directory once everything in it is known, and so on upwards.
@@ -1163,8 +1299,7 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
             let frame = self.frames.remove(&number).expect("looked up above");
-            let nodes: Vec<Node> = frame.nodes.into_iter().flatten().collect();
-            let id = self.reading.packer.store(&mut self.codec, BlobKind::Tree, &tree::encode(&nodes)?)?;
+            let id = frame.tree.finish(&self.reading.packer, &mut self.codec)?;
             let files = &self.session.files;
             match frame.old_subtree {
                 None => &files.dirs_new,
@@ -1182,19 +1317,12 @@ impl<'a> Walk<'a> {
             });
             match frame.above {
                 None => {
-                    if self.at_root {
-                        // `/` itself: what is in it becomes the root of the snapshot.
-                        for node in nodes {
-                            let place = SnapshotPath::from_components([node.name.clone()])?;
-                            self.session.place(&place, Virtual::Leaf(Box::new(node)), &[])?;
-                        }
-                    }
                     self.finished = Some(node);
                     return Ok(());
                 }
                 Some((above, slot)) => {
+                    self.known(above, slot, Slot::Known(Box::new(node)))?;
                     let frame = self.frames.get_mut(&above).expect("a frame stays until nothing is pending");
-                    frame.nodes[slot] = Some(node);
                     frame.pending -= 1;
                     number = above;
                 }

@@ -17,6 +17,7 @@ use crate::crypto::BoxError;
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id, SnapshotId};
 use crate::index::{self, Index, IndexBuilder};
+use crate::large;
 use crate::lock::LockKind;
 use crate::pack::{self, PackedBlob};
 use crate::packer::locked;
@@ -29,8 +30,10 @@ use crate::tree::{Node, NodeKind};
 
 /// Paths that one finding names; the rest is counted.
 const REACH: usize = 1000;
-/// Packs up to this size are read at once.
+/// Packs up to this size are read at once, others blob by blob …
 const WHOLE_PACK: u64 = 64 << 20;
+/// … and all that are held at once have at most about this many bytes: of very large packs fewer are read at a time.
+const PACKS_HELD: u64 = 128 << 20;
 
 /// Which packs are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -423,30 +426,40 @@ impl Check<'_> {
         if locked(&self.lost).contains_key(&(BlobKind::Tree, *id)) {
             return Ok(()); // Told already, with its pack.
         }
+        let unsound = |e: RepositoryError| {
+            if !is_finding(&e) {
+                return Err(e);
+            }
+            let number =
+                self.find(fault_of(&e), Object::Tree, *id, e.to_string(), vec![(BlobKind::Tree, *id)]);
+            self.lose(&[(BlobKind::Tree, *id)], number);
+            Ok(())
+        };
         let nodes = match self.repository.inner.read_tree(index, id, codec, self.control) {
             Ok(nodes) => nodes,
-            Err(e) if is_finding(&e) => {
-                let number =
-                    self.find(fault_of(&e), Object::Tree, *id, e.to_string(), vec![(BlobKind::Tree, *id)]);
-                self.lose(&[(BlobKind::Tree, *id)], number);
-                return Ok(());
-            }
-            Err(e) => return Err(e),
+            Err(e) => return unsound(e),
         };
-        for (i, node) in nodes.iter().enumerate() {
-            for why in self.node(node, index)? {
-                self.bad_tree(id, node, &why);
+        let mut last: Option<Vec<u8>> = None;
+        for node in nodes {
+            let node = match node {
+                Ok(node) => node,
+                Err(e) => return unsound(e),
+            };
+            self.control.check()?;
+            for why in self.node(&node, index)? {
+                self.bad_tree(id, &node, &why);
             }
-            if i > 0 && nodes[i - 1].name == node.name {
-                self.bad_tree(id, node, "the name occurs twice");
-            } else if i > 0 && nodes[i - 1].name > node.name {
-                self.bad_tree(id, node, "it is out of order");
+            match last {
+                Some(last) if last == node.name => self.bad_tree(id, &node, "the name occurs twice"),
+                Some(last) if last > node.name => self.bad_tree(id, &node, "it is out of order"),
+                _ => {}
             }
             if node.kind == NodeKind::Dir
                 && let Some(subtree) = node.subtree
             {
                 subtrees.push(subtree);
             }
+            last = Some(node.name);
         }
         Ok(())
     }
@@ -513,6 +526,10 @@ impl Check<'_> {
         index: &Index,
         gone: &HashSet<Id>,
     ) -> Result<u64> {
+        let largest =
+            chosen.iter().filter_map(|pack| sizes.get(&pack.id)).map(|size| *size.min(&WHOLE_PACK)).max();
+        let held_at_once = PACKS_HELD / largest.unwrap_or(1).max(1);
+        let workers = self.workers.min(chosen.len()).min(usize::try_from(held_at_once).unwrap_or(usize::MAX));
         let total: u64 = chosen.iter().filter_map(|pack| sizes.get(&pack.id)).sum();
         let blobs_read = AtomicU64::new(0);
         let bytes_done = AtomicU64::new(0);
@@ -521,7 +538,7 @@ impl Check<'_> {
         // Bad copies, by blob: a blob is lost only when every copy is bad or gone.
         let bad: Mutex<Vec<(usize, BlobKind, Id, Id)>> = Mutex::default();
         std::thread::scope(|scope| {
-            for _ in 0..self.workers.min(chosen.len()) {
+            for _ in 0..workers {
                 scope.spawn(|| {
                     let run = || -> Result<()> {
                         let mut codec = self.repository.inner.codec(1)?;
@@ -627,7 +644,16 @@ impl Check<'_> {
             let mut left = blobs;
             while let Some((one, rest)) = left.split_first() {
                 left = rest;
+                if large::is_large_tree(one) {
+                    let proven = match buffer.get(place(one)) {
+                        Some(boxed) => large::prove(&inner.key, &boxed, one, self.control)?,
+                        None => Err(BlobError::Box(BoxError::TooShort(0))),
+                    };
+                    judge(one, proven, &mut reasons);
+                    continue;
+                }
                 if let Some((other, rest)) = rest.split_first()
+                    && !large::is_large_tree(other)
                     && let Some((one_boxed, other_boxed)) = two_of(buffer, place(one), place(other))
                 {
                     let [first, second] = codec.open_two((one, one_boxed), (other, other_boxed)).map(verdict);
@@ -668,6 +694,16 @@ impl Check<'_> {
             };
             for blob in blobs {
                 self.control.check()?;
+                if large::is_large_tree(blob) {
+                    let proven = match inner.fetch_large(id, blob, self.control) {
+                        Ok(boxed) => large::prove(&inner.key, &boxed, blob, self.control)?,
+                        // The pack is shorter, or gone.
+                        Err(e) if is_finding(&e) => Err(BlobError::Box(BoxError::TooShort(0))),
+                        Err(e) => return Err(e),
+                    };
+                    judge(blob, proven, &mut reasons);
+                    continue;
+                }
                 let from = u64::from(blob.offset);
                 let range = from..from + u64::from(blob.length);
                 inner.store.read_into(FileKind::Pack, id, range, buffer, self.control)?;
@@ -769,6 +805,10 @@ impl Felt<'_, '_> {
         self.check.control.check()?;
         if let Some(numbers) = self.lost.get(&(BlobKind::Tree, *tree)) {
             self.feel(snapshot, path, numbers);
+            // Entries of it that were at fault before it could not be read on.
+            if let Some(numbers) = self.bad_trees.get(tree) {
+                self.feel(snapshot, path, numbers);
+            }
             return Ok(true);
         }
         if depth > DEPTH_MAX.min(512) {
@@ -785,7 +825,13 @@ impl Felt<'_, '_> {
             Err(e) if is_finding(&e) => return Ok(true),
             Err(e) => return Err(e),
         };
-        for node in &nodes {
+        for node in nodes {
+            let node = match node {
+                Ok(node) => node,
+                Err(e) if is_finding(&e) => return Ok(true),
+                Err(e) => return Err(e),
+            };
+            self.check.control.check()?;
             let length = path.len();
             path.push(b'/');
             path.extend_from_slice(&node.name);

@@ -12,8 +12,10 @@ use zeroize::Zeroizing;
 
 /// Bytes that a box adds to its plaintext.
 pub const OVERHEAD: usize = 32;
-const IV: usize = 16;
-const TAG: usize = 16;
+/// Bytes of the IV, with which a box begins.
+pub(crate) const IV: usize = 16;
+/// Bytes of the tag, with which it ends.
+pub(crate) const TAG: usize = 16;
 
 /// Why a box does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -83,22 +85,28 @@ impl Key {
         block.into()
     }
 
-    fn tag(&self, iv: &[u8; IV], ciphertext: &[u8]) -> [u8; TAG] {
+    /// The MAC of a ciphertext that comes piece by piece.
+    pub(crate) fn mac(&self, iv: &[u8; IV]) -> Mac {
         let mut key = Zeroizing::new([0u8; 32]);
         key[..16].copy_from_slice(&self.raw[48..]); // the crate clamps r on use
         key[16..].copy_from_slice(&self.nonce(iv));
-        let mut mac = Poly1305::new(&(*key).into());
-        let whole = ciphertext.len() / 16 * 16;
-        let (blocks, _) = poly1305::Block::slice_as_chunks(&ciphertext[..whole]);
-        mac.update(blocks);
-        // Not the padded update of ChaCha20-Poly1305: the last block is the plain Poly1305 one.
-        mac.compute_unpadded(&ciphertext[whole..]).into()
+        Mac { poly: Poly1305::new(&(*key).into()), rest: [0; 16], held: 0 }
+    }
+
+    fn tag(&self, iv: &[u8; IV], ciphertext: &[u8]) -> [u8; TAG] {
+        let mut mac = self.mac(iv);
+        mac.update(ciphertext);
+        mac.finish()
+    }
+
+    /// What turns a plaintext that comes piece by piece into ciphertext, and back.
+    pub(crate) fn keystream(&self, iv: &[u8; IV]) -> Keystream {
+        let core = ctr::CtrCore::inner_iv_init(self.encrypt.clone(), &(*iv).into());
+        Keystream(ctr::cipher::StreamCipherCoreWrapper::from_core(core))
     }
 
     fn apply(&self, iv: &[u8; IV], bytes: &mut [u8]) {
-        let core = ctr::CtrCore::inner_iv_init(self.encrypt.clone(), &(*iv).into());
-        let mut stream: ctr::Ctr128BE<Aes256> = ctr::cipher::StreamCipherCoreWrapper::from_core(core);
-        stream.apply_keystream(bytes);
+        self.keystream(iv).apply(bytes);
     }
 
     /// Encrypts in place: `boxed` is 16 bytes of room, the plaintext, 16 bytes of room.
@@ -151,6 +159,48 @@ impl Key {
         let mut plain = boxed[IV..boxed.len() - TAG].to_vec();
         self.apply(&iv, &mut plain);
         Ok(plain)
+    }
+}
+
+/// AES-256-CTR from one IV on, applied to one piece after the other.
+pub(crate) struct Keystream(ctr::Ctr128BE<Aes256>);
+
+impl Keystream {
+    pub(crate) fn apply(&mut self, bytes: &mut [u8]) {
+        self.0.apply_keystream(bytes);
+    }
+}
+
+/// Poly1305-AES over one piece after the other.
+pub(crate) struct Mac {
+    poly: Poly1305,
+    // The beginning of a block that is not whole yet.
+    rest: [u8; 16],
+    held: usize,
+}
+
+impl Mac {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
+        if self.held > 0 {
+            let more = bytes.len().min(16 - self.held);
+            self.rest[self.held..self.held + more].copy_from_slice(&bytes[..more]);
+            self.held += more;
+            bytes = &bytes[more..];
+            if self.held < 16 {
+                return;
+            }
+            self.poly.update(&[self.rest.into()]);
+            self.held = 0;
+        }
+        let (blocks, rest) = poly1305::Block::slice_as_chunks(bytes);
+        self.poly.update(blocks);
+        self.rest[..rest.len()].copy_from_slice(rest);
+        self.held = rest.len();
+    }
+
+    pub(crate) fn finish(self) -> [u8; TAG] {
+        // Not the padded update of ChaCha20-Poly1305: the last block is the plain Poly1305 one.
+        self.poly.compute_unpadded(&self.rest[..self.held]).into()
     }
 }
 
@@ -216,6 +266,27 @@ mod tests {
             assert_eq!(key().open(&boxed).unwrap(), plain);
             let mut again = boxed.clone();
             assert_eq!(key().open_in_place(&mut again).unwrap(), &plain[..]);
+        }
+    }
+
+    #[test]
+    fn a_box_made_piece_by_piece_is_the_box_made_at_once() {
+        let plain: Vec<u8> = (0..200u8).collect();
+        let iv = [9u8; IV];
+        let mut whole = vec![0u8; plain.len() + OVERHEAD];
+        whole[IV..IV + plain.len()].copy_from_slice(&plain);
+        key().seal_in_place(iv, &mut whole);
+        for step in 1..=plain.len() {
+            let (mut keystream, mut mac) = (key().keystream(&iv), key().mac(&iv));
+            let mut boxed = iv.to_vec();
+            for piece in plain.chunks(step) {
+                let mut piece = piece.to_vec();
+                keystream.apply(&mut piece);
+                mac.update(&piece);
+                boxed.extend(piece);
+            }
+            boxed.extend(mac.finish());
+            assert_eq!(boxed, whole, "in steps of {step}");
         }
     }
 

@@ -85,6 +85,31 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, s
     }
 }
 
+/// The length of the object, list or string with which `bytes` begin, whatever its strings are made of; `None` when it does not end.
+pub(crate) fn value_length(bytes: &[u8]) -> Option<usize> {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+        if *byte == b'"' && !in_string && !escaped && depth == 0 {
+            return Some(at + 1);
+        }
+    }
+    None
+}
+
 /// Declares a struct that is read the way Go reads one.
 macro_rules! go_struct {
     (

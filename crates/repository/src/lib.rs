@@ -29,6 +29,7 @@ mod control;
 mod error;
 mod id;
 mod json;
+mod large;
 mod local;
 mod lock;
 mod names;
@@ -41,7 +42,9 @@ mod repository;
 mod restore;
 mod seen;
 mod session;
+mod spool;
 mod store;
+mod treewriter;
 
 pub use archiver::{ChooseCuts, TreeEvent, TreeOptions, TreeOutcome, TreeReport};
 pub use check::{CheckLock, CheckOptions, CheckRead, CheckReport, FaultKind, Finding, Reach};

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{
@@ -25,6 +25,7 @@ use object_store::{
 
 use crate::error::{RepositoryError, Result};
 use crate::id::Id;
+use crate::spool::Content;
 use crate::store::Listed;
 
 /// `f_type` of file systems that no other machine writes to (linux/magic.h, and the projects' own for those outside of
@@ -156,13 +157,19 @@ impl LocalStore {
         Ok(true)
     }
 
-    pub(crate) fn write_file(&self, path: &str, bytes: &[u8], create_only: bool) -> Result<()> {
+    pub(crate) fn write_file(
+        &self,
+        path: &str,
+        bytes: &(impl Content + ?Sized),
+        create_only: bool,
+        check: &dyn Fn() -> io::Result<()>,
+    ) -> Result<()> {
         let target = self.at(path);
         let directory = target.parent().unwrap_or(&self.root).to_path_buf();
         let failed = |e| RepositoryError::io("write", target.display(), e);
         // A second `init` must lose, also in a race; all other names are hashes of content.
         let is_first = create_only && path == "config";
-        if write_unnamed(&directory, &target, bytes, is_first).map_err(failed)? {
+        if write_unnamed(&directory, &target, bytes, is_first, check).map_err(failed)? {
             return sync_directory(&directory);
         }
         let mut random = [0u8; 8];
@@ -181,7 +188,7 @@ impl LocalStore {
         }
         .map_err(failed)?;
         let written = (|| {
-            file.write_all(bytes)?;
+            bytes.write_to(&mut file, check)?;
             file.sync_all()?;
             file.set_permissions(std::fs::Permissions::from_mode(0o400))?;
             drop(file);
@@ -200,6 +207,15 @@ impl LocalStore {
         sync_directory(&directory)
     }
 
+    pub(crate) fn size(&self, path: &str) -> Result<Option<u64>> {
+        let full = self.at(path);
+        match std::fs::metadata(&full) {
+            Ok(meta) => Ok(Some(meta.len())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(RepositoryError::io("look at", full.display(), e)),
+        }
+    }
+
     pub(crate) fn delete_file(&self, path: &str) -> Result<()> {
         let target = self.at(path);
         match std::fs::remove_file(&target) {
@@ -214,7 +230,13 @@ impl LocalStore {
 ///
 /// `false` leaves nothing behind: the directory is missing, the file system knows no such files, the link is refused, or the
 /// name is taken and may be replaced: unlike the others, the first file of a name (`is_first`) may not.
-fn write_unnamed(directory: &FilePath, target: &FilePath, bytes: &[u8], is_first: bool) -> io::Result<bool> {
+fn write_unnamed(
+    directory: &FilePath,
+    target: &FilePath,
+    bytes: &(impl Content + ?Sized),
+    is_first: bool,
+    check: &dyn Fn() -> io::Result<()>,
+) -> io::Result<bool> {
     use rustix::fs::{AtFlags, CWD, Mode, OFlags};
     use rustix::io::Errno;
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -224,7 +246,7 @@ fn write_unnamed(directory: &FilePath, target: &FilePath, bytes: &[u8], is_first
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    file.write_all(bytes)?;
+    bytes.write_to(&mut file, check)?;
     file.sync_all()?;
     file.set_permissions(std::fs::Permissions::from_mode(0o400))?;
     let open = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -382,7 +404,7 @@ impl ObjectStore for LocalStore {
                 return Err(object_store::Error::AlreadyExists { path, source: "it exists".into() });
             }
             let bytes: Vec<u8> = payload.iter().flatten().copied().collect();
-            store.write_file(&path, &bytes, create).map_err(|e| to_store(&path, e))?;
+            store.write_file(&path, &bytes[..], create, &|| Ok(())).map_err(|e| to_store(&path, e))?;
             Ok(PutResult { e_tag: None, version: None, extensions: options.extensions })
         })
         .await
@@ -494,7 +516,7 @@ impl ObjectStore for LocalStore {
             let Some(bytes) = bytes else {
                 return Err(object_store::Error::NotFound { path: from, source: "nothing there".into() });
             };
-            store.write_file(&to, &bytes, false).map_err(|e| to_store(&to, e))
+            store.write_file(&to, &bytes[..], false, &|| Ok(())).map_err(|e| to_store(&to, e))
         })
         .await
     }

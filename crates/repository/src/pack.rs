@@ -139,11 +139,26 @@ pub fn header_range(file_size: u64, last_four: [u8; 4]) -> Result<std::ops::Rang
 
 /// Appends header box and length to a pack whose blobs are complete.
 pub fn finish(key: &Key, pack: &mut Vec<u8>, blobs: &[PackedBlob]) -> Result<(), getrandom::Error> {
-    let header = key.seal(&encode_header(blobs))?;
-    pack.extend_from_slice(&header);
-    let length = u32::try_from(header.len()).expect("bounded by the number of blobs in a pack");
-    pack.extend_from_slice(&length.to_le_bytes());
+    pack.extend_from_slice(&trailer(key, blobs)?);
     Ok(())
+}
+
+/// Header box and length, which follow the blobs of a pack.
+pub(crate) fn trailer(key: &Key, blobs: &[PackedBlob]) -> Result<Vec<u8>, getrandom::Error> {
+    let mut trailer = key.seal(&encode_header(blobs))?;
+    let length = u32::try_from(trailer.len()).expect("bounded by the number of blobs in a pack");
+    trailer.extend_from_slice(&length.to_le_bytes());
+    Ok(trailer)
+}
+
+/// The blobs that header box and length list.
+pub(crate) fn read_trailer(key: &Key, trailer: &[u8]) -> Result<Vec<PackedBlob>, HeaderError> {
+    let size = trailer.len() as u64;
+    let (header, length) = trailer.split_last_chunk::<4>().ok_or(HeaderError::Length(0, size))?;
+    if u32::from_le_bytes(*length) as usize != header.len() {
+        return Err(HeaderError::Length(u64::from(u32::from_le_bytes(*length)), size));
+    }
+    decode_header(&key.open(header)?)
 }
 
 /// The blobs of a whole pack file; refuses gaps.

@@ -9,6 +9,7 @@
 //! that nobody waits for ever, and nothing is committed.
 
 use std::collections::HashSet;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,12 +17,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
+use sha2::{Digest as _, Sha256};
 
 use crate::blob::Codec;
 use crate::control::{Control, POLL};
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id};
 use crate::index::{self, Index, IndexedPack};
+use crate::large::{self, LargeBox};
 use crate::pack::{self, PackedBlob};
 use crate::repository::Inner;
 use crate::seen::Seen;
@@ -218,6 +221,65 @@ impl Packer {
         }
     }
 
+    /// Stores a tree that was made outside of memory, in a pack of its own, unless it is there; returns its id.
+    ///
+    /// It is durable when this returns, and proven like every other blob: its box is opened again and hashed.
+    pub(crate) fn store_large_tree(&self, tree: LargeBox) -> Result<Id> {
+        self.ensure()?;
+        let id = tree.id;
+        if self.guard(self.stored_length(BlobKind::Tree, &id))?.is_some()
+            || !self.guard(self.seen.insert(BlobKind::Tree, &id))?
+        {
+            self.counters.duplicate_blobs.fetch_add(1, Ordering::Relaxed);
+            return Ok(id);
+        }
+        let stored = self.append_large(tree);
+        self.guard(stored)?;
+        Ok(id)
+    }
+
+    fn append_large(&self, tree: LargeBox) -> Result<()> {
+        let failed = |e| RepositoryError::io("keep", "the list of a large directory", e);
+        let LargeBox { id, plain_length, mut boxed } = tree;
+        let blob = PackedBlob {
+            kind: BlobKind::Tree,
+            id,
+            offset: 0,
+            length: u32::try_from(boxed.len())
+                .map_err(|_| RepositoryError::refused("a blob of 4 GiB or more cannot be stored"))?,
+            uncompressed_length: Some(plain_length),
+        };
+        if self.verify {
+            let broken = |why: String| RepositoryError::damaged(Object::Tree, "being written", why);
+            let length_is_wrong = large::prove(&self.repository.key, &boxed, &blob, &self.control)?
+                .map_err(|e| broken(e.to_string()))?;
+            if length_is_wrong {
+                return Err(broken("its length differs from what was packed; is the memory sound?".into()));
+            }
+        }
+        let blobs = vec![blob];
+        let trailer = pack::trailer(&self.repository.key, &blobs).map_err(RepositoryError::random)?;
+        if self.verify && pack::read_trailer(&self.repository.key, &trailer) != Ok(blobs.clone()) {
+            let why = "its header reads back differently";
+            return Err(RepositoryError::damaged(Object::Pack, "being written", why));
+        }
+        boxed.write_all(&trailer).map_err(failed)?;
+        let mut sha = Sha256::new();
+        boxed
+            .visit(|bytes| {
+                sha.update(bytes);
+                std::io::Result::Ok(())
+            })
+            .map_err(failed)?;
+        self.control.check()?;
+        let pack = Id(sha.finalize().into());
+        self.repository.store.write_spool(FileKind::Pack, &pack, Arc::new(boxed), &self.control)?;
+        self.counters.tree_blobs.fetch_add(1, Ordering::Relaxed);
+        self.counters.data_added.fetch_add(u64::from(plain_length), Ordering::Relaxed);
+        self.counters.data_added_packed.fetch_add(u64::from(blob.length), Ordering::Relaxed);
+        self.list_pack(pack, blobs)
+    }
+
     fn finish_pack(&self, open: OpenPack) -> Result<()> {
         let OpenPack { mut bytes, blobs } = open;
         pack::finish(&self.repository.key, &mut bytes, &blobs).map_err(RepositoryError::random)?;
@@ -273,12 +335,17 @@ impl Packer {
                 spare.push(again.into());
             }
         }
+        self.list_pack(id, pack.blobs)
+    }
+
+    /// Lists a durable pack; writes what is listed when that is enough for an index file.
+    fn list_pack(&self, id: Id, blobs: Vec<PackedBlob>) -> Result<()> {
         self.counters.packs.fetch_add(1, Ordering::Relaxed);
         locked(&self.own_packs).push(id);
         let full = {
             let mut listing = locked(&self.listing);
-            listing.blobs += pack.blobs.len();
-            listing.packs.push(IndexedPack { id, blobs: pack.blobs });
+            listing.blobs += blobs.len();
+            listing.packs.push(IndexedPack { id, blobs });
             let due = listing.blobs >= INDEX_BLOBS || listing.since.elapsed() > INDEX_AGE;
             due.then(|| listing.take())
         };

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -140,7 +140,8 @@ impl Inner {
 impl Repository {
     /// Visits every entry at and below `under`, parents before children, in the order of the trees.
     ///
-    /// A tree that cannot be read is an error: what is listed is complete or not listed at all.
+    /// A tree that cannot be read is an error, whatever was visited before: only what ends without one is complete. Nothing
+    /// of a tree is visited before all of it is known to be what its id says.
     pub fn list(
         &self,
         snapshot: &SnapshotId,
@@ -164,7 +165,7 @@ impl Repository {
                 }
             }
         };
-        let mut stack = vec![self.inner.read_tree(&index, &start, &mut codec, control)?.into_iter()];
+        let mut stack = vec![self.inner.read_tree(&index, &start, &mut codec, control)?];
         while let Some(level) = stack.last_mut() {
             control.check()?;
             let Some(node) = level.next() else {
@@ -172,6 +173,7 @@ impl Repository {
                 path.pop();
                 continue;
             };
+            let node = node?;
             path.push(node.name.clone());
             if visit(SnapshotEntry { path: &path, node: &node }).is_break() {
                 return Ok(());
@@ -187,7 +189,7 @@ impl Repository {
                 let subtree = node.subtree.ok_or_else(|| {
                     RepositoryError::inconsistent(Object::Tree, start, "a directory in it has no tree")
                 })?;
-                stack.push(self.inner.read_tree(&index, &subtree, &mut codec, control)?.into_iter());
+                stack.push(self.inner.read_tree(&index, &subtree, &mut codec, control)?);
             } else {
                 path.pop();
             }
@@ -229,8 +231,10 @@ impl Repository {
             if depth > 0 && found.as_ref().is_some_and(|node: &Node| node.kind != NodeKind::Dir) {
                 return Err(missing());
             }
-            let nodes = self.inner.read_tree(index, &tree, codec, control)?;
-            let node = nodes.into_iter().find(|node| node.name == *name).ok_or_else(missing)?;
+            let mut nodes = self.inner.read_tree(index, &tree, codec, control)?;
+            let node = nodes
+                .find(|node| node.as_ref().map_or(true, |node| node.name == *name))
+                .ok_or_else(missing)??;
             if let Some(subtree) = node.subtree {
                 tree = subtree;
             }
@@ -298,7 +302,9 @@ struct Shared {
     inner: Arc<Inner>,
     index: Arc<Index>,
     control: Control,
-    windows: Vec<Vec<Place>>,
+    content: Vec<Id>,
+    // Pieces that are decoded together, by their places in `content`.
+    windows: Vec<Range<usize>>,
     ahead: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -328,20 +334,21 @@ impl std::fmt::Debug for FileReader {
     }
 }
 
+fn piece(index: &Index, id: &Id) -> Result<Place> {
+    index.find(BlobKind::Data, id)?.ok_or_else(|| RepositoryError::missing(Object::DataBlob, id))
+}
+
 impl FileReader {
     fn start(inner: Arc<Inner>, index: Arc<Index>, content: &[Id], control: Control) -> Result<Self> {
-        let mut windows: Vec<Vec<Place>> = Vec::new();
+        let mut windows: Vec<Range<usize>> = Vec::new();
         let (mut size, mut room) = (0u64, 0u64);
-        for id in content {
-            let place = index
-                .find(BlobKind::Data, id)?
-                .ok_or_else(|| RepositoryError::missing(Object::DataBlob, id))?;
-            let length = u64::from(place.blob.plain_length());
+        for (number, id) in content.iter().enumerate() {
+            let length = u64::from(piece(&index, id)?.blob.plain_length());
             size += length;
             match windows.last_mut() {
-                Some(window) if room >= length => window.push(place),
+                Some(window) if room >= length => window.end += 1,
                 _ => {
-                    windows.push(vec![place]);
+                    windows.push(number..number + 1);
                     room = WINDOW;
                 }
             }
@@ -352,6 +359,7 @@ impl FileReader {
             inner,
             index,
             control,
+            content: content.to_vec(),
             windows,
             ahead: count + 1,
             state: Mutex::default(),
@@ -480,9 +488,10 @@ impl Shared {
     }
 
     fn decode(&self, number: usize, codec: &mut Codec) -> Result<Vec<u8>> {
-        let places = &self.windows[number];
+        let window = &self.content[self.windows[number].clone()];
         let mut pieces: HashMap<usize, Vec<u8>> = HashMap::new();
-        let jobs = plan_ranges(places.iter().copied().enumerate().map(|(i, place)| (place, i)).collect());
+        let wanted = window.iter().enumerate().map(|(i, id)| Ok((piece(&self.index, id)?, i)));
+        let jobs = plan_ranges(wanted.collect::<Result<_>>()?);
         for job in &jobs {
             self.inner.run_range(&self.index, job, codec, &self.control, |targets, plain| {
                 let plain = plain?;
@@ -493,7 +502,7 @@ impl Shared {
             })?;
         }
         let mut content = Vec::with_capacity(pieces.values().map(Vec::len).sum());
-        for i in 0..places.len() {
+        for i in 0..window.len() {
             let piece =
                 pieces.remove(&i).ok_or_else(|| RepositoryError::refused("a piece was not decoded"))?;
             content.extend_from_slice(&piece);

@@ -40,7 +40,7 @@ pub(crate) struct Builder {
 }
 
 /// A file that has no name, in a directory that is made when it is missing.
-fn unnamed(scratch: &Path) -> io::Result<File> {
+pub(crate) fn unnamed(scratch: &Path) -> io::Result<File> {
     std::fs::create_dir_all(scratch)?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     match rustix::fs::openat(CWD, scratch, flags, Mode::RUSR | Mode::WUSR) {

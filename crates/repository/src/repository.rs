@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::blob::{Codec, open_unpacked, seal_unpacked};
+use crate::blob::{BlobError, Codec, open_unpacked, seal_unpacked};
 use crate::chunker::Tables;
 use crate::config::Config;
 use crate::control::Control;
@@ -19,12 +20,15 @@ use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id, KeyId, SnapshotId};
 use crate::index::{self, Index, IndexBuilder, Place};
 use crate::key::{self, KdfParams, KeyFile};
+use crate::large;
 use crate::lock::{Lock, LockContext, LockKind, PendingLock, hostname, username};
+use crate::pack::PackedBlob;
 use crate::polynomial::Polynomial;
 use crate::snapshot::Snapshot;
+use crate::spool::Spool;
 use crate::store::{FileKind, Listed, Store};
 use crate::time::Time;
-use crate::tree::{self, Node};
+use crate::tree::Entries;
 
 /// At most this many key files are tried, as in restic.
 const KEYS_MAX: usize = 20;
@@ -447,8 +451,7 @@ impl Inner {
                         return Ok(use_it(opened.plain));
                     }
                     Err(e) => {
-                        let why = format!("{e} (in pack {})", place.pack);
-                        first_failure.get_or_insert(RepositoryError::damaged(kind.object(), id, why));
+                        first_failure.get_or_insert(damaged_blob(&place, &e));
                     }
                 },
                 Err(e) if e.stop().is_some() => return Err(e),
@@ -468,24 +471,86 @@ impl Inner {
             .read_range(FileKind::Pack, &place.pack, range, control)?
             .ok_or_else(|| RepositoryError::missing(Object::Pack, place.pack))?;
         if boxed.len() != place.blob.length as usize {
-            return Err(RepositoryError::damaged(
-                Object::Pack,
-                place.pack,
-                "it is shorter than its index says",
-            ));
+            return Err(too_short(&place.pack));
         }
         Ok(boxed)
     }
 
+    /// The entries of a tree, from any copy of it that is sound; verified before the first is given.
     pub(crate) fn read_tree(
         &self,
         index: &Index,
         id: &Id,
         codec: &mut Codec,
         control: &Control,
-    ) -> Result<Vec<Node>> {
-        self.with_blob(index, BlobKind::Tree, id, codec, control, |plain| tree::decode(id, plain))?
+    ) -> Result<Entries> {
+        let mut first_failure = None;
+        for place in index.places(BlobKind::Tree, id)? {
+            let read = if large::is_large_tree(&place.blob) {
+                self.read_large_tree(&place, control)
+            } else {
+                self.fetch(&place, control).and_then(|mut boxed| {
+                    let opened = codec.open(&place.blob, &mut boxed);
+                    let opened = opened.map_err(|e| damaged_blob(&place, &e))?;
+                    Ok(Entries::held(*id, opened.plain.to_vec()))
+                })
+            };
+            match read {
+                Ok(entries) => return Ok(entries),
+                Err(e) if e.stop().is_some() => return Err(e),
+                Err(e) => {
+                    first_failure.get_or_insert(e);
+                }
+            }
+        }
+        Err(first_failure.unwrap_or_else(|| RepositoryError::missing(Object::Tree, id)))
     }
+
+    fn read_large_tree(&self, place: &Place, control: &Control) -> Result<Entries> {
+        let boxed = self.fetch_large(&place.pack, &place.blob, control)?;
+        large::prove(&self.key, &boxed, &place.blob, control)?.map_err(|e| damaged_blob(place, &e))?;
+        let json = large::open(&self.key, boxed, &place.blob)?;
+        Ok(Entries::streamed(place.blob.id, json))
+    }
+
+    /// The box of a large blob, on disk.
+    pub(crate) fn fetch_large(&self, pack: &Id, blob: &PackedBlob, control: &Control) -> Result<Spool> {
+        let mut spool = Spool::new(self.scratch());
+        let mut buffer = Vec::new();
+        let mut at = u64::from(blob.offset);
+        let end = at + u64::from(blob.length);
+        // Object stores refuse a range beyond the end, and the refusal says nothing.
+        let size = self.store.size(FileKind::Pack, pack, control)?;
+        if size.ok_or_else(|| RepositoryError::missing(Object::Pack, pack))? < end {
+            return Err(too_short(pack));
+        }
+        while at < end {
+            let until = (at + LARGE_STEP).min(end);
+            if !self.store.read_into(FileKind::Pack, pack, at..until, &mut buffer, control)? {
+                return Err(RepositoryError::missing(Object::Pack, pack));
+            }
+            if buffer.len() as u64 != until - at {
+                return Err(too_short(pack));
+            }
+            spool
+                .write_all(&buffer)
+                .map_err(|e| RepositoryError::io("keep", "the list of a large directory", e))?;
+            at = until;
+        }
+        Ok(spool)
+    }
+}
+
+/// What is fetched at once of a large blob.
+const LARGE_STEP: u64 = 4 << 20;
+
+fn damaged_blob(place: &Place, why: &BlobError) -> RepositoryError {
+    let why = format!("{why} (in pack {})", place.pack);
+    RepositoryError::damaged(place.blob.kind.object(), place.blob.id, why)
+}
+
+fn too_short(pack: &Id) -> RepositoryError {
+    RepositoryError::damaged(Object::Pack, pack, "it is shorter than its index says")
 }
 
 /// Runs `work` over `items` on up to `threads` threads; results keep the order of the items; the first error wins.

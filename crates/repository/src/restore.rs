@@ -32,7 +32,7 @@ use crate::read::{DEPTH_MAX, RangeJob, plan_ranges};
 use crate::repository::{Inner, Repository};
 use crate::session::SnapshotPath;
 use crate::time::Time;
-use crate::tree::{Node, NodeKind, mode};
+use crate::tree::{Entries, Node, NodeKind, mode};
 
 /// Files are planned together up to this much content, so that blobs of one pack are fetched together …
 const BATCH_BYTES: u64 = 128 << 20;
@@ -42,6 +42,8 @@ const BATCH_DIRECTORIES: usize = 160;
 const BATCH_OPEN: usize = 96;
 /// From this size on, room for a file is asked for at once.
 const RESERVED_MIN: u64 = 1 << 20;
+/// Places of one file that are held while it is planned.
+const PLACES: usize = 4096;
 /// Problems that are named; the rest is counted.
 const PROBLEMS: usize = 10_000;
 
@@ -446,10 +448,27 @@ impl Shared {
 
 struct Level {
     directory: Arc<OwnedFd>,
-    nodes: std::vec::IntoIter<Node>,
+    nodes: Nodes,
     // The directory's own node and path, for its metadata.
     node: Option<Node>,
     path: Vec<u8>,
+}
+
+/// The entries of a directory, or the one file that is restored.
+enum Nodes {
+    Tree(Entries),
+    File(Option<Box<Node>>),
+}
+
+impl Iterator for Nodes {
+    type Item = Result<Node>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Nodes::Tree(entries) => entries.next(),
+            Nodes::File(node) => node.take().map(|node| Ok(*node)),
+        }
+    }
 }
 
 struct Restore<'a> {
@@ -463,6 +482,8 @@ struct Restore<'a> {
     inodes: HashMap<(u64, u64), (Vec<u8>, Id)>,
     // Directories that the first pass could not make; the second does not enter them.
     skipped: HashSet<Vec<u8>>,
+    // Directories whose trees could not be read to their end; that was told.
+    cut_short: HashSet<Vec<u8>>,
 }
 
 impl Repository {
@@ -513,15 +534,6 @@ impl Repository {
             None => (Node { kind: NodeKind::Dir, subtree: Some(tree), ..Node::default() }, None),
         };
         let has_metadata = file.is_none() && !under.components().is_empty();
-        let nodes = match file {
-            Some(file) => vec![file],
-            None => {
-                let subtree = node.subtree.ok_or_else(|| {
-                    RepositoryError::inconsistent(Object::Path, under, "a directory without a tree")
-                })?;
-                self.inner.read_tree(&shared.index, &subtree, &mut codec, control)?
-            }
-        };
         let mut restore = Restore {
             shared: &shared,
             jobs: sender,
@@ -531,15 +543,27 @@ impl Repository {
             batch: (0, 0, 0, 0),
             inodes: HashMap::new(),
             skipped: HashSet::new(),
+            cut_short: HashSet::new(),
         };
-        let level = || -> Result<Level> {
+        let inner = &self.inner;
+        let level = |codec: &mut Codec| -> Result<Level> {
+            let nodes = match &file {
+                Some(file) => Nodes::File(Some(Box::new(file.clone()))),
+                None => {
+                    let subtree = node.subtree.ok_or_else(|| {
+                        RepositoryError::inconsistent(Object::Path, under, "a directory without a tree")
+                    })?;
+                    Nodes::Tree(inner.read_tree(&shared.index, &subtree, codec, control)?)
+                }
+            };
             Ok(Level {
                 directory: Arc::clone(&target),
-                nodes: nodes.clone().into_iter(),
+                nodes,
                 node: has_metadata.then(|| node.clone()),
                 path: Vec::new(),
             })
         };
+        let top = level(&mut restore.codec)?;
         let first = std::thread::scope(|scope| {
             for _ in 0..workers {
                 let receiver = receiver.clone();
@@ -547,7 +571,7 @@ impl Repository {
                 scope.spawn(move || shared.work(&receiver));
             }
             drop(receiver);
-            let result = level().and_then(|level| restore.files(level));
+            let result = restore.files(top);
             if result.is_err() {
                 shared.stop.store(true, Ordering::Release);
             }
@@ -559,7 +583,8 @@ impl Repository {
             return Err(fatal);
         }
         first?;
-        restore.links(level()?)?;
+        let top = level(&mut restore.codec)?;
+        restore.links(top)?;
         shared.ensure()?;
         let mut summary = restore.summary;
         summary.files = shared.files.load(Ordering::Relaxed);
@@ -617,6 +642,16 @@ impl Restore<'_> {
             let Some(node) = level.nodes.next() else {
                 stack.pop();
                 continue;
+            };
+            let node = match node {
+                Ok(node) => node,
+                Err(e) => {
+                    // What came before it is restored; the rest is not known.
+                    self.shared.problem(&level.path, e);
+                    self.cut_short.insert(std::mem::take(&mut level.path));
+                    stack.pop();
+                    continue;
+                }
             };
             let path = join(&level.path, &node.name);
             if !node.name_is_safe() {
@@ -679,7 +714,7 @@ impl Restore<'_> {
         let nodes = shared.inner.read_tree(&shared.index, &subtree, &mut self.codec, &shared.control)?;
         Ok(Level {
             directory: Arc::new(opened),
-            nodes: nodes.into_iter(),
+            nodes: Nodes::Tree(nodes),
             node: Some(node.clone()),
             path: path.to_vec(),
         })
@@ -698,28 +733,35 @@ impl Restore<'_> {
             }
         }
         let content = node.content.take().unwrap_or_default();
-        let mut places = Vec::with_capacity(content.len());
+        let shared = self.shared;
+        let mut size = 0;
+        // Of a very large file only the first: the others are asked for again.
+        let mut places = Vec::with_capacity(content.len().min(PLACES));
         for id in &content {
-            match self.shared.index.find(BlobKind::Data, id)? {
-                Some(place) => places.push(place),
+            match shared.index.find(BlobKind::Data, id)? {
+                Some(place) => {
+                    size += u64::from(place.blob.plain_length());
+                    if places.len() < PLACES {
+                        places.push(place);
+                    }
+                }
                 None => {
-                    self.shared.problem(&path, RepositoryError::missing(Object::DataBlob, id));
+                    shared.problem(&path, RepositoryError::missing(Object::DataBlob, id));
                     return Ok(());
                 }
             }
         }
-        let size = places.iter().map(|place| u64::from(place.blob.plain_length())).sum();
         let state = Arc::new(FileState {
             directory,
             name,
             path,
             node,
             file: Mutex::new(None),
-            left: AtomicUsize::new(places.len()),
+            left: AtomicUsize::new(content.len()),
             size: AtomicU64::new(size),
             failed: AtomicBool::new(false),
         });
-        if places.is_empty() {
+        if content.is_empty() {
             match self.shared.create(&state) {
                 Ok(_) => self.shared.conclude(&state),
                 Err(e) => self.shared.problem(&state.path, e),
@@ -727,10 +769,17 @@ impl Restore<'_> {
             return Ok(());
         }
         self.batch.1 += 1;
-        self.batch.3 += usize::from(places.len() > 1);
+        self.batch.3 += usize::from(content.len() > 1);
         let mut offset = 0;
-        let count = places.len();
-        for (number, place) in places.into_iter().enumerate() {
+        let count = content.len();
+        for (number, id) in content.iter().enumerate() {
+            let place = match places.get(number) {
+                Some(place) => *place,
+                None => shared
+                    .index
+                    .find(BlobKind::Data, id)?
+                    .ok_or_else(|| RepositoryError::missing(Object::DataBlob, id))?,
+            };
             let length = place.blob.plain_length();
             let is_last = number + 1 == count;
             self.wanted.push((place, Target { state: Arc::clone(&state), offset, length, is_last }));
@@ -773,12 +822,20 @@ impl Restore<'_> {
         let mut stack = vec![top];
         while let Some(level) = stack.last_mut() {
             self.shared.ensure()?;
-            let Some(node) = level.nodes.next() else {
-                if let Some(node) = &level.node {
-                    self.shared.metadata_of_fd(&level.directory, node, &level.path);
+            let node = match level.nodes.next() {
+                Some(Ok(node)) => node,
+                ended => {
+                    if let Some(Err(e)) = ended
+                        && !self.cut_short.contains(&level.path)
+                    {
+                        self.shared.problem(&level.path, e);
+                    }
+                    if let Some(node) = &level.node {
+                        self.shared.metadata_of_fd(&level.directory, node, &level.path);
+                    }
+                    stack.pop();
+                    continue;
                 }
-                stack.pop();
-                continue;
             };
             if !node.name_is_safe() {
                 continue;

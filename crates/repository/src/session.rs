@@ -25,7 +25,8 @@ use crate::repository::Repository;
 use crate::snapshot::{Snapshot, SnapshotSummary};
 use crate::store::FileKind;
 use crate::time::Time;
-use crate::tree::{self, Node, NodeKind, mode, name_is_safe};
+use crate::tree::{Node, NodeKind, mode, name_is_safe};
+use crate::treewriter::TreeWriter;
 
 /// Pieces are handed to a worker once this many bytes of them are together.
 const BATCH: usize = 512 << 10;
@@ -515,18 +516,21 @@ impl SessionInner {
     }
 
     fn store_tree(&self, level: BTreeMap<Vec<u8>, Virtual>, worker: &mut Worker) -> Result<Id> {
-        let mut nodes = Vec::with_capacity(level.len());
+        let mut tree = TreeWriter::default();
+        let compression_level = self.options.compression_level;
         for (_, entry) in level {
-            nodes.push(match entry {
-                Virtual::Leaf(node) => *node,
+            let node = match entry {
+                Virtual::Leaf(node) => node,
                 Virtual::Dir(mut node, children) => {
                     self.files.dirs_new.fetch_add(1, Ordering::Relaxed);
                     node.subtree = Some(self.store_tree(children, worker)?);
-                    *node
+                    node
                 }
-            });
+            };
+            let pushed = tree.push(&node, &self.packer, compression_level);
+            self.packer.guard(pushed)?;
         }
-        self.packer.store(&mut worker.codec, BlobKind::Tree, &tree::encode(&nodes)?)
+        tree.finish(&self.packer, &mut worker.codec)
     }
 
     fn shut(&self) {
@@ -608,7 +612,9 @@ impl Session {
         inner.ensure()?;
         control.check()?;
         if inner.open_writers.load(Ordering::Acquire) > 0 {
-            return Err(RepositoryError::refused("a file of this session is still open"));
+            return Err(RepositoryError::refused(
+                "a file or directory of this session is still being written",
+            ));
         }
         if inner.closed.swap(true, Ordering::AcqRel) {
             return Err(RepositoryError::refused("the session is closed"));

@@ -19,6 +19,7 @@ use crate::control::{Control, POLL};
 use crate::error::{RepositoryError, Result};
 use crate::id::Id;
 use crate::local::LocalStore;
+use crate::spool::Spool;
 
 /// The kinds of files of a repository, which are also its directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -234,6 +235,22 @@ impl Store {
         Ok(listed)
     }
 
+    /// The size of a file in bytes, or `None` when it does not exist.
+    pub(crate) fn size(&self, kind: FileKind, id: &Id, control: &Control) -> Result<Option<u64>> {
+        control.check()?;
+        let path = kind.path(id);
+        if let Some(local) = &self.inner.local {
+            return local.size(&path);
+        }
+        let objects = self.objects();
+        let location = Path::from(path.as_str());
+        match self.wait(control, async move { objects.head(&location).await })? {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(Self::error("look at", &path, e)),
+        }
+    }
+
     /// The whole file, or `None` when it does not exist.
     pub fn read(&self, kind: FileKind, id: &Id, control: &Control) -> Result<Option<Vec<u8>>> {
         self.fetch(kind, id, None, control)
@@ -315,7 +332,7 @@ impl Store {
         let path = kind.path(id);
         let length = bytes.len() as u64;
         if let Some(local) = &self.inner.local {
-            local.write_file(&path, &bytes, true)?;
+            local.write_file(&path, &bytes[..], true, &|| Ok(()))?;
         } else {
             let objects = self.objects();
             let location = Path::from(path.as_str());
@@ -328,6 +345,43 @@ impl Store {
                 Err(object_store::Error::AlreadyExists { .. }) if kind != FileKind::Config => {}
                 Err(e) => return Err(Self::error("write", &path, e)),
             }
+        }
+        self.inner.bytes_written.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// [`Self::write`] for a file that need not be in memory.
+    ///
+    /// A stop leaves the parts that an object store has got: no file, but room, until a lifecycle rule for incomplete uploads
+    /// removes them.
+    pub(crate) fn write_spool(
+        &self,
+        kind: FileKind,
+        id: &Id,
+        bytes: Arc<Spool>,
+        control: &Control,
+    ) -> Result<()> {
+        control.check()?;
+        let path = kind.path(id);
+        let length = bytes.len();
+        if let Some(local) = &self.inner.local {
+            let check = || control.check().map_err(std::io::Error::other);
+            // A stop is told as a stop, not as the failure to write that it caused.
+            local.write_file(&path, &*bytes, true, &check).map_err(|e| control.check().err().unwrap_or(e))?;
+        } else if length <= PART as u64 {
+            let mut whole = Vec::new();
+            bytes
+                .visit(|block| {
+                    whole.extend_from_slice(block);
+                    std::io::Result::Ok(())
+                })
+                .map_err(|e| RepositoryError::io("keep", "the list of a large directory", e))?;
+            return self.write(kind, id, whole.into(), control);
+        } else {
+            let objects = self.objects();
+            let location = Path::from(path.as_str());
+            self.wait(control, async move { write_in_parts(&*objects, &location, &bytes).await })?
+                .map_err(|e| Self::error("write", &path, e))?;
         }
         self.inner.bytes_written.fetch_add(length, Ordering::Relaxed);
         Ok(())
@@ -357,6 +411,44 @@ impl Store {
         match &self.inner.local {
             Some(local) => local.prepare(),
             None => Ok(()),
+        }
+    }
+}
+
+/// Parts of an upload, in whole blocks. S3 takes no smaller ones than 5 MiB, and at most 10,000 of them.
+const PART: usize = 16 << 20;
+
+async fn write_in_parts(objects: &dyn ObjectStore, path: &Path, bytes: &Spool) -> object_store::Result<()> {
+    let mut upload = objects.put_multipart(path).await?;
+    let sent = async {
+        let mut number = 0;
+        loop {
+            let mut part = Vec::with_capacity(PART);
+            let mut block = Vec::new();
+            while part.len() < PART {
+                bytes
+                    .block(number, &mut block)
+                    .map_err(|e| object_store::Error::Generic { store: "scratch", source: Box::new(e) })?;
+                if block.is_empty() {
+                    break;
+                }
+                number += 1;
+                part.extend_from_slice(&block);
+            }
+            if part.is_empty() {
+                break;
+            }
+            upload.put_part(part.into()).await?;
+        }
+        upload.complete().await
+    }
+    .await;
+    match sent {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            // The failure is what matters; parts that stay are no file.
+            upload.abort().await.ok();
+            Err(e)
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The same directory must give the same bytes each time, because the id of a tree is the hash of its JSON.
 
+use std::io::Read;
+
 use serde_json::Value;
 
 use crate::error::{Object, RepositoryError, Result};
@@ -12,6 +14,11 @@ use crate::time::Time;
 
 /// The tree of the empty directory, with its newline.
 pub const EMPTY: &[u8] = b"{\"nodes\":[]}\n";
+
+/// What is read of a streamed tree at once …
+const CHUNK: usize = 256 << 10;
+/// … and how long one entry may be, written and read: a file of 16 million pieces.
+const ENTRY_MAX: usize = 1 << 30;
 
 /// Go's `FileMode` bits above the permissions.
 pub mod mode {
@@ -296,30 +303,74 @@ pub(crate) fn name_is_safe(name: &[u8]) -> bool {
     !(name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0))
 }
 
-/// The bytes of a tree; refuses names out of order, duplicates, and names that are not one safe component.
-pub fn encode(nodes: &[Node]) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(16 + nodes.len() * 420);
-    out.extend_from_slice(b"{\"nodes\":[");
-    for (i, node) in nodes.iter().enumerate() {
+/// The bytes of a tree, entry by entry.
+#[derive(Default)]
+pub(crate) struct Encoder {
+    bytes: Vec<u8>,
+    last: Option<Vec<u8>>,
+}
+
+impl Encoder {
+    /// Appends an entry; refuses names out of order, duplicates, and names that are not one safe component.
+    pub(crate) fn push(&mut self, node: &Node) -> Result<()> {
         if !node.name_is_safe() {
             return Err(RepositoryError::refused(format!(
                 "name \"{}\" is not one path component",
                 quote(&node.name)
             )));
         }
-        if i > 0 {
-            if nodes[i - 1].name >= node.name {
-                return Err(RepositoryError::refused(format!(
-                    "name \"{}\" is out of order",
-                    quote(&node.name)
-                )));
+        match &mut self.last {
+            None => {
+                self.bytes.extend_from_slice(b"{\"nodes\":[");
+                self.last = Some(node.name.clone());
             }
-            out.push(b',');
+            Some(last) => {
+                if *last >= node.name {
+                    return Err(RepositoryError::refused(format!(
+                        "name \"{}\" is out of order",
+                        quote(&node.name)
+                    )));
+                }
+                self.bytes.push(b',');
+                last.clear();
+                last.extend_from_slice(&node.name);
+            }
         }
-        node.encode(&mut out);
+        let before = self.bytes.len();
+        node.encode(&mut self.bytes);
+        if self.bytes.len() - before > ENTRY_MAX {
+            // Nobody could read it back.
+            return Err(RepositoryError::refused(format!(
+                "\"{}\" has {} pieces: an entry of more than {ENTRY_MAX} bytes cannot be stored",
+                quote(&node.name),
+                node.content.as_ref().map_or(0, Vec::len)
+            )));
+        }
+        Ok(())
     }
-    out.extend_from_slice(b"]}\n");
-    Ok(out)
+
+    /// What was appended since it was last taken; whoever takes it clears it.
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// The rest of the bytes.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        match self.last {
+            None => EMPTY.to_vec(),
+            Some(_) => {
+                self.bytes.extend_from_slice(b"]}\n");
+                self.bytes
+            }
+        }
+    }
+}
+
+/// The bytes of a tree; refuses names out of order, duplicates, and names that are not one safe component.
+pub fn encode(nodes: &[Node]) -> Result<Vec<u8>> {
+    let mut encoder = Encoder::default();
+    nodes.iter().try_for_each(|node| encoder.push(node))?;
+    Ok(encoder.finish())
 }
 
 /// Re-serialises without any check; only for proving that decoding lost nothing.
@@ -388,56 +439,256 @@ impl<'de> serde::Deserialize<'de> for NodeContent {
     }
 }
 
-go_struct! {
-    #[derive(Default)]
-    struct TreeJson {
-        nodes: Option<Vec<NodeContent>> = "nodes",
-    }
-}
-
 /// The nodes of a tree, in their stored order, names as stored (safe or not).
 ///
 /// Refuses what restic cannot decode either: bad JSON, numbers that do not fit, badly quoted names.
 pub fn decode(id: &Id, bytes: &[u8]) -> Result<Vec<Node>> {
-    let bad = |why: String| RepositoryError::inconsistent(Object::Tree, id, why);
-    let tree: TreeJson = json::parse(bytes).map_err(|e| bad(e.to_string()))?;
-    tree.nodes
-        .ok_or_else(|| bad("it has no list of nodes".into()))?
-        .into_iter()
-        .map(|NodeContent(node, present)| {
-            let name =
-                unquote(&node.name).ok_or_else(|| bad(format!("badly quoted name {:?}", node.name)))?;
-            let lossy = node.linktarget_raw.0.is_empty() && node.linktarget.contains('\u{fffd}');
-            Ok(Node {
-                name,
-                kind: NodeKind::from_word(&node.kind),
-                mode: node.mode,
-                mtime: node.mtime,
-                atime: node.atime,
-                ctime: node.ctime,
-                uid: node.uid,
-                gid: node.gid,
-                user: node.user,
-                group: node.group,
-                inode: node.inode,
-                device_id: node.device_id,
-                size: node.size,
-                links: node.links,
-                linktarget: if node.linktarget_raw.0.is_empty() {
-                    node.linktarget.into_bytes()
-                } else {
-                    node.linktarget_raw.0
-                },
-                linktarget_lossy: lossy,
-                xattrs: node.xattrs.into_iter().map(|x| Xattr { name: x.name, value: x.value.0 }).collect(),
-                generic_attributes: (!node.generic_attributes.is_null()).then_some(node.generic_attributes),
-                device: node.device,
-                content: present.then_some(node.content),
-                subtree: node.subtree,
-                error: node.error,
-            })
-        })
-        .collect()
+    Entries::held(*id, bytes.to_vec()).collect()
+}
+
+fn node_of(NodeContent(node, present): NodeContent) -> Result<Node, String> {
+    let name = unquote(&node.name).ok_or_else(|| format!("badly quoted name {:?}", node.name))?;
+    let lossy = node.linktarget_raw.0.is_empty() && node.linktarget.contains('\u{fffd}');
+    Ok(Node {
+        name,
+        kind: NodeKind::from_word(&node.kind),
+        mode: node.mode,
+        mtime: node.mtime,
+        atime: node.atime,
+        ctime: node.ctime,
+        uid: node.uid,
+        gid: node.gid,
+        user: node.user,
+        group: node.group,
+        inode: node.inode,
+        device_id: node.device_id,
+        size: node.size,
+        links: node.links,
+        linktarget: if node.linktarget_raw.0.is_empty() {
+            node.linktarget.into_bytes()
+        } else {
+            node.linktarget_raw.0
+        },
+        linktarget_lossy: lossy,
+        xattrs: node.xattrs.into_iter().map(|x| Xattr { name: x.name, value: x.value.0 }).collect(),
+        generic_attributes: (!node.generic_attributes.is_null()).then_some(node.generic_attributes),
+        device: node.device,
+        content: present.then_some(node.content),
+        subtree: node.subtree,
+        error: node.error,
+    })
+}
+
+/// The nodes of a tree one by one, in their stored order, names as stored (safe or not).
+///
+/// It holds the JSON, not the nodes, and of a large tree only a part of the JSON. An error ends it; a tree is sound only
+/// when its end was reached without one.
+pub(crate) struct Entries {
+    id: Id,
+    // The rest of the JSON, after what is in the buffer.
+    rest: Option<Box<dyn Read + Send>>,
+    buffer: Vec<u8>,
+    at: usize,
+    // What is read at once.
+    chunk: usize,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Begin,
+    First,
+    Next,
+    Ended,
+}
+
+/// Why a value was not read.
+enum Unread {
+    /// It, or the error, is final.
+    Bad(String),
+    Io(std::io::Error),
+}
+
+impl Entries {
+    /// Of a tree whose JSON, verified by the caller, is held.
+    pub(crate) fn held(id: Id, json: Vec<u8>) -> Self {
+        Self { id, rest: None, buffer: json, at: 0, chunk: CHUNK, state: State::Begin }
+    }
+
+    /// Of a tree whose JSON, verified by the caller, comes as a stream.
+    pub(crate) fn streamed(id: Id, json: Box<dyn Read + Send>) -> Self {
+        Self { id, rest: Some(json), buffer: Vec::new(), at: 0, chunk: CHUNK, state: State::Begin }
+    }
+
+    /// Reads more; whether there was more.
+    fn refill(&mut self) -> Result<bool, Unread> {
+        let Some(rest) = &mut self.rest else { return Ok(false) };
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        let filled = self.buffer.len();
+        if filled > ENTRY_MAX {
+            return Err(Unread::Bad(format!("an entry in it is longer than {ENTRY_MAX} bytes")));
+        }
+        // At least doubled, so that a long entry is not parsed from its beginning too often.
+        let more = filled.max(self.chunk);
+        self.buffer.reserve_exact(more);
+        let n = rest.take(more as u64).read_to_end(&mut self.buffer).map_err(Unread::Io)?;
+        if n == 0 {
+            self.rest = None;
+        }
+        Ok(n > 0)
+    }
+
+    /// The next byte that is not white space, not taken.
+    fn peek(&mut self) -> Result<Option<u8>, Unread> {
+        loop {
+            while let Some(byte) = self.buffer.get(self.at) {
+                if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                    return Ok(Some(*byte));
+                }
+                self.at += 1;
+            }
+            if !self.refill()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn expect(&mut self, wanted: u8) -> Result<(), Unread> {
+        match self.peek()? {
+            Some(byte) if byte == wanted => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(byte) => {
+                Err(Unread::Bad(format!("expected {:?}, found {:?}", char::from(wanted), char::from(byte))))
+            }
+            None => Err(Unread::Bad("it ends within a value".into())),
+        }
+    }
+
+    /// The next value.
+    fn value<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, Unread> {
+        loop {
+            let mut values = serde_json::Deserializer::from_slice(&self.buffer[self.at..]).into_iter::<T>();
+            let error = match values.next() {
+                Some(Ok(value)) => {
+                    let end = self.at + values.byte_offset();
+                    // A number may go on in what was not read yet.
+                    if end == self.buffer.len() && self.refill()? {
+                        continue;
+                    }
+                    self.at = end.min(self.buffer.len());
+                    return Ok(value);
+                }
+                Some(Err(error)) if !error.is_eof() => error.to_string(),
+                Some(Err(_)) | None => {
+                    if self.refill()? {
+                        continue;
+                    }
+                    return Err(Unread::Bad("it ends within a value".into()));
+                }
+            };
+            let Some(length) = json::value_length(&self.buffer[self.at..]) else {
+                // A number that is cut within may read as a wrong one.
+                if self.refill()? {
+                    continue;
+                }
+                return Err(Unread::Bad(error));
+            };
+            // Bytes that are not UTF-8 are replaced, as Go does.
+            if std::str::from_utf8(&self.buffer[self.at..self.at + length]).is_ok() {
+                return Err(Unread::Bad(error));
+            }
+            let end = self.at + length;
+            let value = json::parse(&self.buffer[self.at..end]).map_err(|e| Unread::Bad(e.to_string()))?;
+            self.at = end;
+            return Ok(value);
+        }
+    }
+
+    /// Up to the list of nodes.
+    fn begin(&mut self) -> Result<(), Unread> {
+        self.expect(b'{')?;
+        if self.key_before_list(true)? {
+            self.state = State::First;
+            return Ok(());
+        }
+        Err(Unread::Bad("it has no list of nodes".into()))
+    }
+
+    /// Skips members of the outermost object; whether it stopped in the list of nodes, not at the end.
+    fn key_before_list(&mut self, mut is_first: bool) -> Result<bool, Unread> {
+        loop {
+            match self.peek()? {
+                Some(b'}') => {
+                    self.at += 1;
+                    return Ok(false);
+                }
+                _ if is_first => is_first = false,
+                _ => self.expect(b',')?,
+            }
+            if self.peek()? != Some(b'"') {
+                return Err(Unread::Bad("a key is missing".into()));
+            }
+            let key: String = self.value()?;
+            self.expect(b':')?;
+            if key.eq_ignore_ascii_case("nodes") && self.peek()? == Some(b'[') {
+                self.at += 1;
+                return Ok(true);
+            }
+            if key.eq_ignore_ascii_case("nodes") {
+                // `null` leaves it as it was; anything else is no list.
+                self.value::<Option<Vec<serde::de::IgnoredAny>>>()?;
+            } else {
+                self.value::<serde::de::IgnoredAny>()?;
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<Node>, Unread> {
+        if self.state == State::Begin {
+            self.begin()?;
+        }
+        match self.peek()? {
+            Some(b']') => {
+                self.at += 1;
+                if self.key_before_list(false)? {
+                    return Err(Unread::Bad("it has two lists of nodes".into()));
+                }
+                if self.peek()?.is_some() {
+                    return Err(Unread::Bad("something follows it".into()));
+                }
+                self.state = State::Ended;
+                return Ok(None);
+            }
+            _ if self.state == State::First => self.state = State::Next,
+            _ => self.expect(b',')?,
+        }
+        self.peek()?;
+        let node: NodeContent = self.value()?;
+        node_of(node).map(Some).map_err(Unread::Bad)
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Node>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.state == State::Ended {
+            return None;
+        }
+        match self.read() {
+            Ok(node) => node.map(Ok),
+            Err(unread) => {
+                self.state = State::Ended;
+                Some(Err(match unread {
+                    Unread::Bad(why) => RepositoryError::inconsistent(Object::Tree, self.id, why),
+                    Unread::Io(e) => RepositoryError::io("read", format!("tree {}", self.id), e),
+                }))
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -511,10 +762,76 @@ mod tests {
         }
     }
 
+    /// However the stream is cut, the nodes are those of the whole.
+    #[test]
+    fn a_streamed_tree_has_the_nodes_of_the_held_one() {
+        struct Trickle(std::io::Cursor<Vec<u8>>, usize);
+        impl Read for Trickle {
+            fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+                let n = out.len().min(self.1);
+                self.0.read(&mut out[..n])
+            }
+        }
+        let many: Vec<Node> = (0..3000)
+            .map(|n| Node {
+                name: format!("file {n:05} \u{e9}").into_bytes(),
+                size: n,
+                content: Some(vec![Id::of(b"x"); usize::try_from(n % 50).unwrap()]),
+                ..Node::default()
+            })
+            .collect();
+        let json = encode(&many).unwrap();
+        assert!(json.len() > 4 * CHUNK);
+        for step in [1, 1000, CHUNK - 1, CHUNK, usize::MAX] {
+            let stream = Trickle(std::io::Cursor::new(json.clone()), step);
+            let nodes: Result<Vec<Node>> = Entries::streamed(Id::default(), Box::new(stream)).collect();
+            assert_eq!(nodes.unwrap(), many, "in steps of {step}");
+        }
+        let cuttable = json;
+        // Whatever is cut: numbers, escapes, characters, keys of the future.
+        let json = "{ \"a\": -12.5e+10 , \"b\": [1, -2.5E-3, {\"c\": \"\\u00e9\\\\ é\"}], \"nodes\" :\n[ {\"name\": \"é\", \"type\": \
+                    \"file\", \"z\": -1.5e-7, \"uid\": 1000, \"x\": [true, null]} ,{\"name\":\"b\",\"type\":\"dir\"}] , \"y\": 1e+5 }\n";
+        let whole = decode(&Id::default(), json.as_bytes()).unwrap();
+        assert_eq!((whole.len(), whole[0].uid), (2, 1000));
+        for chunk in 1..json.len() + 1 {
+            let stream = Box::new(std::io::Cursor::new(json.as_bytes().to_vec()));
+            let entries = Entries { chunk, ..Entries::streamed(Id::default(), stream) };
+            assert_eq!(entries.collect::<Result<Vec<Node>>>().unwrap(), whole, "in chunks of {chunk}");
+        }
+        for cut in [0, 1, 9, 10, 11, CHUNK, cuttable.len() - 3, cuttable.len() - 2] {
+            let stream = std::io::Cursor::new(cuttable[..cut].to_vec());
+            let nodes: Result<Vec<Node>> = Entries::streamed(Id::default(), Box::new(stream)).collect();
+            assert!(nodes.is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_replaced() {
+        let json = b"{\"nodes\":[{\"name\":\"a\",\"type\":\"file\",\"user\":\"\xff}\\\"]\"},{\"name\":\"b\",\"type\":\"dir\"}]}";
+        let nodes = decode(&Id::default(), json).unwrap();
+        assert_eq!(nodes[0].user, "\u{fffd}}\"]");
+        assert_eq!(nodes[1].name, b"b");
+    }
+
     #[test]
     fn what_breaks_restic_is_refused() {
         for bad in [
+            "",
+            "{",
+            "[]",
+            "{}",
             r#"{"nodes":null}"#,
+            r#"{"nodes":7}"#,
+            r#"{"nodes":[}"#,
+            r#"{"nodes":[,]}"#,
+            r#"{"nodes":[{},]}"#,
+            r#"{"nodes":[{} {}]}"#,
+            r#"{"nodes":[7]}"#,
+            r#"{"nodes":[]"#,
+            r#"{"nodes":[]} x"#,
+            r#"{"nodes":[],}"#,
+            r#"{"nodes":[],"nodes":[]}"#,
+            r#"{"nodes":[] "x":1}"#,
             r#"{"nodes":[{"name":"a","type":"file","uid":-1}]}"#,
             r#"{"nodes":[{"name":"a\"b","type":"file"}]}"#,
             r#"{"nodes":[{"name":"a\nb","type":"file"}]}"#,
@@ -522,7 +839,8 @@ mod tests {
         ] {
             assert!(decode(&Id::default(), bad.as_bytes()).is_err(), "{bad}");
         }
-        let tolerated = r#"{ "x": 1, "Nodes": [ {"Type":"file", "NAME":"a", "nodes": [], "content": []} ] }"#;
+        let tolerated = r#"{ "x": 1, "nodes": null, "Nodes": [ {"Type":"file", "NAME":"a", "nodes": [], "content": []} ],
+            "y": {"nodes": [1]}, "nodes": null } "#;
         assert_eq!(decode(&Id::default(), tolerated.as_bytes()).unwrap()[0].name, b"a");
     }
 

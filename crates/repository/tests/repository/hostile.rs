@@ -71,6 +71,47 @@ fn links_are_never_followed() {
     }
 }
 
+/// An authentic tree whose JSON breaks off: what came before is restored as it was, and what is missing is told once.
+#[test]
+fn a_tree_that_breaks_off_is_a_problem_and_the_rest_is_restored() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let mut forge = Forge::new();
+    let data = forge.blob(BlobKind::Data, b"good");
+    let file = |name| file_node(name, &[data], r#","size":4"#);
+    let directory = |name, tree: Id| {
+        file_node(name, &[], "")
+            .replace("\"file\"", "\"dir\"")
+            .replace("\"content\":[]", &format!("\"content\":null,\"subtree\":\"{tree}\""))
+    };
+    let link = file_node("link", &[], "")
+        .replace("\"file\"", "\"symlink\"")
+        .replace("\"content\":[]", "\"linktarget\":\"nowhere\",\"content\":null");
+    let sound = forge.tree(&format!("{{\"nodes\":[{}]}}\n", file("inner")));
+    let first = [directory("a", sound), file("b"), link].join(",");
+    let bad = forge.tree(&format!("{{\"nodes\":[{first},{{\"name\":7}},{}]}}\n", file("z")));
+    for (tree, below) in [(bad, ""), (forge.tree(&format!("{{\"nodes\":[{}]}}\n", directory("d", bad))), "d")]
+    {
+        let id = forge.commit(tree);
+        let repository = &forge.fixture.repository;
+        let target = tempfile::tempdir().unwrap();
+        let options = RestoreOptions::default();
+        let summary = repository.restore(&id, &at("/"), target.path(), &options, &control()).unwrap();
+        assert_eq!(summary.problem_count, 1, "{:?}", summary.problems);
+        assert_eq!(summary.problems[0].path, below.as_bytes());
+        let there = target.path().join(below);
+        assert_eq!(files(target.path()), ["a/inner", "b", "link"].map(|name| there.join(name)));
+        assert!(there.join("link").is_symlink());
+        for made in [there.join("a"), there.join("b")] {
+            let meta = std::fs::metadata(&made).unwrap();
+            assert_eq!((meta.permissions().mode() & 0o777, meta.mtime()), (0o644, 1_767_225_600), "{made:?}");
+        }
+        assert!(repository.list(&id, &at("/"), &control(), |_| ControlFlow::Continue(())).is_err());
+        let report = repository.check(&CheckOptions::default(), &control()).unwrap();
+        assert!(!report.is_sound());
+        assert!(report.snapshots.iter().all(|(_, whole)| !whole), "{report:?}");
+    }
+}
+
 #[test]
 fn only_a_new_or_empty_directory_is_restored_into() {
     let fixture = Fixture::new();

@@ -10,5 +10,6 @@ mod failures;
 mod golden;
 mod hostile;
 mod interop;
+mod large;
 mod locks_and_keys;
 mod traps;
