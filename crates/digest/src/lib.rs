@@ -4,7 +4,7 @@
 //! the unit can do. Two streams whose rounds alternate use all of it (measured on an AMD EPYC: 1.8 GB/s for one, 3.5 for
 //! two). Where there are no such instructions, the strings are hashed one after the other by [`sha2`].
 //!
-//! The only crate of the workspace in which unsafe code stands: one call of a function that needs those instructions,
+//! Unsafe code stands here: one call of a function that needs those instructions,
 //! after they were found. No pointer is touched.
 
 use sha2::{Digest as _, Sha256};

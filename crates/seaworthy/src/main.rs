@@ -28,6 +28,7 @@ use crate::exit::Exit;
 use crate::output::Face;
 
 fn main() -> ExitCode {
+    seaworthy_syscall::heap::keep_heap_small();
     if let Some(code) = wiring::sandbox_init() {
         return code;
     }
