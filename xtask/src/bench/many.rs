@@ -13,11 +13,11 @@ use crate::workspace;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Files of the tree, a hundred in a directory, each of a line of text or none.
+/// Files of the tree, each of a few lines of text or none: three of five in one directory, the others a hundred in a directory.
 const FILES: f64 = 500_000.0;
 const FILES_PER_DIRECTORY: u64 = 100;
 
-/// Files of the database, each of a gigabyte, in directories of their own; pages of holes, with a number in every fourth.
+/// Files of the database, each of a gigabyte, in one directory; pages of holes, with a number in every fourth.
 const SEGMENTS: f64 = 50.0;
 const SEGMENT_BYTES: u64 = 1 << 30;
 const PIECE_BYTES: u64 = 32 << 10;
@@ -60,17 +60,24 @@ fn files(options: &Options, many: &mut Many) -> Result<(), Failure> {
     let count = (FILES * options.scale).round().max(1.0) as u64;
     let tree = options.work.join("many");
     empty(&tree)?;
+    let (in_one, one) = (count / 5 * 3, tree.join("one"));
+    fs::create_dir_all(&one)?;
     for number in 0..count {
-        let directory = tree
-            .join(format!("{:03}", number / FILES_PER_DIRECTORY / 100))
-            .join(format!("{:02}", number / FILES_PER_DIRECTORY % 100));
-        if number.is_multiple_of(FILES_PER_DIRECTORY) {
+        let directory = if number < in_one {
+            one.clone()
+        } else {
+            let group = (number - in_one) / FILES_PER_DIRECTORY;
+            tree.join(format!("{:03}", group / 100)).join(format!("{:02}", group % 100))
+        };
+        if number >= in_one && (number - in_one).is_multiple_of(FILES_PER_DIRECTORY) {
             fs::create_dir_all(&directory)?;
         }
         let text = format!("line {number} of a file\n").repeat(usize::try_from(number % 7)?);
         fs::write(directory.join(format!("file-{number:07}.txt")), text)?;
     }
-    let described = format!("m: {count} files of at most 200 bytes, {FILES_PER_DIRECTORY} in a directory");
+    let described = format!(
+        "m: {count} files of at most 200 bytes, {in_one} in one directory, {FILES_PER_DIRECTORY} in each of the others"
+    );
     println!("== {described}");
     many.described.push(described);
     for round in 0..options.rounds {
@@ -105,16 +112,15 @@ fn blobs(options: &Options, tools: &[Tool], many: &mut Many) -> Result<(), Failu
     File::create(data.join("PG_VERSION"))?;
     let mut number = 0_u64;
     for segment in 0..segments {
-        let directory = data.join(segment.to_string());
-        fs::create_dir(&directory)?;
-        let file = File::create(directory.join("1"))?;
+        let file = File::create(data.join((segment + 1).to_string()))?;
         file.set_len(SEGMENT_BYTES)?;
         for piece in 0..SEGMENT_BYTES / PIECE_BYTES {
             file.write_all_at(&number.to_le_bytes(), piece * PIECE_BYTES)?;
             number += 1;
         }
     }
-    let described = format!("m: a database of {segments} GiB, mostly holes, in {number} pieces");
+    let described =
+        format!("m: a database of {segments} GiB in one directory, mostly holes, in {number} pieces");
     println!("== {described}");
     many.described.push(described);
     let place = options.work.join("run").join(&ours.name);
