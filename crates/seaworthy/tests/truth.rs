@@ -132,13 +132,24 @@ const TILL: &str = "
   END IF;
   IF i % 50 = 0 THEN REFRESH MATERIALIZED VIEW best; END IF";
 
+/// A table whose rows are copied by us, because its file in the archive has more than 8 MiB.
+const PARCELS: &str = "CREATE TABLE parcels (id bigserial PRIMARY KEY, label text NOT NULL, sent timestamptz NOT NULL DEFAULT now()); \
+     INSERT INTO parcels (label) SELECT repeat(md5(i::text), 3) FROM generate_series(1, 90000) i; ANALYZE parcels";
+
+/// What a depot does to them: one comes, one is changed, one goes.
+const DEPOT: &str = "
+  INSERT INTO parcels (label) VALUES (repeat(md5(i::text), 3)) RETURNING id INTO n;
+  UPDATE parcels SET label = reverse(label), sent = clock_timestamp() WHERE id = n - (i * 7919) % 90000;
+  DELETE FROM parcels WHERE id = n - 90000";
+
 #[test]
 fn a_shop_under_write_load_is_proven_every_time() {
     let server = Server::start(&["autovacuum_naptime=1s"]).unwrap();
     server.create("shop", &[]).unwrap();
     server.sql("shop", &shop(1_000)).unwrap();
+    server.sql("shop", PARCELS).unwrap();
     let product = Product::new(PROGRAM, &postgres("shop", &server, "shop")).unwrap();
-    let mut load = Load::begin(&server, "shop", &[TILL, TILL]);
+    let mut load = Load::begin(&server, "shop", &[TILL, TILL, DEPOT]);
     let count = || server.sql("shop", "SELECT last_value FROM orders_id_seq").unwrap();
     for round in 0..loops() {
         let before = count();
