@@ -1280,7 +1280,13 @@ impl<'a> Walk<'a> {
         while let Some(Slot::Known(_) | Slot::Missing) = frame.entries.front() {
             frame.first += 1;
             let Some(Slot::Known(node)) = frame.entries.pop_front() else { continue };
-            frame.tree.push(&node, &self.reading.packer, level)?;
+            frame.tree.push(&node, &self.reading.packer, level).map_err(|e| match e {
+                RepositoryError::Refused { why } => RepositoryError::refused(format!(
+                    "directory \"{}\": {why}",
+                    crate::quote::quote(&frame.path)
+                )),
+                other => other,
+            })?;
             if self.at_root && frame.above.is_none() {
                 // `/` itself: what is in it becomes the root of the snapshot.
                 let place = SnapshotPath::from_components([node.name.clone()])?;

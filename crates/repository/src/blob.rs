@@ -15,7 +15,7 @@ use crate::pack::PackedBlob;
 
 /// No plaintext of a data blob may be longer: readers hold whole blobs in memory.
 pub(crate) const DATA_MAX: usize = 128 << 20;
-/// No plaintext of a tree may be longer: about two million entries in one directory.
+/// No plaintext of a tree that is declared short enough to be held may be longer; of others see [`crate::large`].
 pub(crate) const TREE_MAX: usize = 1 << 30;
 
 pub(crate) fn limit(kind: BlobKind) -> usize {

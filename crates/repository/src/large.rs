@@ -65,7 +65,8 @@ impl Write for Sealing {
     }
 }
 
-fn failed(error: io::Error) -> RepositoryError {
+/// The box could not be put where it is kept, or not be fetched from there.
+pub(crate) fn unkept(error: io::Error) -> RepositoryError {
     RepositoryError::io("keep", "the list of a large directory", error)
 }
 
@@ -77,7 +78,7 @@ impl LargeWriter {
     pub(crate) fn new(key: &Key, level: i32, scratch: Option<&Path>) -> Result<Self> {
         let iv = fresh_iv().map_err(RepositoryError::random)?;
         let mut spool = Spool::new(scratch);
-        spool.write_all(&iv).map_err(failed)?;
+        spool.write_all(&iv).map_err(unkept)?;
         let sealing = Sealing { keystream: key.keystream(&iv), mac: key.mac(&iv), spool, buffer: Vec::new() };
         let compressor = zstd::stream::write::Encoder::new(sealing, level)
             .map_err(|e| RepositoryError::io("prepare", "zstd", e))?;
@@ -88,19 +89,19 @@ impl LargeWriter {
         self.length += plain.len() as u64;
         if self.length > LENGTH_MAX {
             return Err(RepositoryError::refused(format!(
-                "a directory whose list of entries is longer than {LENGTH_MAX} bytes cannot be stored: about ten million \
-                 files, or files of 60 million pieces"
+                "its list of entries is longer than {LENGTH_MAX} bytes, about ten million files or files of 60 million \
+                 pieces together; divide it"
             )));
         }
         self.sha.update(plain);
-        self.compressor.write_all(plain).map_err(failed)
+        self.compressor.write_all(plain).map_err(unkept)
     }
 
     pub(crate) fn finish(self) -> Result<LargeBox> {
         let plain_length = u32::try_from(self.length)
             .map_err(|_| RepositoryError::refused("a blob of 4 GiB or more cannot be stored"))?;
-        let Sealing { mac, mut spool, .. } = self.compressor.finish().map_err(failed)?;
-        spool.write_all(&mac.finish()).map_err(failed)?;
+        let Sealing { mac, mut spool, .. } = self.compressor.finish().map_err(unkept)?;
+        spool.write_all(&mac.finish()).map_err(unkept)?;
         Ok(LargeBox { id: Id(self.sha.finalize().into()), plain_length, boxed: spool })
     }
 }

@@ -239,7 +239,6 @@ impl Packer {
     }
 
     fn append_large(&self, tree: LargeBox) -> Result<()> {
-        let failed = |e| RepositoryError::io("keep", "the list of a large directory", e);
         let LargeBox { id, plain_length, mut boxed } = tree;
         let blob = PackedBlob {
             kind: BlobKind::Tree,
@@ -263,14 +262,14 @@ impl Packer {
             let why = "its header reads back differently";
             return Err(RepositoryError::damaged(Object::Pack, "being written", why));
         }
-        boxed.write_all(&trailer).map_err(failed)?;
+        boxed.write_all(&trailer).map_err(large::unkept)?;
         let mut sha = Sha256::new();
         boxed
             .visit(|bytes| {
                 sha.update(bytes);
                 std::io::Result::Ok(())
             })
-            .map_err(failed)?;
+            .map_err(large::unkept)?;
         self.control.check()?;
         let pack = Id(sha.finalize().into());
         self.repository.store.write_spool(FileKind::Pack, &pack, Arc::new(boxed), &self.control)?;

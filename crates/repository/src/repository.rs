@@ -30,6 +30,9 @@ use crate::store::{FileKind, Listed, Store};
 use crate::time::Time;
 use crate::tree::Entries;
 
+/// What is fetched at once of a large blob.
+const LARGE_STEP: u64 = 4 << 20;
+
 /// At most this many key files are tried, as in restic.
 const KEYS_MAX: usize = 20;
 
@@ -532,17 +535,12 @@ impl Inner {
             if buffer.len() as u64 != until - at {
                 return Err(too_short(pack));
             }
-            spool
-                .write_all(&buffer)
-                .map_err(|e| RepositoryError::io("keep", "the list of a large directory", e))?;
+            spool.write_all(&buffer).map_err(large::unkept)?;
             at = until;
         }
         Ok(spool)
     }
 }
-
-/// What is fetched at once of a large blob.
-const LARGE_STEP: u64 = 4 << 20;
 
 fn damaged_blob(place: &Place, why: &BlobError) -> RepositoryError {
     let why = format!("{why} (in pack {})", place.pack);

@@ -375,7 +375,7 @@ impl Store {
                     whole.extend_from_slice(block);
                     std::io::Result::Ok(())
                 })
-                .map_err(|e| RepositoryError::io("keep", "the list of a large directory", e))?;
+                .map_err(crate::large::unkept)?;
             return self.write(kind, id, whole.into(), control);
         } else {
             let objects = self.objects();
