@@ -86,6 +86,13 @@ go_struct! {
     }
 }
 
+/// Whether these bytes are a file of a key that we would try a password on; only for proving that any bytes may be asked.
+#[doc(hidden)]
+#[must_use]
+pub fn is_understood(bytes: &[u8]) -> bool {
+    KeyFile::decode(&KeyId::of(bytes), bytes).is_ok()
+}
+
 impl KeyFile {
     pub(crate) fn decode(id: &KeyId, bytes: &[u8]) -> Result<Self> {
         if KeyId::of(bytes) != *id {

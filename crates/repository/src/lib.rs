@@ -56,7 +56,7 @@ pub use json::Base64;
 pub use key::KdfParams;
 pub use local::LocalStore;
 pub use lock::{Lock, LockHolder, LockKind, survive_hangup};
-pub use read::{FileReader, SnapshotEntry};
+pub use read::{FileReader, SnapshotEntry, Step};
 pub use repository::{InitOptions, KeySummary, OpenOptions, Repository};
 pub use restore::{Owners, RestoreOptions, RestoreProblem, RestoreSummary};
 pub use session::{

@@ -30,6 +30,17 @@ const GAP_MAX: u64 = 128 << 10;
 /// Content of a stream that is decoded at once.
 const WINDOW: u64 = 4 << 20;
 
+/// How a walk goes on after an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// With what lies below it, where it is a directory.
+    Enter,
+    /// With what comes after it.
+    Pass,
+    /// Not at all.
+    Stop,
+}
+
 /// One entry of a snapshot.
 #[derive(Clone, Debug)]
 pub struct SnapshotEntry<'a> {
@@ -149,6 +160,20 @@ impl Repository {
         control: &Control,
         mut visit: impl FnMut(SnapshotEntry<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
+        self.walk(snapshot, under, control, |entry| match visit(entry) {
+            ControlFlow::Continue(()) => Step::Enter,
+            ControlFlow::Break(()) => Step::Stop,
+        })
+    }
+
+    /// The same, but a directory for which `visit` answers [`Step::Pass`] is not entered: its trees are not read.
+    pub fn walk(
+        &self,
+        snapshot: &SnapshotId,
+        under: &SnapshotPath,
+        control: &Control,
+        mut visit: impl FnMut(SnapshotEntry<'_>) -> Step,
+    ) -> Result<()> {
         let tree = self.root(snapshot, control)?;
         let index = self.index(control)?;
         let mut codec = self.inner.codec(1)?;
@@ -156,8 +181,9 @@ impl Repository {
             None => (Vec::new(), tree),
             Some(node) => {
                 let path = under.components().to_vec();
-                if visit(SnapshotEntry { path: &path, node: &node }).is_break() {
-                    return Ok(());
+                match visit(SnapshotEntry { path: &path, node: &node }) {
+                    Step::Enter => {}
+                    Step::Pass | Step::Stop => return Ok(()),
                 }
                 match node.subtree {
                     Some(subtree) if node.kind == NodeKind::Dir => (path, subtree),
@@ -175,10 +201,11 @@ impl Repository {
             };
             let node = node?;
             path.push(node.name.clone());
-            if visit(SnapshotEntry { path: &path, node: &node }).is_break() {
+            let step = visit(SnapshotEntry { path: &path, node: &node });
+            if step == Step::Stop {
                 return Ok(());
             }
-            if node.kind == NodeKind::Dir {
+            if node.kind == NodeKind::Dir && step == Step::Enter {
                 if stack.len() >= DEPTH_MAX {
                     return Err(RepositoryError::inconsistent(
                         Object::Tree,

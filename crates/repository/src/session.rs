@@ -266,6 +266,7 @@ pub(crate) struct SessionInner {
     pub(crate) options: SessionOptions,
     pub(crate) packer: Arc<Packer>,
     pub(crate) parent: Option<(SnapshotId, Snapshot)>,
+    damaged: Vec<SnapshotId>,
     pub(crate) names: Names,
     pub(crate) time: Time,
     pub(crate) files: FileCounters,
@@ -296,6 +297,15 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// What a new snapshot finds among those that are there.
+#[derive(Default)]
+struct Kin {
+    /// The one whose unchanged files are taken over.
+    parent: Option<(SnapshotId, Snapshot)>,
+    /// Those that are damaged.
+    damaged: Vec<SnapshotId>,
+}
+
 impl Repository {
     /// Begins a snapshot under a shared lock. Refuses version 1, which is only read.
     pub fn begin(&self, mut options: SessionOptions, control: &Control) -> Result<Session> {
@@ -312,7 +322,7 @@ impl Repository {
         let pending = self.lock_begin(LockKind::Shared, control)?;
         let time = options.time.unwrap_or(started);
         // The snapshots before the index: whatever they refer to is in an index that is read later.
-        let parent = self.find_parent(&options, &time, control)?;
+        let Kin { parent, damaged } = self.find_parent(&options, &time, control)?;
         let index = self.index(control)?;
         let workers = match options.workers {
             0 => std::thread::available_parallelism().map_or(2, usize::from).min(16),
@@ -339,6 +349,7 @@ impl Repository {
             repository: self.clone(),
             packer,
             parent,
+            damaged,
             names: Names::load(),
             time,
             files: FileCounters::default(),
@@ -375,22 +386,38 @@ impl Repository {
         Ok(Session { inner })
     }
 
-    fn find_parent(
-        &self,
-        options: &SessionOptions,
-        time: &Time,
-        control: &Control,
-    ) -> Result<Option<(SnapshotId, Snapshot)>> {
+    /// Looks for the parent. A snapshot that is damaged is none, and keeps no new one from being made.
+    fn find_parent(&self, options: &SessionOptions, time: &Time, control: &Control) -> Result<Kin> {
         match options.parent {
-            ParentUse::None => Ok(None),
-            ParentUse::Snapshot(id) => Ok(Some((id, self.snapshot(&id, control)?))),
-            ParentUse::Automatic => Ok(self.snapshots(control)?.into_iter().rev().find(|(_, snapshot)| {
-                snapshot.hostname == options.hostname
-                    && !options.paths.is_empty()
-                    && options.paths.iter().all(|path| snapshot.paths.contains(path))
-                    && snapshot.time.unix_nanos() <= time.unix_nanos()
-            })),
+            ParentUse::None => return Ok(Kin::default()),
+            ParentUse::Snapshot(id) => {
+                let parent = Some((id, self.snapshot(&id, control)?));
+                return Ok(Kin { parent, damaged: Vec::new() });
+            }
+            ParentUse::Automatic => {}
         }
+        let mut kin = Kin::default();
+        for listed in self.store().list(FileKind::Snapshot, control)? {
+            let snapshot = match self.snapshot(&listed.id, control) {
+                Ok(snapshot) => snapshot,
+                Err(RepositoryError::Damaged { .. } | RepositoryError::Inconsistent { .. }) => {
+                    kin.damaged.push(listed.id);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let order = |snapshot: &Snapshot, id: SnapshotId| (snapshot.time.unix_nanos(), id);
+            let is_kin = snapshot.hostname == options.hostname
+                && !options.paths.is_empty()
+                && options.paths.iter().all(|path| snapshot.paths.contains(path))
+                && snapshot.time.unix_nanos() <= time.unix_nanos();
+            let is_newer =
+                kin.parent.as_ref().is_none_or(|(id, best)| order(best, *id) < order(&snapshot, listed.id));
+            if is_kin && is_newer {
+                kin.parent = Some((listed.id, snapshot));
+            }
+        }
+        Ok(kin)
     }
 }
 
@@ -594,6 +621,12 @@ impl Session {
         };
         let node = meta.node(name, NodeKind::Dir, self.inner.time);
         self.inner.place(path, Virtual::Dir(Box::new(node), BTreeMap::new()), &[])
+    }
+
+    /// Snapshots that were looked at for a parent and are damaged. Whoever relies on them has to be told.
+    #[must_use]
+    pub fn damaged_snapshots(&self) -> &[SnapshotId] {
+        &self.inner.damaged
     }
 
     /// The parent whose unchanged files are taken over, if there is one.

@@ -81,7 +81,9 @@ fn failure_3_unreadable_vanished_and_changing_files_make_the_run_incomplete() {
     // Root reads everything that has permissions, so the file is made unreadable in a way that holds for root too.
     std::os::unix::fs::symlink("/proc/self/mem", source.join("zz-link")).unwrap();
     let growing = source.join("growing");
-    std::fs::write(&growing, noise(4, 3 << 20)).unwrap();
+    // Long enough to be read that its writer gets a turn meanwhile, on a machine that does other things too.
+    let begun = 24 << 20;
+    std::fs::write(&growing, noise(4, begun)).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
         let (stop, growing) = (Arc::clone(&stop), growing.clone());
@@ -93,6 +95,9 @@ fn failure_3_unreadable_vanished_and_changing_files_make_the_run_incomplete() {
             }
         })
     };
+    while std::fs::metadata(&growing).unwrap().len() <= begun as u64 {
+        std::thread::yield_now();
+    }
     let session = fixture.repository.begin(options(source.to_str().unwrap()), &control()).unwrap();
     let mut changed = Vec::new();
     let report = session

@@ -12,4 +12,5 @@ mod hostile;
 mod interop;
 mod large;
 mod locks_and_keys;
+mod lying;
 mod traps;
