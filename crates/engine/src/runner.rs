@@ -102,6 +102,8 @@ pub struct DrillJob {
     pub reader: Arc<dyn CopyReader>,
     /// Chooses the damage of the control line.
     pub control_seed: u64,
+    /// Whether the user's questions are asked again after the damage: evidence that they can fail.
+    pub doubts_checks: bool,
     /// When the next drill is due, where a schedule says so.
     pub next_due: Option<Timestamp>,
     /// How long a proof counts: without a schedule, the next drill after a pass is due when it no longer does.
@@ -290,6 +292,7 @@ impl Runner {
             deadline: job.deadline,
             control_seed: job.control_seed,
             source_identity: job.source_identity,
+            doubts_checks: job.doubts_checks,
         };
         let done =
             drill(cx, subject.driver.as_ref(), job.reader, provider, request, job.witness_findings).await;
@@ -329,6 +332,7 @@ impl Runner {
                 executed: control.executed,
                 failed: control.failed.clone(),
                 caught: control.caught,
+                answers: control.answers.clone(),
             }),
             verdict: done.verdict,
             rto: Measured::new(done.rto.map(millis), job.objective.rto),

@@ -2,21 +2,22 @@
 //!
 //! The repository blocks; whoever calls it from here does so on a blocking thread.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use seaworthy_interface::{
     CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EntryKind, ErrorKind,
     Piece, Progress, Restoring, Stop, StoredFile, TreeEntry, TreeOptions,
 };
-use seaworthy_model::finding::FindingCode;
+use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::CopyId;
 use seaworthy_repository::{
     Control, FileMeta, FileReader, FileWriter, NodeKind, Repository, RepositoryError, RestoreOptions,
-    SessionOptions, SnapshotId, SnapshotPath,
+    SessionOptions, SnapshotId, SnapshotPath, Step,
 };
 
 use crate::act::backup::BackupRequest;
@@ -53,7 +54,7 @@ fn classify(error: &RepositoryError) -> (ErrorKind, Option<FindingCode>, Option<
     match error {
         RepositoryError::NotFound { .. } => (
             ErrorKind::NotFound,
-            Some(FindingCode::EnvOther),
+            Some(FindingCode::Unreachable),
             Some("check the location, or make the repository with `seaworthy init`"),
         ),
         RepositoryError::WrongKey { .. } => (
@@ -173,6 +174,21 @@ impl Session {
         Arc::<SessionWriter>::clone(&self.writer)
     }
 
+    /// What is wrong with other copies, as far as it was seen: none of it keeps this one from being made.
+    #[must_use]
+    pub fn damage_beside(&self) -> Vec<Finding> {
+        let damaged = self.writer.session.damaged_snapshots().iter();
+        damaged
+            .map(|id| {
+                Finding::new(
+                    FindingCode::ReadFailed,
+                    format!("copy {}", id.hex()),
+                    "its snapshot in the repository is damaged; run `seaworthy check --read-data`",
+                )
+            })
+            .collect()
+    }
+
     /// Makes the copy durable and visible: packs, then index, then snapshot. An error leaves nothing visible.
     pub async fn commit(self, cx: &Cx) -> Result<Committed, DriverError> {
         let control = control(cx);
@@ -284,6 +300,37 @@ pub struct SnapshotReader {
     snapshot: SnapshotId,
     control: Control,
     before: u64,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What has been read to its end.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    files: BTreeSet<Vec<u8>>,
+    /// Everything at and below a path, but for what was left out.
+    trees: Vec<(Vec<u8>, BTreeSet<Vec<u8>>)>,
+}
+
+impl Seen {
+    /// How the search for what is left goes on at an entry, and whether the entry itself is left.
+    fn step(&self, path: &[u8], is_directory: bool) -> (Step, bool) {
+        let covering = self.trees.iter().filter(|(root, _)| {
+            path.strip_prefix(root.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        });
+        // One restore that left nothing out here is enough.
+        let mut is_covered = false;
+        for (_, left_out) in covering {
+            let below = [path, b"/"].concat();
+            let is_hole = left_out.contains(path)
+                || left_out.range(below.clone()..).next().is_some_and(|left| left.starts_with(&below));
+            is_covered |= !is_hole;
+        }
+        match (is_covered, is_directory) {
+            (true, _) => (Step::Pass, false),
+            (false, true) => (Step::Enter, false),
+            (false, false) => (Step::Pass, !self.files.contains(path)),
+        }
+    }
 }
 
 impl SnapshotReader {
@@ -300,6 +347,7 @@ impl SnapshotReader {
             snapshot,
             control: control(cx),
             before: repository.bytes_read(),
+            seen: Arc::default(),
         })
     }
 
@@ -365,9 +413,12 @@ impl CopyReader for SnapshotReader {
     }
 
     fn read(&self, path: &CopyPath, limit_bytes: u64) -> Result<Vec<u8>, DriverError> {
-        self.repository
+        let bytes = self
+            .repository
             .read_file(&self.snapshot, &snapshot_path(path)?, limit_bytes, &self.control)
-            .map_err(|error| driver_error(format!("read `{path}` of the copy"), error))
+            .map_err(|error| driver_error(format!("read `{path}` of the copy"), error))?;
+        seen(&self.seen).files.insert(path.as_bytes().to_vec());
+        Ok(bytes)
     }
 
     fn open(&self, path: &CopyPath) -> Result<Box<dyn Read + Send>, DriverError> {
@@ -375,7 +426,8 @@ impl CopyReader for SnapshotReader {
             .repository
             .open_file(&self.snapshot, &snapshot_path(path)?, &self.control)
             .map_err(|error| driver_error(format!("open `{path}` of the copy"), error))?;
-        Ok(Box::new(Stream { reader, window: Vec::new(), position: 0 }))
+        let at_end = Some((Arc::clone(&self.seen), path.as_bytes().to_vec()));
+        Ok(Box::new(Stream { reader, window: Vec::new(), position: 0, at_end }))
     }
 
     fn restore(
@@ -392,8 +444,40 @@ impl CopyReader for SnapshotReader {
             sparse: how.keeps_holes,
             ..RestoreOptions::default()
         };
-        let under = snapshot_path(under)?;
-        crate::tree::restore(&self.repository, &self.snapshot, &under, into, &options, &self.control)
+        let from = snapshot_path(under)?;
+        let written =
+            crate::tree::restore(&self.repository, &self.snapshot, &from, into, &options, &self.control)?;
+        let left_out = how.left_out.iter().map(|path| path.as_bytes().to_vec()).collect();
+        seen(&self.seen).trees.push((under.as_bytes().to_vec(), left_out));
+        Ok(written)
+    }
+
+    fn read_rest(&self) -> Result<seaworthy_interface::copy::Written, DriverError> {
+        let known = seen(&self.seen).clone();
+        let mut left = Vec::new();
+        self.repository
+            .walk(&self.snapshot, &Self::path(None)?, &self.control, |entry| {
+                let path = entry.path.join(&b'/');
+                let (step, is_left) = known.step(&path, entry.node.kind == NodeKind::Dir);
+                if is_left && entry.node.kind == NodeKind::File {
+                    left.push(path);
+                }
+                step
+            })
+            .map_err(|error| driver_error("look for what was not read yet", error))?;
+        let mut rest = seaworthy_interface::copy::Written::default();
+        for path in left {
+            let name = path.escape_ascii().to_string();
+            let failed = |error| driver_error(format!("read `{name}` of the copy"), error);
+            let path = SnapshotPath::new(&path).map_err(failed)?;
+            let mut reader =
+                self.repository.open_file(&self.snapshot, &path, &self.control).map_err(failed)?;
+            while let Some(window) = reader.next_window().map_err(failed)? {
+                rest.bytes += window.len() as u64;
+            }
+            rest.files += 1;
+        }
+        Ok(rest)
     }
 
     fn fetched_bytes(&self) -> u64 {
@@ -401,10 +485,17 @@ impl CopyReader for SnapshotReader {
     }
 }
 
+/// What has been read: nobody panics while it is held.
+fn seen(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Stream {
     reader: FileReader,
     window: Vec<u8>,
     position: usize,
+    /// Where it is noted that the file was read to its end.
+    at_end: Option<(Arc<Mutex<Seen>>, Vec<u8>)>,
 }
 
 impl Read for Stream {
@@ -415,7 +506,12 @@ impl Read for Stream {
                 .next_window()
                 .map_err(|error| io::Error::other(driver_error("read from the repository", error)))?
             {
-                None => return Ok(0),
+                None => {
+                    if let Some((all, path)) = self.at_end.take() {
+                        seen(&all).files.insert(path);
+                    }
+                    return Ok(0);
+                }
                 Some(window) => {
                     self.window = window;
                     self.position = 0;
@@ -432,6 +528,27 @@ impl Read for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_to_read_is_what_no_restore_and_no_stream_has_read() {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let seen = Seen {
+            files: BTreeSet::from([bytes("papers/a")]),
+            trees: vec![
+                (bytes("database"), BTreeSet::from([bytes("database/7.dat"), bytes("database/in/8.dat")])),
+                (bytes("home/x"), BTreeSet::new()),
+            ],
+        };
+        let left = |path: &str| seen.step(path.as_bytes(), false) == (Step::Pass, true);
+        let entered = |path: &str| seen.step(path.as_bytes(), true).0 == Step::Enter;
+        assert!(!left("papers/a") && left("papers/b") && left("database2/x"));
+        assert!(!left("database/toc.dat") && left("database/7.dat") && left("database/in/8.dat"));
+        assert!(entered("papers") && entered("database") && entered("database/in") && entered("home"));
+        assert!(!entered("database/out") && !entered("home/x") && !entered("home/x/y"));
+        // A file that was left out and then read as a stream is not left.
+        let streamed = Seen { files: BTreeSet::from([bytes("database/7.dat")]), ..seen };
+        assert_eq!(streamed.step(b"database/7.dat", false), (Step::Pass, false));
+    }
 
     #[test]
     fn pieces_of_a_database_grow_only_beyond_half_a_million() {

@@ -44,6 +44,7 @@ struct Lies {
     nothing_fetched: bool,
     user_check: Option<CheckOutcome>,
     write_probe: Option<CheckOutcome>,
+    rest: Option<(ErrorKind, FindingCode)>,
 }
 
 fn witness(rows: u64) -> Witness {
@@ -85,7 +86,10 @@ struct Engine {
     damaged: AtomicBool,
 }
 
-struct Reader(u64);
+struct Reader {
+    fetched: u64,
+    rest: Option<(ErrorKind, FindingCode)>,
+}
 
 impl CopyReader for Reader {
     fn kind(&self, path: &CopyPath) -> Result<EntryKind, DriverError> {
@@ -103,8 +107,14 @@ impl CopyReader for Reader {
     fn restore(&self, _: &CopyPath, _: &Path, _: &Restoring) -> Result<Written, DriverError> {
         Ok(Written::default())
     }
+    fn read_rest(&self) -> Result<Written, DriverError> {
+        match self.rest {
+            None => Ok(Written { files: 3, bytes: 500 }),
+            Some((kind, code)) => Err(DriverError::new(kind, "read `globals.sql` of the copy").code(code)),
+        }
+    }
     fn fetched_bytes(&self) -> u64 {
-        self.0
+        self.fetched
     }
 }
 
@@ -275,6 +285,7 @@ fn request(checks: usize) -> DrillRequest {
         needed_bytes: 1,
         deadline: Duration::from_secs(5),
         control_seed: 1,
+        doubts_checks: false,
         source_identity: Some("live".to_owned()),
     }
 }
@@ -282,7 +293,8 @@ fn request(checks: usize) -> DrillRequest {
 async fn drilled_as(lies: Lies, request: DrillRequest, cx: &Cx) -> (DrillDone, u64) {
     let closed = Arc::new(AtomicU64::new(0));
     let double = Double { lies: lies.clone(), closed: Arc::clone(&closed) };
-    let reader = Arc::new(Reader(if lies.nothing_fetched { 0 } else { 4096 }));
+    let fetched = if lies.nothing_fetched { 0 } else { 4096 };
+    let reader = Arc::new(Reader { fetched, rest: lies.rest });
     let done = drill(cx, &double, reader, &double, request, Vec::new()).await;
     (done, closed.load(Ordering::SeqCst))
 }
@@ -306,6 +318,31 @@ async fn a_healthy_restore_passes_and_the_doubt_is_answered() {
     assert_eq!(done.verdict, Verdict::Pass(Assurance::A5), "{done:#?}");
     assert!(done.control.unwrap().caught);
     assert_eq!(done.removed_bytes, Some(4096));
+}
+
+#[tokio::test]
+async fn damage_in_what_the_restore_did_not_need_is_found() {
+    let done =
+        drilled(Lies { rest: Some((ErrorKind::Corrupt, FindingCode::ObjectDamaged)), ..Lies::default() })
+            .await;
+    assert_eq!(done.verdict, Verdict::Fail);
+    assert_eq!(codes(&done), [FindingCode::ObjectDamaged]);
+    assert!(done.control.is_none() && done.rto.is_some());
+    // A medium that cannot be read now has not shown that the copy is bad.
+    let done =
+        drilled(Lies { rest: Some((ErrorKind::Other, FindingCode::ReadFailed)), ..Lies::default() }).await;
+    assert_eq!(done.verdict, Verdict::Inconclusive);
+}
+
+#[tokio::test]
+async fn questions_are_asked_again_after_the_damage_only_where_they_are_doubted() {
+    let done = drilled(Lies::default()).await;
+    assert!(done.control.unwrap().answers.is_empty());
+    let doubting = DrillRequest { doubts_checks: true, ..request(2) };
+    let (done, _) = drilled_as(Lies::default(), doubting, &Cx::unbounded()).await;
+    assert_eq!(done.verdict, Verdict::Pass(Assurance::A5));
+    let names: Vec<String> = done.control.unwrap().answers.into_iter().map(|answer| answer.name).collect();
+    assert_eq!(names, ["user:check-0", "user:check-1"]);
 }
 
 #[tokio::test]
@@ -392,7 +429,15 @@ async fn a_witness_that_is_damaged_or_not_ours_blames_the_copy() {
         let double = Double { lies: Lies::default(), closed: Arc::default() };
         let blind = DrillRequest { witness: None, ..request(1) };
         let before = vec![Finding::new(code, "witness", "as it was read")];
-        let done = drill(&Cx::unbounded(), &double, Arc::new(Reader(4096)), &double, blind, before).await;
+        let done = drill(
+            &Cx::unbounded(),
+            &double,
+            Arc::new(Reader { fetched: 4096, rest: None }),
+            &double,
+            blind,
+            before,
+        )
+        .await;
         assert_eq!(done.verdict, Verdict::Fail, "{code}");
     }
 }

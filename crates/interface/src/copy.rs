@@ -211,10 +211,10 @@ pub struct Restoring {
     pub keeps_holes: bool,
 }
 
-/// What a restore of a part of a copy has written.
+/// How much of a copy was written or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Written {
-    /// Files written.
+    /// Files.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -239,6 +239,12 @@ pub trait CopyReader: Send + Sync {
     /// Where `under` is a directory, `into` also takes its owner, mode, attributes and times; where it is anything
     /// else, it is restored as `into/<its name>`.
     fn restore(&self, under: &CopyPath, into: &Path, how: &Restoring) -> Result<Written, DriverError>;
+
+    /// Reads and authenticates every file that no call on this reader has read to its end: after it, all of the copy was
+    /// read, papers and scripts for stock tools included. Says how much was left to read.
+    ///
+    /// An error blames the copy where a stored object is missing or damaged.
+    fn read_rest(&self) -> Result<Written, DriverError>;
 
     /// Stored bytes fetched from the repository so far.
     fn fetched_bytes(&self) -> u64;

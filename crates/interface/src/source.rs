@@ -85,6 +85,20 @@ pub trait Restored: fmt::Debug + Send + Sync {
     /// Damages the restore in a way chosen by `seed`. The restore is worthless afterwards.
     async fn damage(&self, cx: &Cx, expected: &Witness, seed: u64) -> Result<Damage, DriverError>;
 
+    /// Damages the restore so that a person's own question should notice: every row of a table is gone, one that a question
+    /// names where one does. Where a driver knows nothing of the kind, what [`Self::damage`] does.
+    async fn ruin(
+        &self,
+        cx: &Cx,
+        expected: &Witness,
+        checks: &[UserCheck],
+        seed: u64,
+    ) -> Result<Damage, DriverError> {
+        // Only a driver knows which table a question is about.
+        let _: &[UserCheck] = checks;
+        self.damage(cx, expected, seed).await
+    }
+
     /// Stops the engine.
     async fn close(self: Box<Self>, cx: &Cx) -> Result<(), DriverError>;
 }

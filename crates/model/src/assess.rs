@@ -549,6 +549,13 @@ pub fn assess<'a>(
     combine(service, policy, assessed)
 }
 
+/// Clocks that are set to the right time step by seconds; what lies so far ahead is of now.
+const CLOCK_STEP: SignedDuration = SignedDuration::from_mins(2);
+
+fn is_now_or_past(instant: Timestamp, now: Timestamp) -> bool {
+    instant.duration_since(now) <= CLOCK_STEP
+}
+
 /// Judges one source.
 #[must_use]
 pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -> SourceAssessment {
@@ -556,7 +563,7 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
     let mut findings = Vec::new();
     let mut add = |code, detail: String| findings.push(Finding::new(code, subject.clone(), detail));
 
-    if let Some(at) = history.at.filter(|at| *at > now) {
+    if let Some(at) = history.at.filter(|at| !is_now_or_past(*at, now)) {
         add(FindingCode::ClockSkew, format!("the last receipt was sealed at {at}, which is yet to come"));
     }
 
@@ -565,7 +572,10 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
     let is_newest_bad = newest
         .zip(history.failure.as_ref())
         .is_some_and(|(newest, failure)| failure.copy == newest.copy || failure.order.0 >= newest.sequence);
-    let age = newest.and_then(|newest| exposure(newest.point, now));
+    let age = newest.and_then(|newest| {
+        let now = if is_now_or_past(newest.point, now) { now.max(newest.point) } else { now };
+        exposure(newest.point, now)
+    });
     let is_fresh = age.is_some_and(|age| age <= policy.stale_after);
     match (newest, age) {
         (None, _) => add(FindingCode::Stale, "there is no complete copy".to_owned()),

@@ -16,6 +16,31 @@ pub struct UserCheck {
     pub timeout: SignedDuration,
 }
 
+impl UserCheck {
+    /// The table that the question names, as the user wrote it.
+    #[must_use]
+    pub fn table(&self) -> Option<&str> {
+        match &self.question {
+            Question::MinimumRows { table, .. } | Question::Freshness { table, .. } => Some(table),
+            Question::Sql { .. }
+            | Question::Migration { .. }
+            | Question::Command { .. }
+            | Question::Http { .. } => None,
+        }
+    }
+
+    /// Whether the question names this table. `parts` takes a name apart, as the engine does: `table`, or `schema.table`.
+    #[must_use]
+    pub fn is_about(&self, schema: &str, table: &str, parts: impl Fn(&str) -> Option<Vec<String>>) -> bool {
+        let asked = self.table().and_then(parts).unwrap_or_default();
+        match asked.as_slice() {
+            [asked] => asked == table,
+            [asked_schema, asked] => asked_schema == schema && asked == table,
+            _ => false,
+        }
+    }
+}
+
 /// What a user may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

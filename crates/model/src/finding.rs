@@ -98,6 +98,7 @@ codes! {
     FileLinks = "FS-07", Critical, "hard links or holes differ", "compare the entries named here";
     LimitExceeded = "FS-08", Critical, "an input asks for more than the declared bounds", "treat the repository as hostile";
     WrongKey = "KY-01", Critical, "no key opens the repository", "check the secret's reference; another key may be in escrow";
+    SecretUnreadable = "KY-02", Critical, "a password or key cannot be read from where it is kept", "check the secret's reference, and that what it names is there and not empty";
     KeyExposed = "KY-05", Warning, "a key file can be read by others, or belongs to somebody else", "chmod 600 and chown it to the user that runs the backup";
     ClockSkew = "TM-01", Warning, "two clocks disagree", "check time synchronisation on the host named here";
     FutureDated = "TM-02", Warning, "a point lies in the future", "check the clock of the host that wrote it";

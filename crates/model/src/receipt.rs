@@ -309,6 +309,9 @@ pub struct Control {
     pub failed: Vec<CheckReport>,
     /// Whether the damage was found under an expected code.
     pub caught: bool,
+    /// How the user's own questions were answered after the damage, where the drill was to show that they can fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<CheckReport>,
 }
 
 impl Control {

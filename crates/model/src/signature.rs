@@ -170,6 +170,11 @@ impl TrustedKeys {
         self.0.remove(id);
     }
 
+    /// The keys, in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &PublicKey> {
+        self.0.values()
+    }
+
     /// Whether this key is believed.
     #[must_use]
     pub fn is_trusted(&self, id: &KeyId) -> bool {

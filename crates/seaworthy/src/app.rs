@@ -86,13 +86,14 @@ impl App {
     }
 }
 
-/// What is claimed of each service at `now`, from the ledger alone.
+/// What is claimed of each service at `now`, from the receipts sealed until `known_by`.
 pub(crate) async fn assessments(
     memory: &Memory,
     services: &[&Service],
+    known_by: Timestamp,
     now: Timestamp,
 ) -> Outcome<Vec<ServiceAssessment>> {
-    let histories = memory.histories(now).await?;
+    let histories = memory.histories(known_by).await?;
     Ok(services
         .iter()
         .map(|service| {

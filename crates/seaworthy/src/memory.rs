@@ -11,10 +11,11 @@ use seaworthy_catalog::{
 };
 use seaworthy_engine::{Ledger, NotaryError};
 use seaworthy_model::assess::SourceHistory;
+use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{RepositoryId, ServiceName, SourceName};
 use seaworthy_model::point::RecoveryPoint;
-use seaworthy_model::receipt::{Act, Head, Receipt};
-use seaworthy_model::signature::Envelope;
+use seaworthy_model::receipt::{Act, Head, Receipt, verify_one};
+use seaworthy_model::signature::{Envelope, TrustedKeys};
 
 use crate::cli::args::Cli;
 use crate::exit::Exit;
@@ -146,6 +147,54 @@ impl Memory {
                 receipts.push(stored.receipt().map_err(|error| failure("read a receipt", &error))?);
             }
         }
+    }
+
+    /// What keeps a point of this source from being believed; `None` where the receipt by which it is known is in the ledger,
+    /// is signed by a key that is trusted here, and says the same as the point.
+    ///
+    /// What is derived from receipts is a convenience: a proof rests on the receipt.
+    pub(crate) async fn doubts(
+        &self,
+        service: &ServiceName,
+        source: &SourceName,
+        point: &RecoveryPoint,
+        keys: &TrustedKeys,
+    ) -> Outcome<Option<Finding>> {
+        let query =
+            ReceiptQuery { name: Some(ReceiptName::Sequence(point.sequence)), ..ReceiptQuery::after(0, 1) };
+        let found =
+            self.catalogue.receipts(&query).await.map_err(|error| failure("read the ledger", &error))?;
+        let subject = format!("receipt {}", point.sequence);
+        let altered = |detail: String| Some(Finding::new(FindingCode::ReceiptAltered, &subject, detail));
+        let Some(stored) = found.first() else {
+            let detail = "the receipt by which the copy is known is not in the ledger";
+            return Ok(Some(Finding::new(FindingCode::LedgerCut, subject, detail)));
+        };
+        let receipt = match stored.envelope() {
+            Ok(envelope) => match verify_one(&envelope, keys) {
+                Ok(receipt) => receipt,
+                Err(error) => {
+                    return Ok(altered(format!(
+                        "the copy is known by a receipt that does not verify: {error}; if it is of a ledger that was taken \
+                         over from another host, name that host's key: seaworthy catalogue rebuild --key FILE"
+                    )));
+                }
+            },
+            Err(error) => return Ok(altered(error.to_string())),
+        };
+        let is_said = RecoveryPoint::made_by(&receipt).is_some_and(|said| {
+            (&said.service, &said.source) == (service, source)
+                && (&point.service, &point.source) == (service, source)
+                && (said.sequence, &said.run, said.point, said.outcome)
+                    == (point.sequence, &point.run, point.point, point.outcome)
+                && (&said.repository.id, &said.copy, &said.witness)
+                    == (&point.repository.id, &point.copy, &point.witness)
+        });
+        if is_said {
+            return Ok(None);
+        }
+        let detail = "the catalogue's point is not what this receipt says; run `seaworthy catalogue rebuild`";
+        Ok(altered(detail.to_owned()))
     }
 
     /// Identity of the source that a backup captured, from the receipt by which its copy is known.

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use seaworthy_model::finding::FindingCode;
 use seaworthy_model::secret::SecretRef;
 use zeroize::Zeroizing;
 
@@ -54,8 +55,19 @@ const BYTES_MAX: u64 = 64 * 1024;
 /// How long a program may take to print a secret.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads the secret that `reference` points to. An empty one is an error.
+/// Reads the secret that `reference` points to. One that is not there, or empty, is KY-02.
 pub(crate) fn resolve(reference: &SecretRef) -> Outcome<Secret> {
+    read_from(reference).map_err(|mut failure| {
+        let code = FindingCode::SecretUnreadable;
+        if let Some(first) = failure.chain.first_mut().filter(|_| failure.exit == Exit::Usage) {
+            *first = format!("{first} [{code}]");
+            failure.hint.get_or_insert_with(|| code.remedy().to_owned());
+        }
+        failure
+    })
+}
+
+fn read_from(reference: &SecretRef) -> Outcome<Secret> {
     let secret = match reference {
         SecretRef::File(path) => from_file(Path::new(path))?,
         SecretRef::Env(name) => {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use seaworthy_model::config::Settings;
-use seaworthy_model::signature::{PublicKey, SigningKey};
+use seaworthy_model::signature::{PublicKey, SigningKey, TrustedKeys};
 use zeroize::Zeroizing;
 
 use crate::exit::Exit;
@@ -102,15 +102,67 @@ impl State {
         Ok(key)
     }
 
-    /// Writes the public half where it is missing: it follows from the private one, so a crash between them heals.
+    /// Writes the public half where it is missing: it follows from the private one, so a crash between them heals. The one
+    /// of a key that was replaced stays trusted: what it has signed is still ours.
     fn publish(&self, key: &SigningKey) -> Outcome<()> {
         let path = self.public_key_path();
-        if path.exists() { Ok(()) } else { write_durably(&path, key.public().to_pem().as_bytes(), 0o644) }
+        let own = key.public();
+        if path.exists() {
+            let was = self.public_key()?;
+            if was.id() == own.id() {
+                return Ok(());
+            }
+            self.keep(&was)?;
+        }
+        write_durably(&path, own.to_pem().as_bytes(), 0o644)
     }
 
     /// The public key that verifies this state directory's receipts.
     pub(crate) fn public_key(&self) -> Outcome<PublicKey> {
         read_public_key(&self.public_key_path())
+    }
+
+    fn taken_over(&self) -> PathBuf {
+        self.directory.join("trusted-keys")
+    }
+
+    /// The keys by which a receipt in this state directory may be signed: its own, and those of ledgers that a person has
+    /// taken over into it.
+    pub(crate) fn trusted_keys(&self) -> Outcome<TrustedKeys> {
+        let mut keys = TrustedKeys::default();
+        if self.public_key_path().exists() {
+            keys.trust(self.public_key()?);
+        }
+        let directory = self.taken_over();
+        let failed = |error: std::io::Error| {
+            Failure::because(Exit::Unexpected, format!("list `{}`", directory.display()), &error)
+        };
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keys),
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "pub") {
+                keys.trust(read_public_key(&path)?);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Believes receipts by this key from now on: those of a ledger that is taken over from another state directory.
+    pub(crate) fn trust(&self, key: &PublicKey) -> Outcome<()> {
+        if self.public_key_path().exists() && self.public_key()?.id() == key.id() {
+            return Ok(());
+        }
+        self.keep(key)
+    }
+
+    fn keep(&self, key: &PublicKey) -> Outcome<()> {
+        private_directory(&self.taken_over())?;
+        let name: String = key.id().0.chars().filter(char::is_ascii_alphanumeric).collect();
+        write_durably(&self.taken_over().join(format!("{name}.pub")), key.to_pem().as_bytes(), 0o644)
     }
 }
 

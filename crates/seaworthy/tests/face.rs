@@ -1094,3 +1094,70 @@ fn a_drill_says_when_the_next_one_is_due() {
     let (_, next) = due(&estate, 5);
     assert_eq!(next, None);
 }
+
+/// Whoever has checks of their own learns which of them can fail, and which has not been shown to.
+#[test]
+fn a_drill_is_shown_to_fail_and_so_are_the_checks_that_can() {
+    let estate = Estate::new();
+    let path = estate.path("seaworthy.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let source = "kind = \"sqlite\"\n";
+    let checks = "checks = [\n  { name = \"has-sales\", kind = \"minimum-rows\", table = \"sale\", rows = 400 },\n  \
+                  { name = \"always\", kind = \"sql\", query = \"SELECT 1\" },\n]\n";
+    std::fs::write(&path, text.replacen(source, &format!("{source}{checks}"), 1)).unwrap();
+    estate.run(&["backup", "shop"]).exits(0);
+    let shown = estate.run(&["drill", "shop", "--prove-the-drill=6"]).exits(0);
+    let shown = shown.says(&[
+        "6 of 6 damages caught",
+        "deleted all 500 rows of sale: caught as CT-01",
+        "noticed by `has-sales`",
+        "your check `has-sales` noticed 3 of 6",
+        "your check `always` noticed none of 6: nothing shows that it can fail",
+    ]);
+    assert!(!shown.out.contains("NOT CAUGHT"), "{shown}");
+    // Each of them was a drill with a receipt of its own.
+    let listed = estate.run(&["drill", "list", "shop"]).exits(0);
+    assert_eq!(listed.out.lines().count(), 6, "{listed}");
+    estate.run(&["verify"]).exits(0);
+    let told = estate.run(&["--json", "drill", "shop", "--prove-the-drill=2"]).exits(0).json();
+    assert_eq!(
+        (&told["event"], &told["caught"], &told["noticed_by"]["has-sales"]),
+        (&"summary".into(), &2.into(), &1.into())
+    );
+    estate.run(&["drill", "papers", "--prove-the-drill"]).exits(10).hints();
+    estate.run(&["backup", "papers"]).exits(0);
+    estate
+        .run(&["drill", "papers", "--prove-the-drill=2"])
+        .exits(0)
+        .says(&["you have no checks of your own"]);
+}
+
+/// A key that was replaced has signed what it has signed; a stranger's has not.
+#[test]
+fn what_an_earlier_key_has_signed_is_still_believed() {
+    let estate = Estate::new();
+    estate.run(&["backup", "shop"]).exits(0);
+    std::fs::remove_file(estate.path("state/signing.key")).unwrap();
+    estate.run(&["drill", "shop"]).exits(0);
+    estate.run(&["verify"]).exits(0);
+    let kept = std::fs::read_dir(estate.path("state/trusted-keys")).unwrap().count();
+    assert_eq!(kept, 1);
+    std::fs::remove_dir_all(estate.path("state/trusted-keys")).unwrap();
+    estate.run(&["drill", "shop"]).exits(7).says(&["EV-07", "catalogue rebuild --key"]);
+    estate.run(&["verify"]).exits(4).says(&["EV-07"]);
+}
+
+/// Another repository in the place of ours is told as such, and one that is not there as well.
+#[test]
+fn another_repository_in_the_place_of_ours_is_not_a_lack_of_points() {
+    let estate = Estate::new();
+    estate.run(&["backup", "shop"]).exits(0);
+    std::fs::rename(estate.path("repository"), estate.path("away")).unwrap();
+    estate.run(&["drill", "shop"]).exits(10).says(&["IO-UNREACHABLE"]).hints();
+    estate.run(&["init", "--missing-repositories"]).exits(0);
+    let shown =
+        estate.run(&["drill", "shop"]).exits(10).says(&["EV-04", "is not the repository `local`"]).hints();
+    assert!(!shown.err.contains("no recovery point"), "{shown}");
+    std::fs::write(estate.path("password"), "").unwrap();
+    estate.run(&["drill", "shop"]).exits(2).says(&["KY-02"]).hints();
+}

@@ -1203,6 +1203,22 @@ impl Restored for RestoredSqlite {
         blocking(cx, move |watch| damage(&path, &expected, seed, watch)).await
     }
 
+    async fn ruin(
+        &self,
+        cx: &Cx,
+        expected: &Witness,
+        checks: &[UserCheck],
+        seed: u64,
+    ) -> Result<Damage, DriverError> {
+        let expected = expect_sqlite(expected)?.clone();
+        let (path, checks) = (self.path.clone(), checks.to_vec());
+        blocking(cx, move |watch| match empty_table(&path, &expected, &checks, seed, watch)? {
+            Some(damage) => Ok(damage),
+            None => damage(&path, &expected, seed, watch),
+        })
+        .await
+    }
+
     async fn close(self: Box<Self>, _cx: &Cx) -> Result<(), DriverError> {
         // Every connection ends with the call that opened it.
         Ok(())
@@ -1442,6 +1458,55 @@ fn damage(path: &Path, expected: &SqliteWitness, seed: u64, watch: &Watch) -> Re
         Some(damage) => Ok(damage),
         None => flip_byte(path, &mut dice),
     }
+}
+
+/// Deletes every row of a table, one that a question names where one does; `None` where no table can be emptied.
+fn empty_table(
+    path: &Path,
+    expected: &SqliteWitness,
+    checks: &[UserCheck],
+    seed: u64,
+    watch: &Watch,
+) -> Result<Option<Damage>, DriverError> {
+    let wrong = |error| failed("damage the restored database", error, watch);
+    let mut full: Vec<(&str, u64)> = Vec::new();
+    for table in &expected.tables {
+        if let Some(rows) = table.rows.filter(|rows| *rows > 0 && !table.name.starts_with("sqlite_")) {
+            full.push((&table.name, rows));
+        }
+    }
+    let asked: Vec<(&str, u64)> = full
+        .iter()
+        .copied()
+        .filter(|(table, _)| {
+            let table = table.to_ascii_lowercase();
+            let parts = |asked: &str| {
+                let asked = asked.to_ascii_lowercase();
+                Some(vec![asked.strip_prefix("main.").unwrap_or(&asked).to_owned()])
+            };
+            checks.iter().any(|check| check.is_about("main", &table, parts))
+        })
+        .collect();
+    // Every other time whatever there is, for questions that do not name what they are about.
+    let mut candidates = if asked.is_empty() || seed / 2 % 2 == 1 { full } else { asked };
+    let connection = open_untrusted(path, Access::Write, Duration::from_secs(5), watch)?;
+    let mut dice = Dice(seed);
+    let mut done = None;
+    while done.is_none() && !candidates.is_empty() {
+        watch.check()?;
+        let turn = usize::try_from(dice.roll(candidates.len() as u64)).unwrap_or(0);
+        let (table, rows) = candidates.swap_remove(turn);
+        // A trigger or a virtual table may refuse; then another table will do.
+        let delete = format!("DELETE FROM main.{}", quoted(table));
+        if matches!(connection.execute(&delete, []), Ok(1..)) {
+            done = Some(Damage {
+                description: format!("deleted all {rows} rows of {}", shown(table)),
+                expected: vec![FindingCode::RowCount],
+            });
+        }
+    }
+    connection.close().map_err(|(_, error)| wrong(error))?;
+    Ok(done)
 }
 
 /// A table whose rows can be reached by number, chosen among those that hold some.

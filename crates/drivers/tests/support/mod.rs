@@ -166,6 +166,10 @@ impl CopyReader for DiskCopy {
         Ok(written)
     }
 
+    fn read_rest(&self) -> Result<Written, DriverError> {
+        Ok(Written::default())
+    }
+
     fn fetched_bytes(&self) -> u64 {
         0
     }

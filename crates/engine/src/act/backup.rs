@@ -71,7 +71,8 @@ pub async fn backup(
     let session = watch.measure("open", begin(cx, repository, request)).await?;
     cx.phase("capture");
     let capturing = cx.run(source.capture(cx, session.writer()));
-    let captured = match watch
+    let beside = session.damage_beside();
+    let mut captured = match watch
         .measure("capture", capturing)
         .await
         .map_err(DriverError::from)
@@ -80,6 +81,7 @@ pub async fn backup(
         Ok(captured) => captured,
         Err(error) => return Err(given_up(session, error).await),
     };
+    captured.findings.extend(beside);
     cx.phase("commit");
     let sealed = match watch.measure("commit", seal(cx, &session, &captured, request)).await {
         Ok(witness) => witness,

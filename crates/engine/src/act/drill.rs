@@ -40,6 +40,9 @@ pub struct DrillRequest {
     pub control_seed: u64,
     /// Identity of the live source's engine, which the scratch engine must not have.
     pub source_identity: Option<String>,
+    /// Whether the user's questions are asked again after the damage, which every other seed then makes large enough for
+    /// them: evidence that they can fail.
+    pub doubts_checks: bool,
 }
 
 /// The control line: a damage made on purpose, and whether the checks saw it.
@@ -55,6 +58,8 @@ pub struct Control {
     pub failed: Vec<CheckReport>,
     /// Whether they saw it.
     pub caught: bool,
+    /// What the user's questions were answered then, where they were asked again.
+    pub answers: Vec<CheckReport>,
 }
 
 /// What a drill has shown.
@@ -94,6 +99,9 @@ const RESTORE: &str = "restore";
 const FRESH: &str = "fresh-engine";
 /// Name of the check that an application could write.
 const WRITE: &str = "write-probe";
+
+/// Name of the check that all of the copy was read, and not only what the restore needed.
+const INTACT: &str = "copy-intact";
 
 /// Longest wait for a small sandbox to be taken down, or for an engine to end, after which the reaper has to.
 const TEARDOWN: Duration = Duration::from_secs(60);
@@ -155,7 +163,9 @@ pub async fn drill(
         Err(error) => done.checks.push(inconclusive(RESTORE, &error)),
     }
 
-    done.fetched_bytes = reader.fetched_bytes();
+    if done.rto.is_none() {
+        done.fetched_bytes = reader.fetched_bytes();
+    }
     if done.rto.is_some() && done.fetched_bytes == 0 {
         done.findings.push(Finding::new(
             FindingCode::WrongCopyRead,
@@ -190,6 +200,7 @@ fn expected_checks(request: &DrillRequest) -> Vec<String> {
     }
     names.extend(request.checks.iter().map(|check| format!("user:{}", check.name)));
     names.push(WRITE.to_owned());
+    names.push(INTACT.to_owned());
     names
 }
 
@@ -206,7 +217,7 @@ async fn proof_and_control(
         // A witness that is damaged or not ours shows that the copy is; one that was never there shows nothing.
         let blaming: Vec<Finding> =
             done.findings.iter().filter(|finding| blames_the_copy(finding.code)).cloned().collect();
-        if blaming.is_empty() {
+        if done.findings.is_empty() {
             done.findings.push(Finding::new(FindingCode::NoWitness, "copy", "the copy carries no witness"));
         }
         done.checks.push(CheckReport {
@@ -250,10 +261,15 @@ async fn proof_and_control(
     done.newest = proof.newest;
     done.findings.extend(proof.findings);
     done.rto = Some(watch.elapsed());
+    // What the restore itself has fetched, before the rest is read.
+    done.fetched_bytes = reader.fetched_bytes();
+
+    cx.phase("rest");
+    done.checks.push(watch.measure("rest", intact(cx, reader)).await);
 
     if matches!(judge(&done.expected, &done.checks, Assurance::A4), Verdict::Pass(_)) {
         cx.phase("control");
-        match watch.measure("control", control(cx, restored.as_ref(), witness, request.control_seed)).await {
+        match watch.measure("control", control(cx, restored.as_ref(), witness, request)).await {
             Ok(control) => {
                 if !control.caught {
                     done.findings.push(Finding::new(
@@ -276,6 +292,24 @@ async fn proof_and_control(
     let closing = Cx::unbounded().within(TEARDOWN);
     if let Err(error) = restored.close(&closing).await {
         done.findings.push(finding_of(&error, "engine shutdown"));
+    }
+}
+
+/// Reads what the restore did not need: the papers, and what stock tools restore with.
+async fn intact(cx: &Cx, reader: &Arc<dyn CopyReader>) -> CheckReport {
+    let from = Arc::clone(reader);
+    let reading = crate::store::blocking("read the rest of the copy", move || from.read_rest());
+    match stoppable(cx, reading).await {
+        Ok(rest) => CheckReport {
+            name: INTACT.to_owned(),
+            outcome: CheckOutcome::Passed,
+            detail: format!(
+                "all of the copy was read and authenticated; {} files of {} bytes were left after the restore",
+                rest.files, rest.bytes
+            ),
+            findings: Vec::new(),
+        },
+        Err(error) => report_of(INTACT, &error),
     }
 }
 
@@ -321,14 +355,7 @@ async fn prove(cx: &Cx, restored: &dyn Restored, witness: &Witness, request: &Dr
     let total = request.checks.len() as u64;
     for (index, check) in request.checks.iter().enumerate() {
         cx.progress(seaworthy_interface::Progress::Items { done: index as u64, total: Some(total) });
-        let limit = Duration::try_from(check.timeout).unwrap_or(Duration::from_secs(60));
-        let bounded = cx.within(limit);
-        let name = format!("user:{}", check.name);
-        let report = match stoppable(&bounded, restored.answer(&bounded, check, request.point)).await {
-            Ok(report) => CheckReport { name, ..report },
-            Err(error) => report_of(&name, &error),
-        };
-        proof.checks.push(report);
+        proof.checks.push(answer(cx, restored, check, request.point).await);
     }
     match stoppable(cx, restored.newest(cx)).await {
         Ok(newest) => proof.newest = newest,
@@ -342,6 +369,17 @@ async fn prove(cx: &Cx, restored: &dyn Restored, witness: &Witness, request: &Dr
     proof
 }
 
+/// Asks one question of the user's.
+async fn answer(cx: &Cx, restored: &dyn Restored, check: &UserCheck, point: Timestamp) -> CheckReport {
+    let limit = Duration::try_from(check.timeout).unwrap_or(Duration::from_secs(60));
+    let bounded = cx.within(limit);
+    let name = format!("user:{}", check.name);
+    match stoppable(&bounded, restored.answer(&bounded, check, point)).await {
+        Ok(report) => CheckReport { name, ..report },
+        Err(error) => report_of(&name, &error),
+    }
+}
+
 /// The check that carries the reason why nothing could be measured.
 fn first_check(witness: &Witness) -> String {
     witness.checks().into_iter().next().unwrap_or_else(|| "witness".to_owned())
@@ -351,9 +389,14 @@ async fn control(
     cx: &Cx,
     restored: &dyn Restored,
     witness: &Witness,
-    seed: u64,
+    request: &DrillRequest,
 ) -> Result<Control, DriverError> {
-    let damage = stoppable(cx, restored.damage(cx, witness, seed)).await?;
+    let seed = request.control_seed;
+    let damage = if request.doubts_checks && !seed.is_multiple_of(2) {
+        stoppable(cx, restored.ruin(cx, witness, &request.checks, seed)).await?
+    } else {
+        stoppable(cx, restored.damage(cx, witness, seed)).await?
+    };
     // Damage may leave nothing to measure. That is judged as it would be in the proof: an error that blames what was
     // restored is a failed check, any other leaves the control line undrawn.
     let reports = match stoppable(cx, restored.compare(cx, witness)).await {
@@ -374,7 +417,13 @@ async fn control(
         .filter(|check| check.outcome == CheckOutcome::Failed)
         .flat_map(|check| &check.findings)
         .any(|finding| damage.expected.contains(&finding.code));
-    Ok(Control { damage: damage.description, expected: damage.expected, executed, failed, caught })
+    let mut answers = Vec::new();
+    if request.doubts_checks {
+        for check in &request.checks {
+            answers.push(answer(cx, restored, check, request.point).await);
+        }
+    }
+    Ok(Control { damage: damage.description, expected: damage.expected, executed, failed, caught, answers })
 }
 
 async fn stoppable<T>(cx: &Cx, work: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {

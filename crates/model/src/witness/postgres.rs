@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, FindingCode};
+use crate::id::Digest;
 use crate::verdict::{CheckOutcome, CheckReport};
 
 /// Most names that one finding or detail repeats: enough to act on, small enough for a receipt.
@@ -50,6 +51,9 @@ pub struct PostgresWitness {
     pub settings: BTreeMap<String, String>,
     /// Whether the declaration says that holding no rows is healthy.
     pub may_be_empty: bool,
+    /// Digest of each small file that lies beside the archive, for stock tools and for us. Copies made before do not say it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub beside: BTreeMap<String, Digest>,
 }
 
 /// What held the database.
@@ -775,6 +779,7 @@ mod tests {
             roles: BTreeMap::from([("shop".to_owned(), "r".to_owned())]),
             settings: BTreeMap::new(),
             may_be_empty: false,
+            beside: BTreeMap::new(),
         }
     }
 

@@ -247,6 +247,18 @@ pub(crate) struct DrillRun {
     /// Who runs it, for the report
     #[arg(long, value_name = "NAME", env = "SEAWORTHY_EXECUTOR")]
     pub(crate) executor: Option<String>,
+    /// Show that the drill can fail: restore COUNT times (10 where omitted), damage each restore in another way, and say what
+    /// noticed it, your own checks included
+    #[arg(
+        long,
+        value_name = "COUNT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "10",
+        conflicts_with = "report",
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub(crate) prove_the_drill: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use seaworthy_catalog::{Catalog as _, OpenMode, import};
@@ -43,7 +43,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Catalogue, cancel: C
         state.open()?;
         Memory::open(&state).await?
     };
-    let ledger = from_ledger(face, &state, &memory, receipts.as_deref()).await?;
+    let ledger = from_ledger(face, &state, &memory, receipts.as_deref(), key, cli.global.dry_run).await?;
     let rebuilt = if cli.global.dry_run { "would rebuild" } else { "rebuilt" };
     face.say(format!("{rebuilt} {}: {ledger} receipts", state.catalogue().display()))?;
     let Some(setup) = setup else { return Ok(Exit::Ok) };
@@ -73,14 +73,30 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Catalogue, cancel: C
 }
 
 /// Takes over exported receipts and derives anew what follows from the ledger; how many receipts it holds.
-async fn from_ledger(face: &Face, state: &State, memory: &Memory, exported: Option<&Path>) -> Outcome<usize> {
+async fn from_ledger(
+    face: &Face,
+    state: &State,
+    memory: &Memory,
+    exported: Option<&Path>,
+    named: &[PathBuf],
+    is_rehearsal: bool,
+) -> Outcome<usize> {
+    let mut trusted = state.trusted_keys()?;
+    for path in named {
+        let key = read_public_key(path)?;
+        if !is_rehearsal {
+            // Whoever names a key vouches for it: what it has signed counts here from now on.
+            state.trust(&key)?;
+        }
+        trusted.trust(key);
+    }
     if let Some(file) = exported {
         let beside = file.with_file_name("signing.pub");
-        let key = read_public_key(&if beside.is_file() { beside } else { state.public_key_path() })?;
+        trusted.trust(read_public_key(&if beside.is_file() { beside } else { state.public_key_path() })?);
         let opened = std::fs::File::open(file).map_err(|error| {
             Failure::because(Exit::NotFound, format!("read `{}`", file.display()), &error)
         })?;
-        let report = import(memory.catalogue(), &mut BufReader::new(opened), &TrustedKeys::of([key]), None)
+        let report = import(memory.catalogue(), &mut BufReader::new(opened), &trusted, None)
             .await
             .map_err(|error| {
                 let failure = Failure::because(Exit::Findings, "take over the exported receipts", &error);
@@ -93,6 +109,10 @@ async fn from_ledger(face: &Face, state: &State, memory: &Memory, exported: Opti
                     failure
                 }
             })?;
+        for key in report.keys.iter().filter(|_| !is_rehearsal) {
+            // So does whoever takes a ledger over.
+            state.trust(key)?;
+        }
         face.say(format!("verified {} receipts", report.verified))?;
     }
     memory

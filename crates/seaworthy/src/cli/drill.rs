@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, App, Opened, reference, run_failure};
 use crate::cli::args::{Choice, Cli, DrillRun, ReportFormat};
+use crate::cli::prove;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
@@ -72,6 +73,26 @@ pub(crate) async fn choose(
     let repository = opened.get(cx, spec).await?;
     let id = RepositoryId(repository.id().hex());
     let points = app::points(memory, &service.name, &source.name, Some(&id)).await?;
+    if points.is_empty() {
+        let elsewhere = app::points(memory, &service.name, &source.name, None).await?;
+        if let Some(known) = elsewhere.iter().rev().find(|point| point.repository.name == spec.name) {
+            let short = |id: &RepositoryId| id.0.get(..12).unwrap_or(&id.0).to_owned();
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!(
+                    "what lies at {} is not the repository `{}` that the ledger knows: it is {}, the copies of {}/{} lie in {} [{}]",
+                    spec.location,
+                    spec.name,
+                    short(&id),
+                    service.name,
+                    source.name,
+                    short(&known.repository.id),
+                    FindingCode::WrongCopyRead
+                ),
+            )
+            .hint(FindingCode::WrongCopyRead.remedy()));
+        }
+    }
     let window = SignedDuration::try_from(super::span(&choice.window)?)
         .map_err(|_| Failure::new(Exit::Usage, "--window is too long"))?;
     let seed = match choice.seed {
@@ -189,15 +210,21 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
                     "interrupted between two drills; the finished ones are sealed",
                 ));
             }
-            let sealed = match one(&app, face, &mut opened, service, source, arguments, &cancel).await {
+            let failed = |failure: Failure| -> Outcome {
+                let subject = format!("{}/{}", service.name, source.name);
+                face.fail(&subject, &face.paint(Tone::Warn, "? NOT DRILLED"), &failure)?;
+                Ok(failure.exit)
+            };
+            if let Some(times) = arguments.prove_the_drill {
+                let ended =
+                    prove::run(&app, face, &mut opened, service, source, arguments, times, &cancel).await;
+                worst = worse(worst, ended.or_else(failed)?);
+                continue;
+            }
+            let sealed = match one(&app, face, &mut opened, service, source, arguments, None, &cancel).await {
                 Ok(sealed) => sealed,
                 Err(failure) => {
-                    face.fail(
-                        &format!("{}/{}", service.name, source.name),
-                        &face.paint(Tone::Warn, "? NOT DRILLED"),
-                        &failure,
-                    )?;
-                    worst = worse(worst, failure.exit);
+                    worst = worse(worst, failed(failure)?);
                     continue;
                 }
             };
@@ -282,6 +309,8 @@ fn deadline(service: &Service) -> Duration {
     }
 }
 
+/// One drill. With a seed for its damage, the user's own checks are asked again after it.
+#[expect(clippy::too_many_arguments, reason = "what is drilled, with what, and how")]
 pub(crate) async fn one(
     app: &App,
     face: &Face,
@@ -289,6 +318,7 @@ pub(crate) async fn one(
     service: &Service,
     source: &ServiceSource,
     arguments: &DrillRun,
+    damage: Option<u64>,
     cancel: &CancellationToken,
 ) -> Outcome<Sealed<Drill>> {
     let watch = face.watch(&format!("{}/{}", service.name, source.name));
@@ -305,8 +335,16 @@ pub(crate) async fn one(
     })
     .await?;
     let reader: Arc<dyn CopyReader> =
-        Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
-    let (witness, witness_findings) = witness(&reader, &chosen.point).await;
+        Arc::new(SnapshotReader::new(&cx.within(deadline(service)), &chosen.repository, &chosen.point.copy)?);
+    let (witness, witness_findings) = match app
+        .memory
+        .doubts(&service.name, &source.name, &chosen.point, &app.setup.state.trusted_keys()?)
+        .await?
+    {
+        // A witness that nobody vouches for is none.
+        Some(doubt) => (None, vec![doubt]),
+        None => witness(&reader, &chosen.point).await,
+    };
     let job = DrillJob {
         copy: chosen.point.copy.clone(),
         backup: Some(chosen.point.sequence),
@@ -320,7 +358,11 @@ pub(crate) async fn one(
         needed_bytes: chosen.point.restore_bytes,
         source_identity: app.memory.source_identity(chosen.point.sequence).await?,
         reader,
-        control_seed: random()?,
+        control_seed: match damage {
+            Some(seed) => seed,
+            None => random()?,
+        },
+        doubts_checks: damage.is_some(),
         next_due: service.drill.schedule.as_ref().and_then(|schedule| schedule.next_after(Timestamp::now())),
         proof_valid: service.drill.proof_valid,
     };

@@ -10,6 +10,7 @@ mod drill;
 mod help;
 mod init;
 mod keys;
+mod prove;
 mod receipts;
 mod restore;
 mod status;

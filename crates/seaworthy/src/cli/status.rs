@@ -45,7 +45,9 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Status) -> Out
     let setup = setup::load(cli, face)?;
     let memory = Memory::open_to_read(cli, &setup.state).await?;
     let services = setup.services(&arguments.services)?;
-    let assessed = app::assessments(&memory, &services, now).await?;
+    // Asked about the past, what came later is unknown; asked about now, a receipt that is yet to come is a finding.
+    let known_by = if cli.global.as_of.is_some() { now } else { Timestamp::MAX };
+    let assessed = app::assessments(&memory, &services, known_by, now).await?;
     let worst = assessed.iter().map(|service| service.standing).max().unwrap_or(Standing::Unproven);
     if face.json {
         face.json(&serde_json::json!({ "schema": "seaworthy.status/1", "as_of": now, "status": worst, "data": assessed }))?;

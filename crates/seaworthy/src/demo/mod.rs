@@ -294,10 +294,12 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
         choice: Choice { point: "latest".to_owned(), window: "30d".to_owned(), seed: None, from: None },
         report: None,
         executor: None,
+        prove_the_drill: None,
     };
     for service in &app.setup.inventory().services {
         for source in &service.sources {
-            let sealed = cli::drill_one(app, face, &mut opened, service, source, &latest(), cancel).await?;
+            let sealed =
+                cli::drill_one(app, face, &mut opened, service, source, &latest(), None, cancel).await?;
             face.data(render::terminal(face, &sealed.receipt, &sealed.body).trim_end())?;
             if !matches!(sealed.body.verdict, Verdict::Pass(_)) {
                 worst = Exit::DrillFailed;
@@ -326,7 +328,7 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
         bytes(*size),
         victim.name
     ))?;
-    let sealed = cli::drill_one(app, face, &mut opened, victim, source, &latest(), cancel).await?;
+    let sealed = cli::drill_one(app, face, &mut opened, victim, source, &latest(), None, cancel).await?;
     face.data(format!(
         "{}  {}",
         face.paint(Tone::Bad, &render::verdict(sealed.body.verdict)),

@@ -21,6 +21,8 @@ use seaworthy_interface::{
     Captured, CopyFile, CopyPath, CopyWriter, Cuts, Cx, DriverError, ErrorKind, Progress, Stop,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::id::Digest;
+use seaworthy_model::signature::sha256;
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::{
     Definition, LargeObjectFacts, ObjectClass, PostgresWitness, Scope, SequenceBracket, ServerFacts,
@@ -551,7 +553,7 @@ impl PostgresSource {
         if changed > 0 {
             notes.push(format!("{changed} definitions changed while the dump ran and have two lawful forms"));
         }
-        let witness = PostgresWitness {
+        let mut witness = PostgresWitness {
             version: VERSION,
             snapshot: snapshot_facts,
             scope: Scope {
@@ -568,11 +570,12 @@ impl PostgresSource {
             roles: globals.role_digests(),
             settings: globals.setting_digests(),
             may_be_empty: self.spec.may_be_empty,
+            beside: BTreeMap::new(),
             database,
             server,
         };
         findings.extend(witness.plausibility());
-        self.put_globals(&globals, &witness, to).await?;
+        witness.beside = self.put_globals(&globals, &witness, to).await?;
         Ok(Captured {
             point,
             size_bytes: witness.database.size_bytes,
@@ -583,13 +586,13 @@ impl PostgresSource {
         })
     }
 
-    /// Puts the small files into the copy.
+    /// Puts the small files into the copy; their digests.
     async fn put_globals(
         &self,
         globals: &Globals,
         witness: &PostgresWitness,
         to: Arc<dyn CopyWriter>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<BTreeMap<String, Digest>, DriverError> {
         let json = serde_json::to_vec_pretty(globals)
             .map_err(|error| DriverError::new(ErrorKind::Other, "write the globals").because(error))?;
         let script = globals.script(&witness.server.bootstrap_role, witness.server.version_num);
@@ -602,9 +605,13 @@ impl PostgresSource {
             witness.server.version, witness.snapshot.at, witness.scope.dump_version
         );
         let task = tokio::task::spawn_blocking(move || {
-            to.put(&path(GLOBALS)?, &json)?;
-            to.put(&path("globals.sql")?, &script)?;
-            to.put(&path("README.txt")?, readme.as_bytes()).map(drop)
+            let files = [(GLOBALS, json), ("globals.sql", script), ("README.txt", readme.into_bytes())];
+            let mut digests = BTreeMap::new();
+            for (name, bytes) in files {
+                to.put(&path(name)?, &bytes)?;
+                digests.insert(name.to_owned(), sha256(&bytes));
+            }
+            Ok(digests)
         });
         task.await.map_err(|error| DriverError::new(ErrorKind::Other, "store the globals").because(error))?
     }
@@ -630,7 +637,10 @@ fn compare_counts(
                     show(found)
                 ),
             )
-            .code(FindingCode::RowsFiltered));
+            .code(if found.is_none() { FindingCode::RelationMissing } else { FindingCode::RowCount })
+            .hint(
+                "pg_dump left rows out and told nobody: see with -v which pg_dump it was, and back up again",
+            ));
         }
     }
     Ok(())

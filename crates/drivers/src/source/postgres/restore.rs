@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use seaworthy_interface::{
     CopyPath, CopyReader, Cx, DriverError, ErrorKind, Exec, ExecOutcome, Sandbox, SandboxProcess,
 };
-use seaworthy_model::finding::FindingCode;
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::signature::sha256;
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 
 use super::globals::Globals;
@@ -213,6 +214,37 @@ pub(super) async fn read_globals(cx: &Cx, from: &Arc<dyn CopyReader>) -> Result<
     Ok(globals)
 }
 
+/// What is wrong with the small files beside the archive: a person who restores with stock tools begins with them.
+async fn beside(
+    cx: &Cx,
+    witness: &PostgresWitness,
+    from: &Arc<dyn CopyReader>,
+) -> Result<Vec<Finding>, DriverError> {
+    let (reader, expected) = (Arc::clone(from), witness.beside.clone());
+    blocking(cx, move || {
+        let mut findings = Vec::new();
+        for (name, digest) in expected {
+            let path = CopyPath::new(name.as_str()).ok_or_else(|| {
+                DriverError::new(ErrorKind::Other, format!("name the file {}", printable(&name)))
+            })?;
+            match reader.read(&path, GLOBALS_BYTES_MAX) {
+                Ok(bytes) if sha256(&bytes) == digest => {}
+                Ok(bytes) => findings.push(Finding::new(
+                    FindingCode::ObjectSwapped,
+                    name,
+                    format!("is {}, the witness says {digest}", sha256(&bytes)),
+                )),
+                Err(error) if error.kind == ErrorKind::NotFound => {
+                    findings.push(Finding::new(FindingCode::ObjectMissing, name, error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(findings)
+    })
+    .await
+}
+
 /// Room ran out while restoring: the environment's fault.
 fn room(error: DriverError) -> DriverError {
     if error.kind == ErrorKind::Exhausted && error.code.is_none() {
@@ -250,6 +282,7 @@ pub(super) async fn restore(
         )));
     }
     let globals = read_globals(cx, &from).await?;
+    let beside = beside(cx, witness, &from).await?;
     if has_bytes(&witness.server.bootstrap_role) || has_bytes(&witness.database.name) {
         return Err(environment(
             FindingCode::EnvOther,
@@ -286,13 +319,16 @@ pub(super) async fn restore(
     let (loads, mut process) = (fetched?, begun?);
     let copy = Archive { from: &from, loads: &loads, path: &archive };
     match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore, &copy).await {
-        Ok(filled) => Ok(RestoredPostgres::new(
-            Arc::clone(&sandbox),
-            process,
-            Address { database: witness.database.name.clone(), ..address },
-            witness,
-            filled,
-        )),
+        Ok(mut filled) => {
+            filled.findings.extend(beside);
+            Ok(RestoredPostgres::new(
+                Arc::clone(&sandbox),
+                process,
+                Address { database: witness.database.name.clone(), ..address },
+                witness,
+                filled,
+            ))
+        }
         Err(error) => {
             // The sandbox kills what is left; asking first keeps the engine from writing while it is removed.
             let stopped = process.stop(&Cx::unbounded(), 3, Duration::from_secs(2)).await;
@@ -358,7 +394,7 @@ struct Archive<'a> {
 pub(super) struct Filled {
     pub(super) identity: String,
     pub(super) version: String,
-    pub(super) findings: Vec<seaworthy_model::finding::Finding>,
+    pub(super) findings: Vec<Finding>,
 }
 
 async fn started(

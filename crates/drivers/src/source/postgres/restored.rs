@@ -144,6 +144,8 @@ pub(super) async fn observe(
         roles: globals.role_digests(),
         settings: globals.setting_digests(),
         may_be_empty: expected.may_be_empty,
+        // Of the copy, not of what was restored: the restore has compared them.
+        beside: expected.beside.clone(),
     })
 }
 
@@ -665,6 +667,50 @@ impl Restored for RestoredPostgres {
             "damage the restore: it holds nothing that can be damaged",
         )
         .code(FindingCode::CheckerBlind))
+    }
+
+    async fn ruin(
+        &self,
+        cx: &Cx,
+        expected: &Witness,
+        checks: &[UserCheck],
+        seed: u64,
+    ) -> Result<Damage, DriverError> {
+        let full = Self::damageable(own_witness(expected)?);
+        let asked: Vec<_> = full
+            .iter()
+            .copied()
+            .filter(|(name, _)| {
+                let parts = split_qualified(name).unwrap_or_default();
+                let [schema, table] = parts.as_slice() else { return false };
+                checks.iter().any(|check| check.is_about(schema, table, split_qualified))
+            })
+            .collect();
+        // Every other time whatever there is, for questions that do not name what they are about.
+        let candidates = if asked.is_empty() || seed / 2 % 2 == 1 { full } else { asked };
+        if candidates.is_empty() {
+            return self.damage(cx, expected, seed).await;
+        }
+        let (name, facts) = candidates[Choice(seed).below(candidates.len())];
+        let session = self.open(cx).await?;
+        session.execute(cx, "begin a damage", "BEGIN; SET LOCAL session_replication_role = replica").await?;
+        match session.change(cx, "damage the restore", &format!("DELETE FROM ONLY {name}")).await {
+            Ok(count) if count > 0 => session.execute(cx, "keep the damage", "COMMIT").await?,
+            Err(error) if matches!(error.kind, ErrorKind::Stopped(_) | ErrorKind::Unreachable) => {
+                return Err(error);
+            }
+            // A trigger or a rule that fires always forbids it: a smaller damage will do.
+            Ok(_) | Err(_) => {
+                session.execute(cx, "undo a damage", "ROLLBACK").await?;
+                return self.damage(cx, expected, seed).await;
+            }
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.damaged.get_or_insert_default().insert(name.clone());
+        Ok(Damage {
+            description: format!("deleted all {} rows of {}", facts.rows, printable(name)),
+            expected: vec![FindingCode::RowCount],
+        })
     }
 
     async fn close(self: Box<Self>, cx: &Cx) -> Result<(), DriverError> {
