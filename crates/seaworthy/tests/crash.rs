@@ -196,6 +196,7 @@ fn a_backup_killed_at_any_moment_loses_nothing_that_was_acknowledged() {
     }
     assert!(killed * 3 > kills * 2, "only {killed} of {kills} runs were killed: the others had ended");
     estate.every_acknowledged_copy_restores();
+    println!("figure: backup: killed at {kills} random moments, {killed} times before its end");
 }
 
 #[test]
@@ -222,6 +223,7 @@ fn a_drill_killed_at_any_moment_leaves_nothing_behind() {
     }
     assert!(killed * 3 > kills * 2, "only {killed} of {kills} runs were killed: the others had ended");
     estate.every_acknowledged_copy_restores();
+    println!("figure: drill: killed at {kills} random moments, {killed} times before its end");
 }
 
 /// Calls that change what is on the disk.
@@ -357,6 +359,7 @@ fn an_init_killed_at_any_call_that_changes_the_disk_is_finished_by_the_next_one(
     }
     assert!(killed * 2 > moments.len() as u64, "only {killed} of {} runs were killed", moments.len());
     assert!(unfinished > 0, "no run was killed between the key and the config");
+    println!("figure: init: killed before {killed} of {} calls that change the disk", moments.len());
 }
 
 #[test]
@@ -411,6 +414,139 @@ fn a_backup_killed_at_any_call_that_changes_the_disk_loses_nothing() {
     assert!(killed * 5 > moments.len() * 4, "only {killed} of {} runs were killed", moments.len());
     assert!(later * 3 > moments.len(), "only {later} of {} were killed at a later call", moments.len());
     estate.every_acknowledged_copy_restores();
+    println!("figure: backup: killed before {killed} of {} calls that change the disk", moments.len());
+}
+
+/// What a disk may answer to a call. Not to `write`: that is also how threads wake one another, which no disk disturbs; a disk
+/// that is full is met in the tests of full disks.
+fn errors_of(call: &str) -> &'static [&'static str] {
+    match call {
+        "pwrite64" | "ftruncate" | "copy_file_range" => &["ENOSPC", "EIO"],
+        "fsync" | "fdatasync" | "sync_file_range" => &["EIO"],
+        "rename" | "renameat" | "renameat2" | "link" | "linkat" | "mkdir" | "mkdirat" => &["ENOSPC", "EROFS"],
+        "unlink" | "unlinkat" => &["EROFS"],
+        _ => &[],
+    }
+}
+
+/// Moments at which a call fails, once or from then on: evenly over all of them.
+fn failing_moments(most: &BTreeMap<String, u64>) -> Vec<String> {
+    let mut all = Vec::new();
+    for (call, count) in most {
+        for error in errors_of(call) {
+            for at in 1..=*count {
+                all.push(format!("inject={call}:error={error}:when={at}"));
+                all.push(format!("inject={call}:error={error}:when={at}+"));
+            }
+        }
+    }
+    let total = all.len() as u64;
+    let wanted = number("SEAWORTHY_CALLS", 24).div_ceil(3).min(total);
+    (0..wanted).map(|index| all[((2 * index + 1) * total / (2 * wanted)) as usize].clone()).collect()
+}
+
+/// The same run, with an error where `inject` says.
+fn failing(product: &Product, arguments: &[String], inject: &str) -> seaworthy_testkit::product::Ran {
+    let call = inject.trim_start_matches("inject=").split(':').next().unwrap();
+    let trace = format!("trace={call}");
+    let ran = run(traced(product, arguments, &["-o", "/dev/null", "-e", &trace, "-e", inject])).unwrap();
+    assert!(ran.code.is_some_and(|code| code != 101), "{inject}: {ran:?}");
+    assert!(!ran.stderr.contains("panicked"), "{inject}: {ran:?}");
+    ran
+}
+
+#[test]
+fn a_backup_whose_disk_fails_at_any_call_loses_nothing() {
+    let mut estate = Estate::new(false);
+    takes(&estate, &["backup"]);
+    estate.change();
+    let backup = estate.product.arguments(&["backup"]);
+    let moments = failing_moments(&calls(&estate.product, &backup));
+    let mut failed = 0;
+    for inject in &moments {
+        estate.change();
+        let before = estate.acknowledged();
+        let ran = failing(&estate.product, &backup, inject);
+        failed += usize::from(ran.code != Some(0));
+        estate.holds_as_it_lies(inject, &before);
+        estate.converges(inject, &["backup", "files"]);
+    }
+    assert!(failed * 3 > moments.len(), "only {failed} of {} runs failed", moments.len());
+    estate.every_acknowledged_copy_restores();
+    println!(
+        "figure: backup: its disk failed at {} calls, once and from then on; {failed} runs ended with an error",
+        moments.len()
+    );
+}
+
+#[test]
+fn a_drill_whose_disk_fails_at_any_call_never_blames_the_copy() {
+    let estate = Estate::new(false);
+    takes(&estate, &["backup"]);
+    for service in ["files", "bookings"] {
+        let drill = estate.product.arguments(&["drill", service]);
+        let moments = failing_moments(&calls(&estate.product, &drill));
+        let mut failed = 0;
+        for inject in &moments {
+            let before = estate.acknowledged();
+            let ran = failing(&estate.product, &drill, inject);
+            assert_ne!(ran.code, Some(5), "{service}, {inject}: {ran:#?}");
+            failed += usize::from(ran.code != Some(0));
+            estate.holds_as_it_lies(inject, &before);
+        }
+        estate.converges("after all failures", &["drill", service]);
+        assert!(failed * 4 > moments.len(), "only {failed} of {} drills of {service} failed", moments.len());
+        println!(
+            "figure: drill of {service}: its disk failed at {} calls, once and from then on; {failed} drills ended without a pass, none blamed the copy",
+            moments.len()
+        );
+    }
+}
+
+#[test]
+fn a_rebuild_or_a_change_of_keys_killed_at_any_moment_is_repeated_without_a_human() {
+    let estate = Estate::new(false);
+    takes(&estate, &["backup"]);
+    let seed = number("SEAWORTHY_SEED", 3);
+    let mut dice = Dice::new(seed);
+    let second = estate.product.path().join("second");
+    fs::write(&second, "battery staple").unwrap();
+    fs::set_permissions(&second, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let reference = format!("file:{}", second.display());
+    let add = ["keys", "add", "--password", &reference];
+    let keys = || -> Vec<String> {
+        let said = estate.product.run(&["keys", "list", "--json"]).unwrap().expect(0).unwrap();
+        let list: Value = serde_json::from_str(&said).unwrap();
+        let all = list["data"].as_array().unwrap_or_else(|| panic!("{list:#}"));
+        all.iter().map(|key| key["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = keys();
+    let usual = [takes(&estate, &["catalogue", "rebuild"]), takes(&estate, &add)];
+    let mut killed = 0;
+    let kills = number("SEAWORTHY_KILLS", 40) / 2;
+    for trial in 0..kills {
+        let before = estate.acknowledged();
+        let (verb, usual): (&[&str], _) =
+            if trial % 2 == 0 { (&["catalogue", "rebuild"], usual[0]) } else { (&add, usual[1]) };
+        let delay = usual.mul_f64(dice.below(1_000) as f64 / 950.0);
+        let what = format!("seed {seed}, trial {trial}: {verb:?} killed after {delay:?}");
+        killed += u64::from(estate.kill_after(verb, delay));
+        estate.holds_as_it_lies(&what, &before);
+        estate.converges(&what, verb);
+        assert_eq!(estate.acknowledged(), before, "{what}");
+        // Every key that is there opens the repository, and the first one always does.
+        let now = keys();
+        assert!(first.iter().all(|key| now.contains(key)), "{what}: {now:?}");
+        for key in now.iter().filter(|key| !first.contains(key)) {
+            let removed = estate.product.run(&["keys", "remove", key]).unwrap();
+            assert_eq!(removed.code, Some(0), "{what}: {removed:?}");
+        }
+    }
+    assert!(killed * 3 > kills * 2, "only {killed} of {kills} runs were killed: the others had ended");
+    estate.every_acknowledged_copy_restores();
+    println!(
+        "figure: catalogue rebuild and change of keys: killed at {kills} random moments, {killed} times before their end"
+    );
 }
 
 /// Kills every `program` that was given `word` in its environment; how many there were.

@@ -211,6 +211,17 @@ pub fn restics() -> Result<Vec<PathBuf>, MissingProgram> {
     if found.is_empty() { Err(missing(Path::new("restic"))) } else { Ok(found) }
 }
 
+/// The library that gives a program another clock when it is preloaded, with `FAKETIME` set.
+pub fn libfaketime() -> Result<PathBuf, MissingProgram> {
+    let missing = || MissingProgram { program: "libfaketime".to_owned(), package: "faketime".to_owned() };
+    let entries = fs::read_dir("/usr/lib").map_err(|_| missing())?;
+    entries
+        .flatten()
+        .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
+        .find(|path| path.is_file())
+        .ok_or_else(missing)
+}
+
 fn package(program: &str) -> &str {
     match program {
         "postgres" | "initdb" | "pg_ctl" => "postgresql",

@@ -8,4 +8,5 @@ pub mod estate;
 pub mod postgres;
 #[cfg(feature = "product")]
 pub mod product;
+pub mod proxy;
 pub mod sandbox;

@@ -161,7 +161,12 @@ impl Product {
     /// (tables `[services.…]` in TOML).
     pub fn new(program: impl Into<PathBuf>, services: &str) -> Result<Self, ProductError> {
         // Not below a home: the sandbox's user must be able to pass through.
-        let made = tempfile::Builder::new().prefix("swt-").tempdir_in("/var/tmp");
+        Self::new_in(Path::new("/var/tmp"), program, services)
+    }
+
+    /// The same, in a directory below `place`.
+    pub fn new_in(place: &Path, program: impl Into<PathBuf>, services: &str) -> Result<Self, ProductError> {
+        let made = tempfile::Builder::new().prefix("swt-").tempdir_in(place);
         let directory = made.map_err(io_error("make a directory"))?;
         let product = Self { program: program.into(), directory };
         let open = fs::Permissions::from_mode(0o711);
