@@ -40,6 +40,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "borg", package: "borgbackup", purpose: "a peer in the benchmarks" },
     Program { name: "sqlite3", package: "sqlite3", purpose: "the judge of restored databases" },
     Program { name: "strace", package: "strace", purpose: "full disks and failing syncs" },
+    Program { name: "faketime", package: "faketime", purpose: "clocks that are wrong" },
     Program { name: "setpriv", package: "util-linux", purpose: "running servers as another user" },
 ];
 

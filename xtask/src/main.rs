@@ -12,13 +12,16 @@ mod args;
 mod bench;
 mod commands;
 mod components;
+mod crash;
 /// The exit codes of the product, likewise.
 #[path = "../../crates/seaworthy/src/exit.rs"]
 mod exit;
+mod fuzz;
 mod generate;
 mod measure;
 mod process;
 mod readme;
+mod sabotage;
 mod suite;
 mod tidy;
 mod workspace;
@@ -48,6 +51,12 @@ enum Task {
     Gen(generate::Options),
     /// Measure our engine against restic, rustic and borg on the same data in the same run.
     Bench(bench::Options),
+    /// Make everything wrong that can be, and count what the product and naive checkers notice.
+    Sabotage(sabotage::Options),
+    /// Kill the product at every moment, fail its disk, cut its power: the long form of those tests.
+    Crash(crash::Options),
+    /// Feed every parser of foreign bytes with what is most likely to break it.
+    Fuzz(fuzz::Options),
     /// Run one program and report its resources as one JSON line. Used by `bench`.
     #[command(hide = true)]
     Measure(measure::Options),
@@ -60,6 +69,9 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Gen(options) => generate::run(options),
         Task::Bench(options) => bench::run(options),
+        Task::Sabotage(options) => sabotage::run(options),
+        Task::Crash(options) => crash::run(options),
+        Task::Fuzz(options) => fuzz::run(options),
         Task::Measure(options) => return measure::run(options),
     };
     match outcome {

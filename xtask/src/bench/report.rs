@@ -315,7 +315,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Processor, cores, memory and kernel, as far as `/proc` tells.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let field = |path: &str, name: &str| {
         fs::read_to_string(path)
             .ok()

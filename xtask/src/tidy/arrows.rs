@@ -76,7 +76,13 @@ const ROOMS: &[Room] = &[
             "seaworthy-repository",
             "seaworthy-syscall",
         ],
-        tests_use: &["seaworthy-testkit"],
+        tests_use: &["seaworthy-sabotage", "seaworthy-testkit"],
+        never: &[],
+    },
+    Room {
+        package: "seaworthy-sabotage",
+        uses: &["seaworthy-catalog", "seaworthy-model", "seaworthy-repository", "seaworthy-testkit"],
+        tests_use: &[],
         never: &[],
     },
     Room {

@@ -15,6 +15,7 @@ pub(super) struct Code {
 pub(super) fn is_test_path(path: &str) -> bool {
     path.split('/').any(|part| part == "tests" || part == "benches" || part == "examples")
         || path.starts_with("crates/testkit/")
+        || path.starts_with("crates/sabotage/")
         || path.ends_with("/tests.rs")
 }
 

@@ -1,0 +1,51 @@
+//! What was altered behind the product's back is found under the code that names it, and nothing healthy raises an alarm:
+//! one seed of every mutation and variation of SQLite and of files, and of every fourth of PostgreSQL.
+//!
+//! `cargo xtask sabotage` is the whole: every case, many seeds, and naive checkers beside it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use seaworthy_sabotage::case::Kind;
+use seaworthy_sabotage::run::{Options, run};
+
+/// Runs the cases; every one that did not end as it should is told.
+fn holds(kind: Kind, every: usize) {
+    let seed =
+        std::env::var("SEAWORTHY_SEED").map_or(1, |text| text.parse().expect("SEAWORTHY_SEED is a number"));
+    let options =
+        Options { kinds: vec![kind], seeds: vec![seed], only: Vec::new(), every, naive: false, jobs: 1 };
+    let wrong = Mutex::new(Vec::new());
+    let trials = run(Path::new(env!("CARGO_BIN_EXE_seaworthy")), &options, &|case, trial| {
+        let is_right = if case.is_healthy() {
+            !trial.is_detected()
+        } else {
+            trial.is_detected() && trial.is_attributed(case)
+        };
+        if !is_right {
+            wrong.lock().unwrap().push(format!("{} wants {:?}: {:#?}", case.name, case.expected, trial.said));
+        }
+    })
+    .unwrap()
+    .trials;
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "seed {seed}, {} of {}:\n{}", wrong.len(), trials.len(), wrong.join("\n"));
+    assert!(trials.len() > 40, "only {} cases", trials.len());
+}
+
+#[test]
+fn sabotage_of_files_is_found_and_nothing_healthy_is_called_wrong() {
+    holds(Kind::Files, 1);
+}
+
+#[test]
+fn sabotage_of_sqlite_is_found_and_nothing_healthy_is_called_wrong() {
+    holds(Kind::Sqlite, 1);
+}
+
+#[test]
+fn sabotage_of_postgres_is_found_and_nothing_healthy_is_called_wrong() {
+    holds(Kind::Postgres, 4);
+}

@@ -1,0 +1,50 @@
+//! `cargo xtask sabotage`: the product as it is released, against everything that can be wrong, beside naive checkers.
+//!
+//! Builds the product and the harness (`crates/sabotage`) and runs the latter. A whole run writes its figures into
+//! `docs/reliability.md`; a part of one writes nothing but its trials.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::process::{self, Echo};
+use crate::{TaskResult, components, workspace};
+
+/// The options of `cargo xtask sabotage`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Options of the harness: `--seeds N`, `--first SEED`, `--only NAME`, `--kind KIND`, `--jobs N`, `--list`, `--verbose`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    harness: Vec<String>,
+}
+
+/// 20 min: a cold build on a slow machine.
+const BUILD_LIMIT: Duration = Duration::from_secs(1200);
+/// 8 h: several times what all cases with all seeds take on two cores.
+const LIMIT: Duration = Duration::from_secs(28_800);
+
+/// Runs the harness. The exit code is 0 only when nothing was missed and nothing healthy raised an alarm.
+pub(crate) fn run(options: &Options) -> TaskResult {
+    let root = workspace::root();
+    let found = components::provide(&root, true);
+    if !found.missing.is_empty() {
+        return Err(found.missing.join("; ").into());
+    }
+    let mut build = process::cargo();
+    build.args(["build", "--release", "--locked", "-p", "seaworthy", "-p", "seaworthy-sabotage"]);
+    build.current_dir(&root);
+    if !process::run(&mut build, BUILD_LIMIT, Echo::Shown)?.is_success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let built = workspace::metadata(&root)?.target_directory.join("release");
+    let mut harness = std::process::Command::new(built.join("seaworthy-sabotage"));
+    harness.arg("--program").arg(built.join("seaworthy"));
+    harness.arg("--json").arg(built.join("sabotage.json"));
+    let is_part = options.harness.iter().any(|word| ["--only", "--kind", "--list"].contains(&word.as_str()));
+    if !is_part {
+        harness.arg("--page").arg(root.join("docs/reliability.md"));
+    }
+    harness.args(&options.harness).current_dir(&root);
+    harness.envs(found.environment.iter().map(|(name, value)| (name, value)));
+    let ran = process::run(&mut harness, LIMIT, Echo::Shown)?;
+    Ok(if ran.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
