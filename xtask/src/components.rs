@@ -41,6 +41,9 @@ const PROGRAMS: &[Program] = &[
     Program { name: "sqlite3", package: "sqlite3", purpose: "the judge of restored databases" },
     Program { name: "strace", package: "strace", purpose: "full disks and failing syncs" },
     Program { name: "faketime", package: "faketime", purpose: "clocks that are wrong" },
+    Program { name: "mkfs.ext4", package: "e2fsprogs", purpose: "disks that lose their power" },
+    Program { name: "mount", package: "mount", purpose: "disks that lose their power" },
+    Program { name: "kill", package: "procps", purpose: "stopping programs in the middle" },
     Program { name: "setpriv", package: "util-linux", purpose: "running servers as another user" },
 ];
 

@@ -7,8 +7,10 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use seaworthy_testkit::page::{machine, put_section};
+
 use crate::process::{self, Echo};
-use crate::{TaskResult, bench, components, workspace};
+use crate::{TaskResult, components, workspace};
 
 /// The options of `cargo xtask crash`.
 #[derive(Debug, clap::Args)]
@@ -35,9 +37,6 @@ pub(crate) struct Options {
 
 /// 12 h: several times what a whole run takes on two cores.
 const LIMIT: Duration = Duration::from_secs(43_200);
-
-/// Where the section of the page begins and ends.
-const MARKS: [&str; 2] = ["<!-- crash: begin -->", "<!-- crash: end -->"];
 
 /// Runs the tests. The exit code is 0 only when all of them held.
 pub(crate) fn run(options: &Options) -> TaskResult {
@@ -76,7 +75,8 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     let ran = process::run(&mut command, LIMIT, Echo::Shown)?;
     if options.only.is_none() && ran.is_success() {
         let page = root.join("docs/reliability.md");
-        let text = put_into(&workspace::read(&page)?, &section(options, &ran.output, began.elapsed()));
+        let text =
+            put_section(&workspace::read(&page)?, "crash", &section(options, &ran.output, began.elapsed()));
         workspace::write(&page, &text)?;
         println!("written to docs/reliability.md");
     }
@@ -89,7 +89,7 @@ fn section(options: &Options, output: &str, took: Duration) -> String {
         jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
         options.seed,
         took.as_secs().div_ceil(60),
-        bench::machine()
+        machine()
     );
     let mut figures: Vec<&str> =
         output.lines().filter_map(|line| Some(line.split_once("figure: ")?.1.trim())).collect();
@@ -103,32 +103,4 @@ fn section(options: &Options, output: &str, took: Duration) -> String {
          directory; at the end every acknowledged copy restores and the newest is proven.\n\n",
     );
     text
-}
-
-/// Puts a section in the place of the one before, or at the end.
-fn put_into(page: &str, section: &str) -> String {
-    let section = format!("{}\n{section}{}\n", MARKS[0], MARKS[1]);
-    match (page.find(MARKS[0]), page.find(MARKS[1])) {
-        (Some(start), Some(end)) if start < end => {
-            let after = page[end + MARKS[1].len()..].trim_start_matches('\n');
-            let gap = if after.is_empty() { "" } else { "\n" };
-            format!("{}{section}{gap}{after}", &page[..start])
-        }
-        _ => format!("{}\n\n{section}", page.trim_end()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_section_takes_the_place_of_the_one_before() {
-        let first = put_into("# Page\n", "\none\n");
-        assert_eq!(first, "# Page\n\n<!-- crash: begin -->\n\none\n<!-- crash: end -->\n");
-        let more = format!("{first}\nlater\n");
-        let second = put_into(&more, "\ntwo\n");
-        assert_eq!(second, "# Page\n\n<!-- crash: begin -->\n\ntwo\n<!-- crash: end -->\n\nlater\n");
-        assert_eq!(put_into(&second, "\ntwo\n"), second);
-    }
 }

@@ -189,7 +189,8 @@ pub struct Said {
     pub verb: String,
     /// Its exit code; `None` for a signal.
     pub exit: Option<i32>,
-    /// `pass`, `fail`, `inconclusive`, or `refused` where there was no verdict.
+    /// `pass`, `fail`, `inconclusive`, `refused` where there was no verdict, `unproven` where a drill ended well without a
+    /// proof.
     pub word: String,
     /// Codes that it named, sorted.
     pub codes: Vec<String>,
@@ -238,10 +239,22 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Whether something was told: anything but a pass.
+    /// Whether something was told: anything but an exit code that reads as a pass.
     #[must_use]
     pub fn is_detected(&self) -> bool {
-        self.said.word != "pass"
+        self.said.word != "pass" && self.said.word != "unproven"
+    }
+
+    /// Whether everything was said to be well, and every drill was a proof: what a healthy variation asks for.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.said.word == "pass"
+    }
+
+    /// Whether the product has answered otherwise than a case asks for.
+    #[must_use]
+    pub fn is_wrong(&self, case: &Case) -> bool {
+        if case.is_healthy() { !self.is_proven() } else { !self.is_detected() }
     }
 
     /// Whether one of the expected codes was told.

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use clap::Parser;
 use seaworthy_sabotage::case::Kind;
-use seaworthy_sabotage::report::{Report, machine};
+use seaworthy_sabotage::report::Report;
 use seaworthy_sabotage::run::{self, Options};
 use seaworthy_sabotage::{Fault, Outcome};
+use seaworthy_testkit::page::machine;
 
 /// Damage what the product relies on, and see whether it notices.
 #[derive(Debug, Parser)]
@@ -101,7 +102,7 @@ fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
     let began = Instant::now();
     let ran = run::run(&arguments.program, &options, &|case, trial| {
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        let is_wrong = if case.is_healthy() { trial.is_detected() } else { !trial.is_detected() };
+        let is_wrong = trial.is_wrong(case);
         let is_vague = !case.is_healthy() && !trial.is_attributed(case);
         let name = format!("{}/{}", trial.kind.word(), trial.case);
         if is_wrong || is_vague {

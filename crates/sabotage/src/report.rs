@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use seaworthy_testkit::page::put_section;
 use serde::Serialize;
 
 use crate::case::{Case, Kind, Naive, Trial};
 use crate::run::{Options, Ran, chosen};
-
-/// Where the section of the page begins and ends.
-const MARKS: [&str; 2] = ["<!-- sabotage: begin -->", "<!-- sabotage: end -->"];
 
 /// What one case came to.
 #[derive(Debug, Serialize)]
@@ -21,7 +19,7 @@ struct Row {
     what: String,
     expected: Vec<&'static str>,
     trials: u64,
-    /// Trials in which something was told.
+    /// Trials in which something was told; of a healthy variation, those that were not proven.
     detected: u64,
     /// Trials in which one of the expected codes was told.
     exact: u64,
@@ -42,26 +40,6 @@ pub struct Report {
     samples: u64,
     rows: Vec<Row>,
     trials: Vec<Trial>,
-}
-
-/// The machine, in a line.
-#[must_use]
-pub fn machine() -> String {
-    let field = |path: &str, name: &str| {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_else(|| "unknown".to_owned())
-    };
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let memory = field("/proc/meminfo", "MemTotal");
-    let gib =
-        memory.split(' ').next().and_then(|kib| kib.parse::<f64>().ok()).map_or(0.0, |kib| kib / 1_048_576.0);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!(
-        "{}, {cores} cores, {gib:.0} GiB memory, Linux {}",
-        field("/proc/cpuinfo", "model name"),
-        kernel.trim()
-    )
 }
 
 impl Report {
@@ -145,18 +123,10 @@ impl Report {
         text
     }
 
-    /// The page's section, put into `page` or after it.
+    /// The page with the section of this run.
     #[must_use]
     pub fn put_into(&self, page: &str) -> String {
-        let section = format!("{}\n{}{}\n", MARKS[0], self.section(), MARKS[1]);
-        match (page.find(MARKS[0]), page.find(MARKS[1])) {
-            (Some(start), Some(end)) if start < end => {
-                let after = page[end + MARKS[1].len()..].trim_start_matches('\n');
-                let gap = if after.is_empty() { "" } else { "\n" };
-                format!("{}{section}{gap}{after}", &page[..start])
-            }
-            _ => format!("{}\n\n{section}", page.trim_end()),
-        }
+        put_section(page, "sabotage", &self.section())
     }
 
     fn section(&self) -> String {
@@ -260,7 +230,7 @@ fn row(kind: Kind, case: &Case, trials: &[&Trial]) -> Row {
         what: case.what.clone(),
         expected: case.expected.clone(),
         trials: trials.len() as u64,
-        detected: count(&Trial::is_detected),
+        detected: count(&|trial| trial.is_wrong(case) == case.is_healthy()),
         exact: count(&|trial| trial.is_attributed(case)),
         median_ms: times.get(times.len() / 2).copied().unwrap_or_default(),
         naive: [naive(|all| all.exit), naive(|all| all.checksum), naive(|all| all.counts)],

@@ -346,8 +346,9 @@ fn understand(verb: String, ran: &Ran) -> Said {
     codes.dedup();
     let word = match (drill, ran.code) {
         (Some(drill), Some(0 | 6)) if is_equal(drill) => "pass".to_owned(),
-        // A drill that ends well without a proof would be read as a pass by whoever reads exit codes.
-        (Some(_), Some(0 | 6)) | (None, Some(0)) => "pass".to_owned(),
+        // Whoever reads exit codes takes it for a pass; it proves nothing all the same.
+        (Some(_), Some(0 | 6)) => "unproven".to_owned(),
+        (None, Some(0)) => "pass".to_owned(),
         (Some(drill), _) => drill["verdict"]["word"].as_str().unwrap_or("refused").to_owned(),
         (None, _) => "refused".to_owned(),
     };

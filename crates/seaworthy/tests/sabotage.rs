@@ -19,11 +19,7 @@ fn holds(kind: Kind, every: usize) {
         Options { kinds: vec![kind], seeds: vec![seed], only: Vec::new(), every, naive: false, jobs: 1 };
     let wrong = Mutex::new(Vec::new());
     let trials = run(Path::new(env!("CARGO_BIN_EXE_seaworthy")), &options, &|case, trial| {
-        let is_right = if case.is_healthy() {
-            !trial.is_detected()
-        } else {
-            trial.is_detected() && trial.is_attributed(case)
-        };
+        let is_right = !trial.is_wrong(case) && (case.is_healthy() || trial.is_attributed(case));
         if !is_right {
             wrong.lock().unwrap().push(format!("{} wants {:?}: {:#?}", case.name, case.expected, trial.said));
         }

@@ -5,6 +5,7 @@
 pub mod components;
 pub mod copy;
 pub mod estate;
+pub mod page;
 pub mod postgres;
 #[cfg(feature = "product")]
 pub mod product;

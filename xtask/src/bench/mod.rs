@@ -20,7 +20,6 @@ use std::{fs, io};
 use rustix::fs::IFlags;
 
 use data::{ChangedPages, Data, Set};
-pub(crate) use report::machine;
 use tools::Tool;
 
 use crate::measure::Cost;

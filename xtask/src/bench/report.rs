@@ -1,7 +1,8 @@
 //! The report: our ratio to the fastest peer against the floor that we promise, then every figure.
 
 use std::fmt::Write as _;
-use std::fs;
+
+use seaworthy_testkit::page::machine;
 
 use super::data::Set;
 use super::tools::Tool;
@@ -312,31 +313,6 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
         length if length % 2 == 1 => sorted[middle],
         _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
     }
-}
-
-/// Processor, cores, memory and kernel, as far as `/proc` tells.
-pub(crate) fn machine() -> String {
-    let field = |path: &str, name: &str| {
-        fs::read_to_string(path)
-            .ok()
-            .and_then(|text| {
-                text.lines()
-                    .find(|line| line.starts_with(name))
-                    .and_then(|line| line.split_once(':'))
-                    .map(|(_, value)| value.trim().to_owned())
-            })
-            .unwrap_or_else(|| "unknown".to_owned())
-    };
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let memory = field("/proc/meminfo", "MemTotal");
-    let gib =
-        memory.split(' ').next().and_then(|kib| kib.parse::<f64>().ok()).map_or(0.0, |kib| kib / 1_048_576.0);
-    format!(
-        "{}, {cores} cores, {gib:.0} GiB memory, Linux {}",
-        field("/proc/cpuinfo", "model name"),
-        kernel.trim()
-    )
 }
 
 /// Writing to a `String` cannot fail.
