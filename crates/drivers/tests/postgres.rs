@@ -1087,6 +1087,35 @@ async fn a_damage_made_on_purpose_is_always_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ruin_is_always_found_and_hits_what_a_question_names() {
+    use seaworthy_model::check::{Question, UserCheck};
+    use seaworthy_model::id::CheckName;
+    let server = Server::start(&[]).unwrap();
+    let (copied, sandbox, restored) = sabotaged_shop(&server).await;
+    let checks = [UserCheck {
+        name: CheckName::new("orders").unwrap(),
+        question: Question::MinimumRows { table: "public.orders".to_owned(), rows: 1 },
+        timeout: SignedDuration::from_secs(5),
+    }];
+    let mut others = 0;
+    for seed in [1, 3, 5, 7, 9, 11] {
+        anew(sandbox.root());
+        let (cx, witness) = (Cx::unbounded(), &copied.captured.witness);
+        let damage = restored.ruin(&cx, witness, &checks, seed).await.unwrap();
+        let found = codes(&findings(&*restored, witness).await);
+        assert!(
+            damage.expected.iter().all(|code| found.contains(code)),
+            "seed {seed}: {damage:?}: {found:?}"
+        );
+        assert!(damage.description.starts_with("deleted all "), "{damage:?}");
+        let is_asked = damage.description.ends_with(" rows of public.orders");
+        assert!(is_asked || seed / 2 % 2 == 1, "seed {seed}: {damage:?}");
+        others += u32::from(!is_asked);
+    }
+    assert!(others > 0, "no question that names nothing would ever be doubted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_restore_answers_questions_and_can_be_written_to() {
     use CheckOutcome::{Failed, Inconclusive, Passed};
     use seaworthy_model::check::{Question, UserCheck};

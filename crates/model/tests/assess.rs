@@ -302,6 +302,16 @@ fn a_fresh_copy_with_a_recent_proof_is_ready() {
 }
 
 #[test]
+fn a_clock_that_steps_back_by_seconds_is_no_finding_and_one_that_is_an_hour_off_is() {
+    let receipts = receipts(&[(Event::GoodBackup, 1), (GOOD, 1)]);
+    let sealed = receipts.last().unwrap().at;
+    let stepped = judged(&receipts, &policy(), sealed - SignedDuration::from_secs(2));
+    assert_eq!((stepped.findings.as_slice(), stepped.standing), (&[][..], Standing::Ready));
+    let behind = judged(&receipts, &policy(), sealed - SignedDuration::from_mins(3));
+    assert_eq!((codes(&behind), behind.standing), (vec!["TM-01"], Standing::Attention));
+}
+
+#[test]
 fn a_service_without_receipts_is_not_silent() {
     let assessment = judged([], &policy(), hour(0));
     assert_eq!((assessment.standing, assessment.level), (Standing::Unproven, Assurance::A0));
