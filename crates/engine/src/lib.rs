@@ -9,6 +9,7 @@ pub mod runner;
 pub mod store;
 mod tree;
 
+pub use act::backup::{BackupDone, BackupRequest};
 pub use act::drill::{DrillDone, DrillRequest, drill};
 pub use notary::{Ledger, Notary, NotaryError};
-pub use runner::{DrillJob, Executor, RestoreJob, RunError, Runner, Sealed, Subject};
+pub use runner::{Clock, DrillJob, Executor, RestoreJob, RunError, Runner, Sealed, Subject};

@@ -2,7 +2,7 @@
 //! receipt: its own, or `Abandoned` by whoever comes next.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_interface::copy::Written;
@@ -21,8 +21,9 @@ use seaworthy_model::receipt::{
 use seaworthy_model::verdict::Verdict;
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::Repository;
+use tokio::time::Instant;
 
-use crate::act::backup::{BackupRequest, backup};
+use crate::act::backup::{BackupDone, BackupRequest, backup};
 use crate::act::drill::{DrillDone, DrillRequest, drill};
 use crate::act::{self, finding_of};
 use crate::notary::{Notary, NotaryError};
@@ -119,11 +120,20 @@ impl std::fmt::Debug for DrillJob {
     }
 }
 
+/// Tells the time of day. Whatever a receipt dates, it dates by this; how long something took is told by tokio's clock.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// Carries out runs and seals what came of them.
-#[derive(Debug)]
 pub struct Runner {
     notary: Notary,
     executor: Executor,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner").field("executor", &self.executor).finish_non_exhaustive()
+    }
 }
 
 /// A new run's id: sorts by time, cannot collide within a host.
@@ -153,10 +163,16 @@ pub enum RunError {
 }
 
 impl Runner {
-    /// A runner that seals with `notary`.
+    /// A runner that seals with `notary` and dates by the clock of this host.
     #[must_use]
     pub fn new(notary: Notary, executor: Executor) -> Self {
-        Self { notary, executor }
+        Self::with_clock(notary, executor, Arc::new(Timestamp::now))
+    }
+
+    /// A runner that dates by another clock.
+    #[must_use]
+    pub fn with_clock(notary: Notary, executor: Executor, clock: Clock) -> Self {
+        Self { notary, executor, clock }
     }
 
     /// The notary.
@@ -172,7 +188,7 @@ impl Runner {
         service: &ServiceName,
         source: &SourceName,
     ) -> Result<(RunId, u64, Timestamp), RunError> {
-        let at = Timestamp::now();
+        let at = (self.clock)();
         let run = run_id(act, at).map_err(|error| RunError::Random(Box::new(error)))?;
         let due = Due { run: run.clone(), service: service.clone(), source: source.clone(), act, due_at: at };
         let receipt = self.notary.commit(&Act::Due(due), at).await?;
@@ -196,6 +212,20 @@ impl Runner {
         repository: &Repository,
         place: RepositoryRef,
     ) -> Result<Sealed<Backup>, RunError> {
+        self.backup_by(cx, subject, place, async |request| {
+            backup(cx, subject.driver.as_ref(), repository, request).await
+        })
+        .await
+    }
+
+    /// Seals what `act` has made of a backup of one source: its copy, or why there is none. An outage is waited for.
+    pub async fn backup_by(
+        &self,
+        cx: &Cx,
+        subject: &Subject,
+        place: RepositoryRef,
+        act: impl AsyncFn(&BackupRequest) -> Result<BackupDone, DriverError>,
+    ) -> Result<Sealed<Backup>, RunError> {
         let (run, due, started) = self.due(ActKind::Backup, &subject.service, &subject.source).await?;
         let facts = match cx.run(subject.driver.probe(&cx.within(PROBE))).await {
             Ok(Ok(facts)) => Some(facts),
@@ -213,8 +243,7 @@ impl Runner {
             key: self.notary.key(),
             started,
         };
-        let (result, retries) =
-            patiently(cx, || backup(cx, subject.driver.as_ref(), repository, &request)).await;
+        let (result, retries) = patiently(cx, || act(&request)).await;
         let mut body = Backup {
             run,
             due: Some(due),
@@ -226,7 +255,7 @@ impl Runner {
             copy: None,
             point: None,
             started,
-            finished: Timestamp::now(),
+            finished: (self.clock)(),
             outcome: Outcome::Failed,
             witness: None,
             sizes: Sizes::default(),
@@ -266,7 +295,7 @@ impl Runner {
                 Some(error)
             }
         };
-        let receipt = self.notary.commit(&Act::Backup(Box::new(body.clone())), Timestamp::now()).await?;
+        let receipt = self.notary.commit(&Act::Backup(Box::new(body.clone())), (self.clock)()).await?;
         Ok(Sealed { receipt, body, error, summary: String::new() })
     }
 
@@ -296,7 +325,7 @@ impl Runner {
         };
         let done =
             drill(cx, subject.driver.as_ref(), job.reader, provider, request, job.witness_findings).await;
-        let finished = Timestamp::now();
+        let finished = (self.clock)();
         let next_due = job.next_due.or_else(|| match done.verdict {
             Verdict::Pass(_) => finished.checked_add(job.proof_valid).ok(),
             // Without a proof there is nothing that could run out: it is due now.
@@ -348,7 +377,7 @@ impl Runner {
         }
         // The receipt's own facts have the last word: a pass that they deny becomes inconclusive.
         .settled();
-        let receipt = self.notary.commit(&Act::Drill(Box::new(body.clone())), Timestamp::now()).await?;
+        let receipt = self.notary.commit(&Act::Drill(Box::new(body.clone())), (self.clock)()).await?;
         Ok(Sealed { receipt, body, error: None, summary: String::new() })
     }
 }
@@ -485,7 +514,7 @@ impl Runner {
             target: job.target_words,
             scope: scope(&job.target, &job.paths),
             started,
-            finished: Timestamp::now(),
+            finished: (self.clock)(),
             phases: vec![Phase { name: "restore".to_owned(), took_ms: millis(took) }],
             outcome: Outcome::Failed,
             written_files: 0,
@@ -510,7 +539,7 @@ impl Runner {
                 Some(error)
             }
         };
-        let receipt = self.notary.commit(&Act::Restore(Box::new(body.clone())), Timestamp::now()).await?;
+        let receipt = self.notary.commit(&Act::Restore(Box::new(body.clone())), (self.clock)()).await?;
         Ok(Sealed { receipt, body, error, summary })
     }
 }

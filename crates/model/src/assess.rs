@@ -20,7 +20,7 @@ use crate::finding::{Finding, FindingCode, Severity};
 use crate::id::{CopyId, RepositoryId, RunId, ServiceName, SourceName};
 use crate::objective::{Met, Objective, RecoveryObjective, exposure};
 use crate::point::RecoveryPoint;
-use crate::receipt::{Act, ActKind, Backup, Drill, Found, Gone, Outcome, Receipt, SourceRef};
+use crate::receipt::{Abandoned, Act, ActKind, Backup, Drill, Found, Gone, Outcome, Receipt, SourceRef};
 use crate::service::Service;
 use crate::verdict::{Assurance, Verdict};
 
@@ -236,6 +236,20 @@ impl SourceHistory {
             Act::Gone(gone) => self.gone(gone),
             Act::KeyChange(_) => {}
         }
+    }
+
+    /// What has to be said of every open slot once it is certain that nobody is at work on it any more.
+    #[must_use]
+    pub fn cut_off(&self) -> Vec<Abandoned> {
+        let ended = |slot: &OpenSlot| Abandoned {
+            run: slot.run.clone(),
+            due: Some(slot.sequence),
+            service: self.service.clone(),
+            source: self.source.clone(),
+            act: slot.act,
+            reason: "the process that ran it ended without a receipt".to_owned(),
+        };
+        self.open.iter().map(ended).collect()
     }
 
     /// A copy without a receipt counts by its instant: it may be older than those that have one.

@@ -34,6 +34,9 @@ struct Arguments {
     /// Estates at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Where estates lie, below a directory that every user may pass through.
+    #[arg(long, default_value = "/var/tmp")]
+    place: PathBuf,
     /// Do not ask naive checkers.
     #[arg(long)]
     no_naive: bool,
@@ -80,6 +83,7 @@ fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
         every: 1,
         naive: !arguments.no_naive,
         jobs: arguments.jobs,
+        place: arguments.place.clone(),
     };
     if arguments.list {
         for kind in &options.kinds {

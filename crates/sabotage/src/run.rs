@@ -1,6 +1,6 @@
 //! Runs cases, seed by seed; every trial begins from the same state.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -26,6 +26,8 @@ pub struct Options {
     pub naive: bool,
     /// Estates at once.
     pub jobs: usize,
+    /// Where estates lie. Nothing here is about durability, so that memory will do.
+    pub place: PathBuf,
 }
 
 /// What a run has come to.
@@ -123,7 +125,8 @@ fn estate(
     if cases.is_empty() {
         return Ok(());
     }
-    let stage = Stage::new(program, kind, seed).map_err(|error| named(kind, "the estate", seed, &error))?;
+    let stage = Stage::new(&options.place, program, kind, seed)
+        .map_err(|error| named(kind, "the estate", seed, &error))?;
     for case in &cases {
         if stop.load(Ordering::Relaxed) {
             return Ok(());

@@ -61,13 +61,13 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes the estate of a seed and backs it up; the drill of that copy must be a proof.
-    pub fn new(program: &Path, kind: Kind, seed: u64) -> Outcome<Self> {
-        let product = Product::new(program, "")?;
+    /// Makes the estate of a seed below `place` and backs it up; the drill of that copy must be a proof.
+    pub fn new(place: &Path, program: &Path, kind: Kind, seed: u64) -> Outcome<Self> {
+        let product = Product::new_in(place, program, "")?;
         let restic =
             seaworthy_testkit::components::restics()?.first().cloned().ok_or("no restic is installed")?;
         let server = match kind {
-            Kind::Postgres => Some(Server::start(&["max_wal_size=64MB"])?),
+            Kind::Postgres => Some(Server::start_in(place, &["max_wal_size=64MB"])?),
             Kind::Sqlite | Kind::Files => None,
         };
         let source = product.path().join(match kind {

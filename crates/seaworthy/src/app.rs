@@ -14,7 +14,7 @@ use seaworthy_interface::{Cx, SandboxProvider as _};
 use seaworthy_model::assess::{Policy, ServiceAssessment, assess};
 use seaworthy_model::id::{RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
 use seaworthy_model::point::RecoveryPoint;
-use seaworthy_model::receipt::{Abandoned, Act, RepositoryRef};
+use seaworthy_model::receipt::{Act, RepositoryRef};
 use seaworthy_model::service::{RepositorySpec, Service};
 use seaworthy_repository::Repository;
 
@@ -132,21 +132,14 @@ async fn heal(
 ) -> Outcome<()> {
     let now = Timestamp::now();
     for history in memory.histories(now).await? {
-        for slot in &history.open {
-            let abandoned = Abandoned {
-                run: slot.run.clone(),
-                due: Some(slot.sequence),
-                service: history.service.clone(),
-                source: history.source.clone(),
-                act: slot.act,
-                reason: "the process that ran it ended without a receipt".to_owned(),
-            };
+        for abandoned in history.cut_off() {
+            let run = abandoned.run.clone();
             notary.commit(&Act::Abandoned(abandoned), now).await.map_err(|error: NotaryError| {
                 Failure::because(Exit::Unexpected, "record an abandoned run", &error)
             })?;
             face.say(format!(
                 "note: {} of {}/{} was cut off; recorded as abandoned",
-                slot.run, history.service, history.source
+                run, history.service, history.source
             ))?;
         }
     }

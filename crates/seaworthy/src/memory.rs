@@ -131,6 +131,12 @@ impl Memory {
         self.catalogue.points(&query).await.map_err(|error| failure("read the recovery points", &error))
     }
 
+    /// Every recovery point there is, gone ones included.
+    pub(crate) async fn every_point(&self) -> Outcome<Vec<RecoveryPoint>> {
+        let found = self.catalogue.points(&PointQuery::default()).await;
+        found.map_err(|error| failure("read the recovery points", &error))
+    }
+
     /// Every receipt, in order.
     pub(crate) async fn receipts(&self) -> Outcome<Vec<Receipt>> {
         let mut receipts = Vec::new();

@@ -15,8 +15,15 @@ use seaworthy_sabotage::run::{Options, run};
 fn holds(kind: Kind, every: usize) {
     let seed =
         std::env::var("SEAWORTHY_SEED").map_or(1, |text| text.parse().expect("SEAWORTHY_SEED is a number"));
-    let options =
-        Options { kinds: vec![kind], seeds: vec![seed], only: Vec::new(), every, naive: false, jobs: 1 };
+    let options = Options {
+        kinds: vec![kind],
+        seeds: vec![seed],
+        only: Vec::new(),
+        every,
+        naive: false,
+        jobs: 1,
+        place: "/var/tmp".into(),
+    };
     let wrong = Mutex::new(Vec::new());
     let trials = run(Path::new(env!("CARGO_BIN_EXE_seaworthy")), &options, &|case, trial| {
         let is_right = !trial.is_wrong(case) && (case.is_healthy() || trial.is_attributed(case));

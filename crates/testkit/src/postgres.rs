@@ -98,11 +98,20 @@ impl Server {
         Self::start_from(programs()?, settings)
     }
 
+    /// The same, in a directory below `place`, whose name must be short: a socket's has 107 bytes at most.
+    pub fn start_in(place: &Path, settings: &[&str]) -> Result<Self, ServerError> {
+        Self::start_with(place, programs()?, settings)
+    }
+
     /// The same, with the programs of a directory.
     pub fn start_from(programs: PathBuf, settings: &[&str]) -> Result<Self, ServerError> {
+        Self::start_with(Path::new("/tmp"), programs, settings)
+    }
+
+    fn start_with(place: &Path, programs: PathBuf, settings: &[&str]) -> Result<Self, ServerError> {
         let user = server_user()?;
         let failed = |source| ServerError::Run { program: "make a directory".to_owned(), source };
-        let directory = tempfile::Builder::new().prefix("swpg").tempdir_in("/tmp").map_err(failed)?;
+        let directory = tempfile::Builder::new().prefix("swpg").tempdir_in(place).map_err(failed)?;
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
         if let Some(user) = user {
             std::os::unix::fs::chown(directory.path(), Some(user.uid), Some(user.gid)).map_err(failed)?;

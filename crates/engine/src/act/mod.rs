@@ -4,11 +4,12 @@ pub mod backup;
 pub mod drill;
 pub mod survey;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use seaworthy_interface::{DriverError, ErrorKind};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::verdict::{CheckOutcome, CheckReport};
+use tokio::time::Instant;
 
 /// A phase of a run and how long it took, by a monotonic clock.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use seaworthy_interface::{Cx, DriverError, ErrorKind, Progress};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
-use seaworthy_model::receipt::{Found, Outcome, RepositoryRef};
+use seaworthy_model::point::RecoveryPoint;
+use seaworthy_model::receipt::{Found, Gone, Outcome, Remaining, RepositoryRef};
 use seaworthy_model::signature::{Envelope, KeyId, SignatureError, TrustedKeys};
 use seaworthy_repository::{Control, FileKind, Repository, Snapshot, SnapshotId, SnapshotPath};
 use serde::Deserialize;
@@ -33,6 +34,52 @@ pub struct Survey {
     pub strangers: Vec<(KeyId, u64)>,
     /// Snapshots that could not be read.
     pub findings: Vec<Finding>,
+}
+
+impl Survey {
+    /// What has to be said of copies that were known before the snapshots were listed, and are not among them.
+    ///
+    /// `known` are all points of their sources, in whatever repository, as they are after what was found has been entered: the
+    /// newest complete one that is still there is what a source has left.
+    #[must_use]
+    pub fn gone(
+        &self,
+        place: &RepositoryRef,
+        before: &[RecoveryPoint],
+        known: &[RecoveryPoint],
+        executor: &str,
+    ) -> Vec<Gone> {
+        let is_lost = |point: &RecoveryPoint| {
+            point.repository.id == place.id
+                && !self.present.contains(&point.copy)
+                && before.iter().any(|one| one.copy == point.copy)
+        };
+        let lost = before.iter().filter(|point| !point.is_gone() && is_lost(point));
+        lost.map(|point| {
+            let remaining = known.iter().filter(|other| {
+                (&other.service, &other.source) == (&point.service, &point.source)
+                    && other.outcome == Outcome::Complete
+                    && !other.is_gone()
+                    && !is_lost(other)
+            });
+            let newest = remaining.max_by_key(|other| (other.point.min(other.finished), other.sequence));
+            Gone {
+                service: point.service.clone(),
+                source: point.source.clone(),
+                repository: place.clone(),
+                copy: point.copy.clone(),
+                known_by: point.sequence,
+                newest: newest.map(|newest| Remaining {
+                    sequence: newest.sequence,
+                    repository: newest.repository.id.clone(),
+                    copy: newest.copy.clone(),
+                    point: newest.point.min(newest.finished),
+                }),
+                executor: executor.to_owned(),
+            }
+        })
+        .collect()
+    }
 }
 
 /// What a copy says of itself.
@@ -174,5 +221,65 @@ fn found(
         witness: is_trusted.then_some(statement.witness),
         source_identity: statement.source_identity,
         executor: executor.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use seaworthy_model::example::{self, About};
+    use seaworthy_model::receipt::{Act, Receipt};
+
+    use super::*;
+
+    fn point(sequence: u64, source: &str, hour: i64, repository: &str, outcome: Outcome) -> RecoveryPoint {
+        let about = About::new("shop", source, Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hour));
+        let mut backup = example::backup(&about, None);
+        backup.repository.id.0 = repository.to_owned();
+        backup.outcome = outcome;
+        let receipt = Receipt {
+            sequence,
+            previous: None,
+            at: backup.finished,
+            subject: Vec::new(),
+            digest: Digest(String::new()),
+            act: Act::Backup(Box::new(backup)),
+        };
+        RecoveryPoint::made_by(&receipt).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_is_the_newest_complete_copy_of_the_same_source_that_is_there() {
+        let here =
+            RepositoryRef { id: seaworthy_model::id::RepositoryId("a".to_owned()), ..example::repository() };
+        let known = [
+            point(1, "db", 1, "b", Outcome::Complete),
+            point(2, "db", 2, "a", Outcome::Complete),
+            point(3, "db", 3, "a", Outcome::Incomplete),
+            point(4, "tree", 9, "a", Outcome::Complete),
+            point(5, "db", 5, "a", Outcome::Complete),
+            // Ended after the snapshots were listed.
+            point(6, "tree", 10, "a", Outcome::Complete),
+        ];
+        let before = &known[1..5];
+        let present = |kept: &[usize]| Survey {
+            present: kept.iter().map(|n| known[*n].copy.clone()).collect(),
+            ..Survey::default()
+        };
+        let left = |kept: &[usize]| -> Vec<(u64, Option<u64>)> {
+            let gone = present(kept).gone(&here, before, &known, "x");
+            gone.into_iter().map(|gone| (gone.known_by, gone.newest.map(|newest| newest.sequence))).collect()
+        };
+        assert_eq!(left(&[1, 2, 3, 4]), []);
+        assert_eq!(left(&[1, 2, 3]), [(5, Some(2))]);
+        assert_eq!(left(&[2, 3]), [(2, Some(1)), (5, Some(1))], "an incomplete copy is nothing that is left");
+        assert_eq!(left(&[1, 2, 4]), [(4, Some(6))]);
+        // A copy that is known to be gone is not told of twice, and is nothing that is left.
+        let mut marked = known[1..5].to_vec();
+        marked[3].standing =
+            seaworthy_model::point::PointStanding::Gone { sequence: 9, at: Timestamp::UNIX_EPOCH };
+        let gone = present(&[2, 3]).gone(&here, &marked, &marked, "x");
+        assert_eq!(gone.len(), 1);
+        assert_eq!((gone[0].known_by, &gone[0].newest), (2, &None));
     }
 }

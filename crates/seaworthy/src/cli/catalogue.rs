@@ -10,9 +10,9 @@ use seaworthy_catalog::{Catalog as _, OpenMode, import};
 use seaworthy_engine::Notary;
 use seaworthy_engine::act::survey::{Survey, survey};
 use seaworthy_interface::Cx;
-use seaworthy_model::id::{CopyId, ServiceName, SourceName};
+use seaworthy_model::id::CopyId;
 use seaworthy_model::point::RecoveryPoint;
-use seaworthy_model::receipt::{Act, Found, Gone, Outcome as Ending, Remaining, RepositoryRef};
+use seaworthy_model::receipt::{Act, Found, Outcome as Ending};
 use seaworthy_model::service::RepositorySpec;
 use seaworthy_model::signature::{PublicKey, TrustedKeys};
 use seaworthy_repository::{LockKind, Repository};
@@ -197,26 +197,16 @@ impl Surveyor<'_> {
         surveyed
             .found
             .retain(|found| !after.iter().any(|point| point.copy == found.copy && !point.is_gone()));
-        let gone: Vec<&RecoveryPoint> = before
-            .iter()
-            .filter(|point| !point.is_gone() && !surveyed.present.contains(&point.copy))
-            .collect();
         for found in &surveyed.found {
             self.seal(Act::Found(Box::new(found.clone()))).await?;
         }
-        for point in &gone {
-            let newest = self.remaining(&place, &point.service, &point.source, &surveyed, &gone).await?;
-            let act = Gone {
-                service: point.service.clone(),
-                source: point.source.clone(),
-                repository: place.clone(),
-                copy: point.copy.clone(),
-                known_by: point.sequence,
-                newest,
-                executor: executor.clone(),
-            };
-            self.seal(Act::Gone(Box::new(act))).await?;
+        let gone = surveyed.gone(&place, &before, &self.memory.every_point().await?, &executor);
+        for gone in &gone {
+            self.seal(Act::Gone(Box::new(gone.clone()))).await?;
         }
+        let is_gone =
+            |point: &&RecoveryPoint| gone.iter().any(|gone| gone.copy == point.copy && !point.is_gone());
+        let gone: Vec<&RecoveryPoint> = before.iter().filter(is_gone).collect();
         self.report(spec, &surveyed, &gone)?;
         Ok(if surveyed.findings.is_empty() { Exit::Ok } else { Exit::Findings })
     }
@@ -229,34 +219,6 @@ impl Surveyor<'_> {
                 .map_err(|error| run_failure(&seaworthy_engine::RunError::from(error)))?;
         }
         Ok(())
-    }
-
-    /// The newest complete copy of a source that is still there after this survey.
-    async fn remaining(
-        &self,
-        place: &RepositoryRef,
-        service: &ServiceName,
-        source: &SourceName,
-        surveyed: &Survey,
-        gone: &[&RecoveryPoint],
-    ) -> Outcome<Option<Remaining>> {
-        let points = self.memory.points(service, source).await?;
-        let newest = points
-            .iter()
-            .filter(|point| {
-                let is_here = point.repository.id == place.id;
-                point.outcome == Ending::Complete
-                    && !point.is_gone()
-                    && !gone.iter().any(|gone| is_here && gone.copy == point.copy)
-                    && (!is_here || surveyed.present.contains(&point.copy))
-            })
-            .max_by_key(|point| (point.point.min(point.finished), point.sequence));
-        Ok(newest.map(|point| Remaining {
-            sequence: point.sequence,
-            repository: point.repository.id.clone(),
-            copy: point.copy.clone(),
-            point: point.point.min(point.finished),
-        }))
     }
 
     fn report(&self, spec: &RepositorySpec, surveyed: &Survey, gone: &[&RecoveryPoint]) -> Outcome<()> {
