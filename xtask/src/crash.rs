@@ -3,11 +3,10 @@
 //! The suite runs the same tests with few moments every time. What each of them has done is told by itself, in lines that
 //! begin with `figure:`; a whole run writes them into `docs/reliability.md`.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use seaworthy_testkit::page::{machine, put_section};
+use seaworthy_testkit::page::{figures, machine, put_section};
 
 use crate::process::{self, Echo};
 use crate::{TaskResult, components, workspace};
@@ -91,12 +90,7 @@ fn section(options: &Options, output: &str, took: Duration) -> String {
         took.as_secs().div_ceil(60),
         machine()
     );
-    let mut figures: Vec<&str> =
-        output.lines().filter_map(|line| Some(line.split_once("figure: ")?.1.trim())).collect();
-    figures.sort_unstable();
-    for figure in figures {
-        writeln!(text, "- {figure}").expect("a String grows until memory ends");
-    }
+    text.push_str(&figures(output));
     text.push_str(
         "\nAfter each of these moments: stock restic finds the repository sound, every copy that a receipt acknowledges is in it, \
          the ledger verifies, nothing is left running; the next run needs no human and leaves nothing in the scratch \

@@ -19,9 +19,11 @@ mod exit;
 mod fuzz;
 mod generate;
 mod measure;
+mod mutants;
 mod process;
 mod readme;
 mod sabotage;
+mod simulate;
 mod suite;
 mod tidy;
 mod workspace;
@@ -57,6 +59,10 @@ enum Task {
     Crash(crash::Options),
     /// Feed every parser of foreign bytes with what is most likely to break it.
     Fuzz(fuzz::Options),
+    /// Change the code that decides in every way, and see whether a test notices.
+    Mutants(mutants::Options),
+    /// Let years of estates pass, and compare every claim with the truth.
+    Simulate(simulate::Options),
     /// Run one program and report its resources as one JSON line. Used by `bench`.
     #[command(hide = true)]
     Measure(measure::Options),
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Task::Sabotage(options) => sabotage::run(options),
         Task::Crash(options) => crash::run(options),
         Task::Fuzz(options) => fuzz::run(options),
+        Task::Mutants(options) => mutants::run(options),
+        Task::Simulate(options) => simulate::run(options),
         Task::Measure(options) => return measure::run(options),
     };
     match outcome {

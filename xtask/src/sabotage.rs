@@ -13,7 +13,7 @@ use crate::{TaskResult, components, workspace};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Options of the harness: `--seeds N`, `--first SEED`, `--only NAME`, `--kind KIND`, `--jobs N`, `--place DIR`, `--list`,
-    /// `--verbose`. Estates lie in memory where there is enough of it, which halves the time.
+    /// `--verbose`, `--go-on` with a run that was cut off. Estates lie in memory where there is enough of it, which halves the time.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     harness: Vec<String>,
 }
@@ -40,6 +40,7 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     let mut harness = std::process::Command::new(built.join("seaworthy-sabotage"));
     harness.arg("--program").arg(built.join("seaworthy"));
     harness.arg("--json").arg(built.join("sabotage.json"));
+    harness.arg("--kept").arg(built.join("sabotage.kept.json"));
     let is_part = options.harness.iter().any(|word| ["--only", "--kind", "--list"].contains(&word.as_str()));
     if !is_part {
         harness.arg("--page").arg(root.join("docs/reliability.md"));

@@ -9,7 +9,8 @@
 //! into green. They hold while the controller's clock does not run backwards.
 //!
 //! When two clocks disagree the cautious reading is taken: a point dated after its own receipt is as old as the start of its
-//! run, a proof is never younger than its receipt.
+//! run, a proof is never younger than its receipt, and neither is younger than a receipt that was sealed later: what a clock
+//! that ran ahead has dated does not stay young for as long as it ran ahead.
 
 use std::collections::BTreeMap;
 
@@ -235,6 +236,12 @@ impl SourceHistory {
             Act::Found(found) => self.found(receipt, found),
             Act::Gone(gone) => self.gone(gone),
             Act::KeyChange(_) => {}
+        }
+        if let Some(newest) = &mut self.newest {
+            newest.point = newest.point.min(receipt.at);
+        }
+        for proof in &mut self.proofs {
+            proof.at = proof.at.min(receipt.at);
         }
     }
 
@@ -629,10 +636,8 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
     }
 
     // The proof.
-    let counts = |proof: &&Proof| {
-        let age = now.duration_since(proof.at);
-        !age.is_negative() && age <= policy.proof_valid
-    };
+    let counts =
+        |proof: &&Proof| is_now_or_past(proof.at, now) && now.duration_since(proof.at) <= policy.proof_valid;
     let present = if is_fresh { Assurance::A1 } else { Assurance::A0 };
     let best = history.proofs.iter().filter(counts).max_by_key(|proof| (proof.level, proof.sequence));
     let (level, proven_at) = match best {
@@ -642,6 +647,9 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
     let newest_restore = history.proofs.iter().rev().find(|proof| proof.level >= Assurance::A3);
     if level < Assurance::A3 {
         let detail = match newest_restore {
+            Some(proof) if !is_now_or_past(proof.at, now) => {
+                format!("the last proof is of {}, which is yet to come", proof.at)
+            }
             Some(proof) => format!(
                 "the last proof is of {}, {} ago; allowed are {}",
                 proof.at,

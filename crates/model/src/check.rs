@@ -90,3 +90,34 @@ pub enum Question {
         status: u16,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(table: &str, schema: &str, name: &str) -> bool {
+        let check = UserCheck {
+            name: CheckName::new("rows").unwrap(),
+            question: Question::MinimumRows { table: table.to_owned(), rows: 1 },
+            timeout: SignedDuration::from_secs(1),
+        };
+        assert_eq!(check.table(), Some(table));
+        check.is_about(schema, name, |text| Some(text.split('.').map(str::to_owned).collect()))
+    }
+
+    #[test]
+    fn a_question_is_about_the_table_that_it_names_in_whatever_schema_it_names() {
+        assert!(about("orders", "public", "orders") && about("orders", "other", "orders"));
+        assert!(!about("orders", "public", "order"));
+        assert!(about("public.orders", "public", "orders"));
+        assert!(!about("public.orders", "other", "orders"));
+        assert!(!about("public.orders", "public", "items"));
+        assert!(!about("a.b.c", "a", "b") && !about("", "public", "orders"));
+        let command = UserCheck {
+            name: CheckName::new("command").unwrap(),
+            question: Question::Command { argv: vec!["true".to_owned()] },
+            timeout: SignedDuration::from_secs(1),
+        };
+        assert_eq!(command.table(), None);
+    }
+}

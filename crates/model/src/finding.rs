@@ -156,13 +156,6 @@ impl Finding {
     pub fn new(code: FindingCode, subject: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { code, subject: subject.into(), detail: detail.into() }
     }
-
-    /// Whether it blames the environment rather than what was restored.
-    #[must_use]
-    pub fn is_environment(&self) -> bool {
-        let text = self.code.as_str();
-        text.starts_with("ENV-") || text.starts_with("IO-") || text.starts_with("AUTH-")
-    }
 }
 
 impl fmt::Display for Finding {
@@ -184,5 +177,11 @@ mod tests {
         for code in FindingCode::ALL {
             assert!(!code.meaning().is_empty() && !code.remedy().is_empty(), "{code}");
         }
+    }
+
+    #[test]
+    fn a_finding_is_told_by_code_subject_and_detail() {
+        let finding = Finding::new(FindingCode::RowCount, "orders", "one is missing");
+        assert_eq!(finding.to_string(), "CT-01 orders: one is missing");
     }
 }

@@ -446,3 +446,241 @@ fn a_copy_that_has_gone_is_claimed_no_longer() {
     let found_again = after(&[good, (Event::Gone { of: 0 }, 1), (Event::Found, 1)], 1);
     assert!(found_again.point.is_some());
 }
+
+#[test]
+fn the_words_of_a_standing_are_those_on_the_screen() {
+    let words =
+        [Standing::Ready, Standing::Attention, Standing::Unproven, Standing::Broken].map(Standing::word);
+    assert_eq!(words, ["READY", "ATTENTION", "NOT YET", "BROKEN"]);
+}
+
+/// The history of one source after these acts, one an hour.
+fn history(acts: Vec<Act>) -> SourceHistory {
+    let receipts = acts.into_iter().zip(1..).map(|(act, n)| receipt(u64::from(n), hour(n), act));
+    let facts = Facts::of(&receipts.collect::<Vec<_>>());
+    facts.histories.into_values().next().unwrap()
+}
+
+fn about(n: u32) -> About {
+    About::new("shop", "db", hour(n) - SignedDuration::from_mins(10))
+}
+
+#[test]
+fn an_ending_closes_its_own_slot_and_no_other() {
+    let backup = example::backup(&about(3), Some(1));
+    let open = history(vec![
+        Act::Due(example::due(&about(1), ActKind::Backup)),
+        Act::Due(example::due(&about(2), ActKind::Drill)),
+        Act::Backup(Box::new(backup)),
+    ])
+    .open;
+    assert_eq!(open.iter().map(|slot| (slot.sequence, slot.act)).collect::<Vec<_>>(), [(2, ActKind::Drill)]);
+    let cut = history(vec![
+        Act::Due(example::due(&about(1), ActKind::Drill)),
+        Act::Due(example::due(&about(2), ActKind::Backup)),
+    ])
+    .cut_off();
+    let told: Vec<_> =
+        cut.iter().map(|one| (one.due, one.act, one.service.as_str(), one.source.as_str())).collect();
+    assert_eq!(told, [(Some(1), ActKind::Drill, "shop", "db"), (Some(2), ActKind::Backup, "shop", "db")]);
+    assert_eq!(cut[0].run, example::due(&about(1), ActKind::Drill).run);
+}
+
+#[test]
+fn a_copy_that_is_found_is_the_newest_only_where_it_is_complete_and_of_a_later_instant() {
+    let known = example::backup(&about(1), None);
+    let newest = |change: fn(&mut seaworthy_model::receipt::Found)| {
+        let mut found = example::found(&example::backup(&about(2), None));
+        found.point = known.point.unwrap() + hours(1);
+        change(&mut found);
+        let acts = vec![Act::Backup(Box::new(known.clone())), Act::Found(Box::new(found))];
+        let newest = history(acts).newest.unwrap();
+        (newest.sequence, newest.future_dated)
+    };
+    assert_eq!(newest(|_| {}), (2, false));
+    assert_eq!(newest(|found| found.outcome = Outcome::Incomplete), (1, false));
+    assert_eq!(newest(|found| found.point -= hours(1)), (1, false), "of the same instant");
+    assert_eq!(newest(|found| found.point -= hours(2)), (1, false));
+    assert_eq!(newest(|found| found.point += hours(500)), (2, true));
+}
+
+#[test]
+fn a_copy_of_the_same_name_in_another_repository_is_another_copy() {
+    let backup = example::backup(&about(1), None);
+    let mut gone = example::gone(&backup, 1);
+    gone.newest = None;
+    let acts = |gone: Gone| vec![Act::Backup(Box::new(backup.clone())), Act::Gone(Box::new(gone))];
+    assert!(history(acts(gone.clone())).newest.is_none());
+    gone.repository.id.0 = "other".to_owned();
+    assert!(history(acts(gone)).newest.is_some());
+}
+
+#[test]
+fn a_point_at_the_very_end_of_its_run_is_not_of_the_future() {
+    let mut backup = example::backup(&about(1), None);
+    backup.point = Some(backup.finished);
+    let newest = history(vec![Act::Backup(Box::new(backup.clone()))]).newest.unwrap();
+    assert_eq!((newest.point, newest.future_dated), (backup.finished, false));
+}
+
+#[test]
+fn only_the_bad_copy_itself_or_a_newer_one_answers_a_failure() {
+    let backup = example::backup(&about(1), None);
+    let drill = |n: u32, of: &Backup| example::drill(&about(n), None, of, None);
+    let mut other = backup.clone();
+    other.copy = Some(example::copy_id("another of the same instant"));
+    let failed = Act::Drill(Box::new(example::failed_drill(&about(2), None, &backup, None)));
+    let after =
+        |answer: &Backup| history(vec![failed.clone(), Act::Drill(Box::new(drill(3, answer)))]).failure;
+    assert!(after(&backup).is_none());
+    assert!(after(&other).is_some(), "it is not newer");
+}
+
+#[test]
+fn of_proofs_of_one_level_the_last_is_kept() {
+    let backup = example::backup(&about(1), None);
+    let drill = |n| Act::Drill(Box::new(example::drill(&about(n), None, &backup, Some(1))));
+    let proofs = history(vec![Act::Backup(Box::new(backup.clone())), drill(2), drill(3)]).proofs;
+    assert_eq!(proofs.iter().map(|proof| proof.sequence).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn an_older_copy_that_is_bad_does_not_take_the_newest_away() {
+    let events = [(Event::GoodBackup, 1), (Event::GoodBackup, 1), (Event::FailedDrill { of: 0 }, 1)];
+    assert!(after(&events, 0).exposure_ms.is_some());
+    let newest = [(Event::GoodBackup, 1), (Event::GoodBackup, 1), (Event::FailedDrill { of: 1 }, 1)];
+    assert_eq!(after(&newest, 0).exposure_ms, None);
+}
+
+#[test]
+fn bounds_are_kept_to_the_last_moment() {
+    let receipts = receipts(&[(Event::GoodBackup, 1), (GOOD, 1), (Event::Due, 0)]);
+    let point = Facts::of(&receipts).histories.into_values().next().unwrap().newest.unwrap().point;
+    let loose = Policy {
+        objective: RecoveryObjective { rpo: Objective::NotApplicable, rto: Objective::NotApplicable },
+        ..policy()
+    };
+    let millisecond = SignedDuration::from_millis(1);
+    assert!(!codes(&judged(&receipts, &loose, point + hours(36))).contains(&"TM-03"));
+    assert!(codes(&judged(&receipts, &loose, point + hours(36) + millisecond)).contains(&"TM-03"));
+    let due = receipts.last().unwrap().at;
+    assert!(!codes(&judged(&receipts, &loose, due + hours(24))).contains(&"EV-10"));
+    assert!(codes(&judged(&receipts, &loose, due + hours(24) + millisecond)).contains(&"EV-10"));
+}
+
+#[test]
+fn bytes_that_can_be_read_do_not_answer_a_restore_that_went_wrong() {
+    let events = [
+        (Event::GoodBackup, 1),
+        (Event::GoodBackup, 1),
+        (Event::FailedDrill { of: 1 }, 1),
+        (Event::Intact { of: 0 }, 1),
+    ];
+    let assessment = after(&events, 0);
+    assert_eq!((assessment.level, assessment.standing), (Assurance::A1, Standing::Broken));
+}
+
+#[test]
+fn a_restore_without_a_comparison_is_told_apart_from_none() {
+    let restored = [(Event::GoodBackup, 1), (Event::GoodDrill { of: 0, level: Assurance::A3 }, 1)];
+    let assessment = after(&restored, 0);
+    assert_eq!(codes(&assessment), ["CT-18"]);
+    assert_eq!((assessment.level, assessment.standing), (Assurance::A3, Standing::Attention));
+}
+
+#[test]
+fn a_failure_that_names_nothing_grave_is_told_all_the_same() {
+    let backup = example::backup(&about(1), None);
+    let codes_of = |findings: Vec<Finding>| {
+        let mut drill = example::failed_drill(&about(2), None, &backup, Some(1));
+        drill.findings = findings;
+        let history = history(vec![Act::Backup(Box::new(backup.clone())), Act::Drill(Box::new(drill))]);
+        let assessment =
+            assess(&history.service.clone(), [&history.source.clone()], &policy(), &[history], hour(3));
+        codes(&assessment)
+    };
+    let note = Finding::new(FindingCode::NoWitness, "copy", "");
+    assert!(note.code.severity() < Severity::Critical);
+    assert_eq!(codes_of(vec![note.clone()]), ["TM-05", "CT-18", "CT-21"]);
+    assert_eq!(codes_of(vec![]), ["TM-05", "CT-21"]);
+    let grave = Finding::new(FindingCode::RowCount, "orders", "");
+    assert_eq!(codes_of(vec![grave.clone(), note]), ["TM-05", "CT-01", "CT-18"]);
+}
+
+#[test]
+fn spans_are_told_in_the_two_units_that_matter() {
+    let receipts = receipts(&[(Event::GoodBackup, 1)]);
+    let point = Facts::of(&receipts).histories.into_values().next().unwrap().newest.unwrap().point;
+    let strict = Policy { stale_after: SignedDuration::ZERO, ..policy() };
+    let told = |seconds: i64| {
+        let assessment = judged(&receipts, &strict, point + SignedDuration::from_secs(seconds));
+        let stale = assessment.findings.iter().find(|finding| finding.code == FindingCode::Stale).unwrap();
+        stale.detail.split(", ").nth(1).unwrap().split(" ago").next().unwrap().to_owned()
+    };
+    const HOUR: i64 = 3_600;
+    assert_eq!(told(2 * HOUR + 3 * 60 + 9), "2h03m");
+    assert_eq!(told(23 * HOUR + 59 * 60), "23h59m");
+    assert_eq!(told(49 * HOUR + 59 * 60), "2d01h");
+    let slow = |seconds: i64| {
+        let mut drill = example::drill(&about(2), None, &example::backup(&about(1), None), Some(1));
+        drill.rto.measured_ms = Some(u64::try_from(seconds).unwrap() * 1_000);
+        let history = history(vec![Act::Drill(Box::new(drill))]);
+        let strict = Policy {
+            objective: RecoveryObjective {
+                rpo: Objective::NotApplicable,
+                rto: Objective::Within(SignedDuration::ZERO),
+            },
+            ..policy()
+        };
+        let assessment =
+            assess(&history.service.clone(), [&history.source.clone()], &strict, &[history], hour(3));
+        let missed =
+            assessment.findings.into_iter().find(|finding| finding.code == FindingCode::RtoMissed).unwrap();
+        missed.detail.split("took ").nth(1).unwrap().split(';').next().unwrap().to_owned()
+    };
+    assert_eq!((slow(7), slow(4 * 60 + 5)), ("7s".to_owned(), "4m05s".to_owned()));
+}
+
+/// The clock ran ahead by a month while a copy was made and proven. Neither stays young for that month.
+#[test]
+fn nothing_is_younger_than_what_was_sealed_after_it() {
+    let early = receipts(&[(Event::GoodBackup, 1), (GOOD, 1)]);
+    let mut receipts = early;
+    let ahead = hours(24 * 40);
+    for receipt in &mut receipts {
+        receipt.at += ahead;
+        match &mut receipt.act {
+            Act::Backup(backup) => {
+                backup.point = backup.point.map(|point| point + ahead);
+                backup.started += ahead;
+                backup.finished += ahead;
+            }
+            Act::Drill(drill) => drill.finished += ahead,
+            _ => {}
+        }
+    }
+    // Set right, and the next thing that happens.
+    let right = hour(5);
+    assert_eq!(codes(&judged(&receipts, &policy(), right)), ["TM-01", "TM-02", "TM-05"]);
+    let later = receipt(3, right, Act::Due(example::due(&about(5), ActKind::Drill)));
+    receipts.push(later);
+    let now = judged(&receipts, &policy(), right + hours(1));
+    assert_eq!((now.standing, now.exposure_ms), (Standing::Ready, Some(3_600_000)));
+    let month = judged(&receipts, &policy(), right + policy().proof_valid + hours(1));
+    assert_eq!(month.level, Assurance::A0, "its own date would be ten days from now");
+}
+
+#[test]
+fn a_proof_of_a_moment_ago_counts_while_the_clock_is_set_right() {
+    let mut drill = example::drill(&about(2), None, &example::backup(&about(1), None), Some(1));
+    drill.finished = hour(2);
+    let history =
+        history(vec![Act::Backup(Box::new(example::backup(&about(1), None))), Act::Drill(Box::new(drill))]);
+    let at =
+        |now| assess(&history.service, [&history.source], &policy(), std::slice::from_ref(&history), now);
+    assert_eq!(at(hour(2) - SignedDuration::from_secs(90)).standing, Standing::Ready);
+    let behind = at(hour(2) - SignedDuration::from_mins(3));
+    assert_eq!(behind.level, Assurance::A1);
+    let overdue = behind.findings.iter().find(|finding| finding.code == FindingCode::DrillOverdue).unwrap();
+    assert_eq!(overdue.detail, format!("the last proof is of {}, which is yet to come", hour(2)));
+}

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use seaworthy_model::example::{self, About};
 use seaworthy_model::finding::FindingCode;
+use seaworthy_model::id::Digest;
 use seaworthy_model::ledger::{ChainReport, Known, verify_chain, verify_export};
 use seaworthy_model::receipt::{Act, ActKind, Head, Receipt, SealError, read_unverified, seal, verify_one};
 use seaworthy_model::signature::{Envelope, SigningKey, TrustedKeys};
@@ -338,4 +339,92 @@ fn two_authentic_chains_spliced_together_are_found_without_a_head() {
     let report = spliced.verify(None);
     assert_eq!(codes(&report), BTreeSet::from(["EV-07"]));
     assert_eq!(report.head.unwrap().sequence, 4);
+}
+
+fn details(report: &ChainReport) -> Vec<String> {
+    report.findings.iter().map(|finding| format!("{}: {}", finding.subject, finding.detail)).collect()
+}
+
+#[test]
+fn what_is_missing_is_told_by_its_numbers() {
+    let whole = Chain::of(3);
+    let without = |gap: std::ops::Range<usize>| {
+        let mut chain = Chain { envelopes: whole.envelopes.clone(), head: None };
+        chain.envelopes.drain(gap);
+        details(&chain.verify(None))
+    };
+    assert!(without(2..3).contains(&"receipt 4: receipt 3 is missing".to_owned()), "{:?}", without(2..3));
+    assert!(
+        without(2..5).contains(&"receipt 6: receipts 3 to 5 are missing".to_owned()),
+        "{:?}",
+        without(2..5)
+    );
+}
+
+#[test]
+fn a_receipt_out_of_its_place_is_told_apart_from_one_of_another_chain() {
+    let mut doubled = Chain::of(2);
+    doubled.envelopes.insert(2, doubled.envelopes[1].clone());
+    assert_eq!(
+        details(&doubled.verify(None)),
+        ["receipt 2: it stands where receipt 3 belongs: doubled, reordered or of another chain"]
+    );
+    let mut other = Chain::of(2);
+    let mut foreign = Chain::default();
+    for n in 0..3 {
+        foreign.add(&Act::Due(example::due(&About::new("wiki", "db", hour(n)), ActKind::Drill)), &key(1));
+    }
+    other.envelopes.truncate(2);
+    other.envelopes.push(foreign.envelopes[2].clone());
+    assert_eq!(
+        details(&other.verify(None)),
+        [
+            "receipt 3: it does not follow the receipt before it: one of the two was altered, or is of another chain"
+        ]
+    );
+}
+
+#[test]
+fn a_head_that_is_not_there_is_told_apart_from_a_tail_that_is_cut() {
+    let chain = Chain::of(2);
+    let digest = Digest(format!("sha256:{}", "7".repeat(64)));
+    let told = |sequence: u64| {
+        let known = Head { sequence, digest: digest.clone() };
+        details(&chain.verify(Some(&known))).pop().unwrap()
+    };
+    assert_eq!(chain.head.as_ref().unwrap().sequence, 6);
+    assert_eq!(told(7), "ledger: it ends with receipt 6; receipt 7 is known to exist");
+    let replaced = format!("the receipt that is known to exist, {digest}, is not in it");
+    assert_eq!(told(6), format!("receipt 6: {replaced}"));
+    assert_eq!(told(5), format!("receipt 5: {replaced}"));
+}
+
+#[test]
+fn a_clock_that_runs_backwards_is_told_and_takes_nothing_from_a_ledger() {
+    let mut chain = Chain::of(1);
+    let due = Act::Due(example::due(&About::new("shop", "db", hour(9)), ActKind::Drill));
+    let at = |chain: &Chain, at: Timestamp| seal(&due, at, chain.head.as_ref(), &key(1)).unwrap();
+    let last = read_unverified(chain.envelopes.last().unwrap()).unwrap().at;
+    let mut same = Chain { envelopes: chain.envelopes.clone(), head: chain.head.clone() };
+    same.envelopes.push(at(&chain, last));
+    assert_eq!(same.verify(None).findings, [], "two receipts of one moment");
+
+    chain.envelopes.push(at(&chain, last - SignedDuration::from_secs(1)));
+    let report = chain.verify(None);
+    assert_eq!(codes(&report), BTreeSet::from(["TM-01"]));
+    assert!(report.is_sound() && report.is_whole);
+    assert_eq!((report.verified, report.seen), (5, 5));
+    assert_eq!(report.head.map(|head| head.sequence), Some(5));
+}
+
+#[test]
+fn lines_that_are_no_envelopes_are_counted_and_told() {
+    let chain = Chain::of(1);
+    let lines: Vec<String> = chain.envelopes.iter().map(Envelope::to_json).collect();
+    let export = format!("{}\n{{}}\n{}\nnothing\n", lines[0], lines[1]);
+    let report = verify_export(&export, &trusted(), &Known::default());
+    assert_eq!((report.seen, report.verified), (4, 2));
+    let told: Vec<&str> = report.findings.iter().map(|finding| finding.subject.as_str()).collect();
+    assert_eq!(told, ["receipt in position 2", "receipt in position 4"]);
+    assert!(!report.is_sound() && !report.is_whole);
 }

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use seaworthy_sabotage::case::Kind;
+use seaworthy_sabotage::case::{Case, Kind, Trial};
 use seaworthy_sabotage::report::Report;
 use seaworthy_sabotage::run::{self, Options};
 use seaworthy_sabotage::{Fault, Outcome};
 use seaworthy_testkit::page::machine;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Damage what the product relies on, and see whether it notices.
 #[derive(Debug, Parser)]
@@ -52,6 +54,36 @@ struct Arguments {
     /// The page.
     #[arg(long)]
     page: Option<PathBuf>,
+    /// Finished estates are kept in this file.
+    #[arg(long)]
+    kept: Option<PathBuf>,
+    /// Take over what a run that was cut off has kept. It must have been of the same product, byte for byte.
+    #[arg(long, requires = "kept")]
+    go_on: bool,
+}
+
+/// What a run that was cut off leaves.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    /// SHA-256 of the product.
+    program: String,
+    seconds: u64,
+    trials: Vec<Trial>,
+}
+
+impl Kept {
+    fn take_over(arguments: &Arguments) -> Outcome<Self> {
+        let program = Sha256::digest(std::fs::read(&arguments.program)?);
+        let program: String = program.iter().map(|byte| format!("{byte:02x}")).collect();
+        let Some(path) = arguments.kept.as_ref().filter(|_| arguments.go_on) else {
+            return Ok(Self { program, ..Self::default() });
+        };
+        let kept: Self = serde_json::from_slice(&std::fs::read(path)?)?;
+        if kept.program != program {
+            return Err("what was kept is of another build of the product: run this without --go-on".into());
+        }
+        Ok(kept)
+    }
 }
 
 fn main() -> ExitCode {
@@ -102,9 +134,19 @@ fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
     }
     let total: u64 = options.kinds.iter().map(|kind| run::chosen(*kind, &options).len() as u64).sum::<u64>()
         * arguments.seeds;
-    let done = AtomicU64::new(0);
+    let Kept { program, seconds, trials } = Kept::take_over(arguments)?;
+    let before = trials.len() as u64;
+    let done = AtomicU64::new(before);
     let began = Instant::now();
-    let ran = run::run(&arguments.program, &options, &|case, trial| {
+    let keep = |trials: &[Trial]| {
+        let Some(path) = &arguments.kept else { return Ok(()) };
+        let seconds = seconds + began.elapsed().as_secs();
+        let kept = Kept { program: program.clone(), seconds, trials: trials.to_vec() };
+        let half = path.with_extension("half");
+        std::fs::write(&half, serde_json::to_vec(&kept)?)?;
+        Ok(std::fs::rename(&half, path)?)
+    };
+    let tell = |case: &Case, trial: &Trial| {
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         let is_wrong = trial.is_wrong(case);
         let is_vague = !case.is_healthy() && !trial.is_attributed(case);
@@ -139,14 +181,16 @@ fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
         }
         if done.is_multiple_of(50) || done == total {
             let elapsed = began.elapsed().as_secs_f64();
+            let each = elapsed / (done - before) as f64;
             println!(
-                "{done} of {total} trials, {:.2} s each, {:.0} min left",
-                elapsed / done as f64,
-                elapsed / done as f64 * (total - done) as f64 / 60.0
+                "{done} of {total} trials, {each:.2} s each, {:.0} min left",
+                each * (total - done) as f64 / 60.0
             );
         }
-    })?;
-    let report = Report::of(&options, ran, began.elapsed(), machine());
+    };
+    let ran = run::run(&arguments.program, &options, trials, &tell, &keep)?;
+    let took = began.elapsed() + Duration::from_secs(seconds);
+    let report = Report::of(&options, ran, took, machine());
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
     }

@@ -1,6 +1,6 @@
 //! What a run has shown: a summary, a page, and every trial as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -61,7 +61,9 @@ impl Report {
             }
         }
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string();
-        Self { machine, date, seeds: options.seeds.clone(), seconds: took.as_secs(), samples, rows, trials }
+        let seeds: BTreeSet<u64> = trials.iter().map(|trial| trial.seed).collect();
+        let seeds = seeds.into_iter().collect();
+        Self { machine, date, seeds, seconds: took.as_secs(), samples, rows, trials }
     }
 
     fn wrong(&self) -> impl Iterator<Item = &Row> {

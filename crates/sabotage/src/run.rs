@@ -67,19 +67,27 @@ pub fn chosen(kind: Kind, options: &Options) -> Vec<Case> {
     corpus(kind).into_iter().filter(named).step_by(options.every.max(1)).collect()
 }
 
-/// Runs every chosen case with every seed. `tell` is called after each trial.
+/// Runs every chosen case with every seed, but for estates that an `earlier` run has gone through. `tell` is called after each
+/// trial; `keep` with all trials of finished estates, the earlier ones included, after each estate.
 ///
 /// A trial that could not be carried out ends the run with its name: it is neither a miss nor a catch. So does a password in
 /// an argument list.
-pub fn run(program: &Path, options: &Options, tell: &(dyn Fn(&Case, &Trial) + Sync)) -> Outcome<Ran> {
+pub fn run(
+    program: &Path,
+    options: &Options,
+    earlier: Vec<Trial>,
+    tell: &(dyn Fn(&Case, &Trial) + Sync),
+    keep: &(dyn Fn(&[Trial]) -> Outcome + Sync),
+) -> Outcome<Ran> {
     let mut work: Vec<(u64, Kind)> = Vec::new();
     for seed in &options.seeds {
-        work.extend(options.kinds.iter().map(|kind| (*seed, *kind)));
+        let is_left = |kind: &&Kind| !earlier.iter().any(|trial| trial.seed == *seed && trial.kind == **kind);
+        work.extend(options.kinds.iter().filter(is_left).map(|kind| (*seed, *kind)));
     }
     let sampler = Sampler::start();
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
-    let trials = Mutex::new(Vec::new());
+    let trials = Mutex::new(earlier);
     let fault: Mutex<Option<Fault>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
@@ -87,11 +95,10 @@ pub fn run(program: &Path, options: &Options, tell: &(dyn Fn(&Case, &Trial) + Sy
                 while !stop.load(Ordering::Relaxed) {
                     let index = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
                     let Some((seed, kind)) = work.get(index) else { return };
-                    let done = estate(program, *kind, *seed, options, &stop, &|case, trial| {
-                        tell(case, &trial);
-                        if let Ok(mut trials) = trials.lock() {
-                            trials.push(trial);
-                        }
+                    let done = estate(program, *kind, *seed, options, &stop, tell).and_then(|done| {
+                        let mut trials = trials.lock().map_err(|_| "a thread has panicked")?;
+                        trials.extend(done);
+                        keep(&trials)
                     });
                     if let Err(error) = done {
                         stop.store(true, Ordering::Relaxed);
@@ -119,23 +126,26 @@ fn estate(
     seed: u64,
     options: &Options,
     stop: &AtomicBool,
-    done: &dyn Fn(&Case, Trial),
-) -> Outcome {
+    tell: &dyn Fn(&Case, &Trial),
+) -> Outcome<Vec<Trial>> {
     let cases = chosen(kind, options);
+    let mut done = Vec::new();
     if cases.is_empty() {
-        return Ok(());
+        return Ok(done);
     }
     let stage = Stage::new(&options.place, program, kind, seed)
         .map_err(|error| named(kind, "the estate", seed, &error))?;
     for case in &cases {
         if stop.load(Ordering::Relaxed) {
-            return Ok(());
+            // Half an estate is none.
+            return Ok(Vec::new());
         }
         let trial =
             trial(&stage, case, options.naive).map_err(|error| named(kind, &case.name, seed, &error))?;
-        done(case, trial);
+        tell(case, &trial);
+        done.push(trial);
     }
-    Ok(())
+    Ok(done)
 }
 
 fn named(kind: Kind, case: &str, seed: u64, error: &Fault) -> Fault {

@@ -17,6 +17,15 @@ pub fn put_section(page: &str, name: &str, section: &str) -> String {
     }
 }
 
+/// What tests have told of themselves in lines that hold `figure:`, sorted, as a list.
+#[must_use]
+pub fn figures(output: &str) -> String {
+    let mut figures: Vec<&str> =
+        output.lines().filter_map(|line| Some(line.split_once("figure: ")?.1.trim())).collect();
+    figures.sort_unstable();
+    figures.iter().map(|figure| format!("- {figure}\n")).collect()
+}
+
 /// Processor, cores, memory and kernel, in a line.
 #[must_use]
 pub fn machine() -> String {

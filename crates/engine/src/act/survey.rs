@@ -3,7 +3,7 @@
 //! Reads only. A copy is believed as far as it is signed: without a signature that is trusted here it may be what it says,
 //! and its witness counts for nothing. Whatever cannot be read is a finding, and never makes a copy look gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use seaworthy_interface::{Cx, DriverError, ErrorKind, Progress};
@@ -49,34 +49,36 @@ impl Survey {
         known: &[RecoveryPoint],
         executor: &str,
     ) -> Vec<Gone> {
+        let watched: BTreeSet<&CopyId> = before.iter().map(|point| &point.copy).collect();
         let is_lost = |point: &RecoveryPoint| {
             point.repository.id == place.id
+                && watched.contains(&point.copy)
                 && !self.present.contains(&point.copy)
-                && before.iter().any(|one| one.copy == point.copy)
         };
-        let lost = before.iter().filter(|point| !point.is_gone() && is_lost(point));
-        lost.map(|point| {
-            let remaining = known.iter().filter(|other| {
-                (&other.service, &other.source) == (&point.service, &point.source)
-                    && other.outcome == Outcome::Complete
-                    && !other.is_gone()
-                    && !is_lost(other)
-            });
-            let newest = remaining.max_by_key(|other| (other.point.min(other.finished), other.sequence));
-            Gone {
-                service: point.service.clone(),
-                source: point.source.clone(),
-                repository: place.clone(),
-                copy: point.copy.clone(),
-                known_by: point.sequence,
-                newest: newest.map(|newest| Remaining {
-                    sequence: newest.sequence,
-                    repository: newest.repository.id.clone(),
-                    copy: newest.copy.clone(),
-                    point: newest.point.min(newest.finished),
-                }),
-                executor: executor.to_owned(),
+        let mut left: BTreeMap<(&ServiceName, &SourceName), &RecoveryPoint> = BTreeMap::new();
+        let order = |point: &RecoveryPoint| (point.point.min(point.finished), point.sequence);
+        for point in known {
+            if point.outcome == Outcome::Complete && !point.is_gone() && !is_lost(point) {
+                let best = left.entry((&point.service, &point.source)).or_insert(point);
+                if order(point) > order(best) {
+                    *best = point;
+                }
             }
+        }
+        let lost = before.iter().filter(|point| !point.is_gone() && is_lost(point));
+        lost.map(|point| Gone {
+            service: point.service.clone(),
+            source: point.source.clone(),
+            repository: place.clone(),
+            copy: point.copy.clone(),
+            known_by: point.sequence,
+            newest: left.get(&(&point.service, &point.source)).map(|newest| Remaining {
+                sequence: newest.sequence,
+                repository: newest.repository.id.clone(),
+                copy: newest.copy.clone(),
+                point: newest.point.min(newest.finished),
+            }),
+            executor: executor.to_owned(),
         })
         .collect()
     }
