@@ -264,6 +264,37 @@ mod tests {
     }
 
     #[test]
+    fn cuts_are_written_as_runs_and_read_back() {
+        let cuts = CutList::new([7, 7, 7, 5, 7]);
+        assert_eq!(cuts.to_string(), "7*3,5,7");
+        assert_eq!(cuts.lengths().collect::<Vec<_>>(), [7, 7, 7, 5, 7]);
+        assert_eq!(serde_json::to_string(&cuts).unwrap(), "\"7*3,5,7\"");
+        assert_eq!(serde_json::from_str::<CutList>("\"7*3,5,7\"").unwrap(), cuts);
+        assert_eq!(CutList::new([9]), CutList::default());
+        for wrong in ["x", "7*", "*3", "7*x", "-1"] {
+            assert!(serde_json::from_str::<CutList>(&format!("\"{wrong}\"")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn pieces_without_bytes_are_none_and_what_is_beyond_the_cuts_is_one_more() {
+        let one = Content::of_pieces([(0, [9; 32]), (3, [1; 32]), (0, [9; 32])]);
+        assert_eq!(one, Content::of_pieces([(3, [1; 32])]));
+        let two = Content::of_pieces([(3, [1; 32]), (4, [2; 32])]);
+        assert_eq!((two.size, two.cuts.to_string().as_str()), (7, "3,4"));
+        let measured = |bytes: &[u8], cuts: &str| {
+            let cuts: CutList = cuts.parse().unwrap();
+            let mut measure = Measure::new(Some(&cuts));
+            measure.feed(bytes);
+            measure.finish()
+        };
+        assert_eq!(measured(b"abcdefg", "3,4"), Content::of_pieces(pieces(b"abcdefg", &[3, 4])));
+        assert_eq!(measured(b"abcdefghi", "3,4").cuts.to_string(), "3,4,2");
+        assert_eq!(measured(b"ab", "0,3").cuts.to_string(), "");
+        assert_eq!(measured(b"", "3"), Content::of_pieces([]));
+    }
+
+    #[test]
     fn the_digest_of_a_file_of_one_piece_is_its_sha256() {
         let stored = Content::of_pieces(pieces(b"abc", &[10]));
         assert_eq!(stored.digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

@@ -637,6 +637,381 @@ mod tests {
         assert!(report.detail.contains("500 findings, 20 named"), "{}", report.detail);
     }
 
+    /// What every check says, and what it found, of a restore that was changed so.
+    fn told(change: impl FnOnce(&mut Vec<FileEntry>), by: MeasuredBy) -> Vec<String> {
+        let mut entries = tree();
+        change(&mut entries);
+        let expected = witness(tree());
+        let mut comparison = Comparison::new(by);
+        let (mut one, mut other) = (tree().into_iter().peekable(), entries.into_iter().peekable());
+        loop {
+            let order = match (one.peek(), other.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(one), Some(other)) => path_order(&one.path, &other.path),
+            };
+            let was = if order.is_le() { one.next() } else { None };
+            let is = if order.is_ge() { other.next() } else { None };
+            comparison.pair(was.as_ref(), is.as_ref());
+            if let (Some(was), Some(is)) = (&was, &is)
+                && was.kind == is.kind
+            {
+                comparison.group(&was.path, group(was), group(is));
+            }
+        }
+        let reports =
+            comparison.finish(&expected).into_iter().filter(|report| report.outcome != CheckOutcome::Passed);
+        reports
+            .flat_map(|report| {
+                let (name, outcome) = (report.name, report.outcome);
+                report.findings.into_iter().map(move |finding| format!("{name} {outcome:?} {finding}"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_difference_is_told_with_what_is_and_what_was() {
+        let root = MeasuredBy { uid: 0, keeps_attributes: true };
+        let user = MeasuredBy { uid: 1000, keeps_attributes: true };
+        let of = |change: fn(&mut Vec<FileEntry>), by| told(change, by).join("; ");
+        let cases: [(fn(&mut Vec<FileEntry>), MeasuredBy, &str); 24] = [
+            (|e| drop(e.remove(3)), root, "entries Failed FS-01 /srv/l: the symbolic link was not restored"),
+            (
+                |e| drop(e.remove(4)),
+                root,
+                "entries Failed FS-01 /srv/n: the character device was not restored",
+            ),
+            (
+                |e| drop(e.remove(4)),
+                user,
+                "entries Inconclusive ENV-PERMISSION /srv/n: a device cannot be made by this user",
+            ),
+            (
+                |e| e.push(FileEntry { kind: FileKind::Fifo, content: None, ..file(b"/srv/x", 0) }),
+                root,
+                "entries Failed FS-01 /srv/x: a named pipe that is not in the witness was restored",
+            ),
+            (
+                |e| e.push(FileEntry { kind: FileKind::BlockDevice, content: None, ..file(b"/srv/x", 0) }),
+                user,
+                "entries Failed FS-01 /srv/x: a block device that is not in the witness was restored",
+            ),
+            (
+                |e| e[1] = directory(b"/srv/a"),
+                root,
+                "types-and-links Failed FS-04 /srv/a: is a directory, was a file",
+            ),
+            (
+                |e| e[3].link = Link::Target(b"z\n".to_vec()),
+                root,
+                "types-and-links Failed FS-04 /srv/l: leads to z\\n, led to ../x y",
+            ),
+            (
+                |e| e[4].link = Link::Device(1),
+                root,
+                "types-and-links Failed FS-04 /srv/n: is device 1, was 259",
+            ),
+            (|e| e[1] = file(b"/srv/a", 2), root, "content Failed FS-02 /srv/a: 10 bytes, but others"),
+            (
+                |e| e[1].content = Some(Content::of_pieces([(11, [1; 32])])),
+                root,
+                "content Failed FS-02 /srv/a: 11 bytes, were 10",
+            ),
+            (|e| e[1].mode = 0o4755, root, "metadata Failed FS-03 /srv/a: mode is 4755, was 644"),
+            (
+                |e| e[1].mtime = (-1, 7),
+                root,
+                "metadata Failed FS-03 /srv/a: modification time is -1.000000007, was 1700000000.000000005",
+            ),
+            (
+                |e| e[1].attributes[0].1 = "01".to_owned(),
+                root,
+                "metadata Failed FS-03 /srv/a: attribute user.a=b,c differs or is missing",
+            ),
+            (
+                |e| e[1].attributes.push((b"user.z".to_vec(), "02".to_owned())),
+                user,
+                "metadata Failed FS-03 /srv/a: attribute user.z differs or is missing",
+            ),
+            (
+                |e| e[1].attributes.push((b"security.x".to_vec(), "02".to_owned())),
+                user,
+                "metadata Inconclusive ENV-PERMISSION /srv/a: attribute security.x differs or is missing",
+            ),
+            (
+                |e| e[1].attributes.push((b"trusted.x".to_vec(), "02".to_owned())),
+                user,
+                "metadata Inconclusive ENV-PERMISSION /srv/a: attribute trusted.x differs or is missing",
+            ),
+            (
+                |e| e[1].attributes.push((b"trusted.x".to_vec(), "02".to_owned())),
+                root,
+                "metadata Failed FS-03 /srv/a: attribute trusted.x differs or is missing",
+            ),
+            (
+                |e| e[1].attributes.clear(),
+                MeasuredBy { uid: 0, keeps_attributes: false },
+                "metadata Inconclusive ENV-OTHER /srv/a: attribute user.a=b,c differs or is missing: the file system here keeps none",
+            ),
+            (|e| e[1].gid = 7, root, "owners Failed FS-03 /srv/a: belongs to 0:7, belonged to 0:0"),
+            (
+                |e| e[1].uid = 7,
+                user,
+                "owners Inconclusive ENV-PERMISSION /srv/a: belongs to 7:0, belonged to 0:0; user 1000 may not set it",
+            ),
+            // Set-id bits go with the owner; others do not.
+            (
+                |e| (e[1].uid, e[1].mode) = (7, 0o6644),
+                user,
+                "metadata Inconclusive ENV-PERMISSION /srv/a: mode is 6644, was 644; \
+                 owners Inconclusive ENV-PERMISSION /srv/a: belongs to 7:0, belonged to 0:0; user 1000 may not set it",
+            ),
+            (
+                |e| (e[1].gid, e[1].mode) = (7, 0o1644),
+                user,
+                "metadata Failed FS-03 /srv/a: mode is 1644, was 644; \
+                 owners Inconclusive ENV-PERMISSION /srv/a: belongs to 0:7, belonged to 0:0; user 1000 may not set it",
+            ),
+            (|e| e[1].mode = 0o4644, user, "metadata Failed FS-03 /srv/a: mode is 4644, was 644"),
+            (
+                |e| e[2].link = Link::None,
+                root,
+                "hardlinks Failed FS-07 /srv/b\\n\\xff\\t: is on its own, was a hard link of /srv/a",
+            ),
+        ];
+        for (change, by, expected) in cases {
+            assert_eq!(of(change, by), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_compared_is_counted() {
+        let mut entries = tree();
+        entries[1].has_holes = true;
+        let expected = witness(entries.clone());
+        let mut filled = entries.clone();
+        filled[1].has_holes = false;
+        let details = |found: Vec<FileEntry>| -> Vec<String> {
+            compare(&expected, entries.clone(), found, 0).into_iter().map(|report| report.detail).collect()
+        };
+        let expected_details = [
+            "5 entries compared",
+            "5 types and link targets compared",
+            "2 files compared",
+            "5 modes, times and attributes compared",
+            "5 owners compared",
+            "2 files compared; 1 sparse files, 0 came back filled",
+            "1 roots, 5 entries, 20 bytes; 0 left out on purpose, 0 not certain",
+        ];
+        assert_eq!(details(entries.clone()), expected_details);
+        assert_eq!(details(filled)[5], "2 files compared; 1 sparse files, 1 came back filled");
+        let mut denser = entries.clone();
+        denser[2].has_holes = true;
+        assert_eq!(details(denser)[5], "2 files compared; 1 sparse files, 0 came back filled");
+        let totals = Totals { entries: 5, files: 2, directories: 1, symlinks: 1, bytes: 20, sparse: 1 };
+        assert_eq!(expected.totals, totals);
+    }
+
+    #[test]
+    fn what_could_not_be_read_back_is_blamed_on_whoever_read_it() {
+        let told = |uid: u32| {
+            let mut comparison = Comparison::new(MeasuredBy { uid, keeps_attributes: true });
+            comparison.unread(Some(&file(b"/srv", 1)), b"/srv", "input/output error");
+            comparison.finish(&witness(vec![file(b"/srv", 1)])).swap_remove(2).findings[0].to_string()
+        };
+        assert_eq!(told(0), "IO-READ /srv: could not be read back: input/output error");
+        assert_eq!(told(7), "ENV-PERMISSION /srv: could not be read back: input/output error");
+    }
+
+    #[test]
+    fn only_what_lies_below_a_directory_that_could_not_be_listed_is_excused() {
+        let names: [&[u8]; 4] = [b"/srv/d", b"/srv/d/x", b"/srv/d-x", b"/srv/dx"];
+        let mut entries: Vec<FileEntry> = vec![directory(b"/srv")];
+        entries.extend(names.iter().map(|name| file(name, 1)));
+        entries[1] = directory(b"/srv/d");
+        let expected = witness(entries.clone());
+        let mut comparison = Comparison::new(MeasuredBy { uid: 0, keeps_attributes: true });
+        comparison.pair(Some(&entries[0]), Some(&entries[0]));
+        comparison.pair(Some(&entries[1]), Some(&entries[1]));
+        comparison.unlisted(b"/srv/d", "permission denied");
+        for entry in &entries[2..] {
+            comparison.pair(Some(entry), None);
+        }
+        let missing: Vec<String> = comparison
+            .finish(&expected)
+            .swap_remove(0)
+            .findings
+            .into_iter()
+            .map(|finding| finding.subject)
+            .collect();
+        assert_eq!(missing, ["/srv/d-x", "/srv/dx"]);
+    }
+
+    #[test]
+    fn an_entry_outside_the_copy_is_told_under_the_code_of_why() {
+        let told = |state| {
+            let outside = Outside { path: "/srv/\\xff".to_owned(), state, reason: "because".to_owned() };
+            outside.finding().to_string()
+        };
+        assert_eq!(told(OutsideState::Excluded), "CT-19 /srv/\\xff: left out: because");
+        assert_eq!(told(OutsideState::Unreadable), "FS-05 /srv/\\xff: could not be read: because");
+        assert_eq!(told(OutsideState::Torn), "FS-06 /srv/\\xff: changed while it was read: because");
+        assert_eq!(
+            told(OutsideState::Vanished),
+            "FS-06 /srv/\\xff: vanished while the tree was read: because"
+        );
+        assert_eq!(told(OutsideState::Omitted), "FS-01 /srv/\\xff: was passed over: because");
+    }
+
+    #[test]
+    fn every_kind_has_a_letter_and_a_word_of_its_own() {
+        let words: Vec<(&str, &str)> =
+            FileKind::ALL.iter().map(|(kind, _)| (kind.letter(), kind.word())).collect();
+        let expected = [
+            ("f", "file"),
+            ("d", "directory"),
+            ("l", "symbolic link"),
+            ("p", "named pipe"),
+            ("c", "character device"),
+            ("b", "block device"),
+        ];
+        assert_eq!(words, expected);
+    }
+
+    #[test]
+    fn a_root_is_not_confused_with_what_only_begins_like_it() {
+        let mut builder = ManifestBuilder::new([b"/srv".to_vec(), b"/sr".to_vec()]);
+        for entry in [directory(b"/srv"), file(b"/srv2", 1)] {
+            builder.push(&entry).unwrap();
+        }
+        let held = builder.finish().held;
+        let nothing = RootHeld { kind: None, has_entries: false };
+        assert_eq!(held, [RootHeld { kind: Some(FileKind::Directory), has_entries: false }, nothing]);
+        // Of a witness that knows what its roots hold, that is believed, wherever its manifest stands.
+        let (text, facts) = manifest(tree());
+        let known = FilesWitness { manifest: ManifestAt::Text(text), held: vec![nothing], ..witness(tree()) };
+        assert_eq!(known.held(), [nothing]);
+        assert_eq!(known.empty_roots(), ["/srv"]);
+        assert_eq!(facts.held, [RootHeld { kind: Some(FileKind::Directory), has_entries: true }]);
+        let old = ["/srv", "/sr"].map(str::to_owned);
+        let line = |entry: FileEntry| entry.line() + "\n";
+        let text = line(directory(b"/srv")) + &line(file(b"/srv2", 1));
+        assert_eq!(manifest::held_by_text(&old, &text)[1], nothing);
+        assert!(!manifest::held_by_text(&old, &text)[0].has_entries);
+    }
+
+    #[test]
+    fn a_line_that_is_almost_an_entry_is_none() {
+        let line = file(b"/srv/a", 1).line();
+        assert!(FileEntry::parse(&line).is_some());
+        let fields: Vec<&str> = line.split('\t').collect();
+        for (at, wrong) in [
+            (0, "q"),
+            (1, "9"),
+            (2, "-1"),
+            (3, "x"),
+            (4, "5"),
+            (4, "a.5"),
+            (4, "5.a"),
+            (5, "x"),
+            (7, "x"),
+            (8, "x"),
+            (8, "q:x"),
+            (8, "d:x"),
+            (8, "t:\\q"),
+            (9, "x"),
+            (9, "\\q=00"),
+            (10, "x"),
+            (11, "\\x4"),
+        ] {
+            let mut fields = fields.clone();
+            fields[at] = wrong;
+            assert_eq!(FileEntry::parse(&fields.join("\t")), None, "field {at}: {wrong}");
+        }
+        assert_eq!(FileEntry::parse(&fields[..11].join("\t")), None);
+        assert_eq!(FileEntry::parse(&format!("{line}\tmore")), None);
+        assert_eq!(fields.len(), 12);
+    }
+
+    #[test]
+    fn a_line_of_a_manifest_is_what_the_format_says() {
+        let mut entry = file(b"/srv/a b\n", 1);
+        entry.content = Some(Content::of_pieces([(10, [1; 32]), (10, [2; 32]), (3, [3; 32])]));
+        entry.has_holes = true;
+        let digest = entry.content.as_ref().unwrap().digest.clone();
+        assert_eq!(
+            entry.line(),
+            format!(
+                "f\t644\t0\t0\t1700000000.000000005\t23\t{digest}\t10*2,3\t-\tuser.a\\x3db\\x2cc=00\th\t/srv/a b\\n"
+            )
+        );
+        assert_eq!(FileEntry::parse(&entry.line()), Some(entry));
+        let device = FileEntry {
+            kind: FileKind::BlockDevice,
+            content: None,
+            link: Link::Device(7),
+            ..directory(b"/d")
+        };
+        assert_eq!(device.line(), "b\t644\t0\t0\t1700000000.000000005\t-\t-\t-\td:7\t-\t-\t/d");
+        assert_eq!(FileEntry::parse(&device.line()), Some(device));
+        let linked = FileEntry { link: Link::Group(b"/a".to_vec()), ..file(b"/b", 1) };
+        assert_eq!(FileEntry::parse(&linked.line()), Some(linked));
+    }
+
+    #[test]
+    fn the_digest_is_a_tree_of_names_and_lines() {
+        let hash = |parts: &[&[u8]]| -> [u8; 32] {
+            let mut hash = sha2::Sha256::default();
+            parts.iter().for_each(|part| sha2::Digest::update(&mut hash, part));
+            sha2::Digest::finalize(hash).into()
+        };
+        let length = |bytes: &[u8]| (bytes.len() as u64).to_le_bytes();
+        let own = |entry: &FileEntry| {
+            let line = entry.line();
+            line.rsplit_once('\t').unwrap().0.to_owned()
+        };
+        let (above, inner, deep, last) =
+            (directory(b"/srv"), directory(b"/srv/d"), file(b"/srv/d/x", 1), file(b"/srv/e", 2));
+        let leaf = |entry: &FileEntry| hash(&[&length(own(entry).as_bytes()), own(entry).as_bytes()]);
+        let child = |name: &[u8], digest: [u8; 32]| [&length(name)[..], name, &digest[..]].concat();
+        let inner_digest =
+            hash(&[&length(own(&inner).as_bytes()), own(&inner).as_bytes(), &child(b"x", leaf(&deep))]);
+        let above_digest = hash(&[
+            &length(own(&above).as_bytes()),
+            own(&above).as_bytes(),
+            &child(b"d", inner_digest),
+            &child(b"e", leaf(&last)),
+        ]);
+        let top = hash(&[&child(b"/srv", above_digest)]);
+        let (text, facts) = manifest(vec![above, inner, deep, last]);
+        assert_eq!(facts.digest, super::super::content::hex(&top));
+        assert_eq!(facts.size_bytes, text.len() as u64);
+        assert_eq!(facts.sha256, super::super::content::hex(&hash(&[text.as_bytes()])));
+    }
+
+    #[test]
+    fn a_manifest_of_another_size_is_told_apart_from_one_of_other_bytes() {
+        let (text, facts) = manifest(tree());
+        let expected = witness(tree());
+        let ManifestAt::File { size_bytes, sha256, path } = facts.at(MANIFEST_PATH) else { unreachable!() };
+        let with = |size_bytes: u64, sha256: &str, digest: &str| {
+            let manifest = ManifestAt::File { path: path.clone(), size_bytes, sha256: sha256.to_owned() };
+            let told = FilesWitness { manifest, digest: digest.to_owned(), ..expected.clone() };
+            read(&text, &told).map(|entries| entries.len())
+        };
+        let other = |what| Err(ManifestError::Other { what });
+        assert_eq!(with(size_bytes, &sha256, &facts.digest), Ok(5));
+        assert_eq!(with(size_bytes + 1, &sha256, &facts.digest), other("size"));
+        assert_eq!(with(size_bytes, &facts.digest, &facts.digest), other("SHA-256"));
+        assert_eq!(with(size_bytes, &sha256, &sha256), other("Merkle digest"));
+        // Two roots may name one place.
+        let mut parser = ManifestParser::default();
+        let line = directory(b"/srv").line() + "\n";
+        assert!(parser.line(line.as_bytes()).is_ok() && parser.line(line.as_bytes()).is_ok());
+        assert_eq!(parser.line(b"/"), Err(ManifestError::Line { line: 3 }));
+    }
+
     proptest! {
         #[test]
         fn a_line_gives_back_its_entry(
