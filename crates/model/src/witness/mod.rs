@@ -50,3 +50,51 @@ impl Witness {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_witness_is_known_by_the_word_of_its_kind_and_asks_for_the_checks_of_it() {
+        let sqlite = SqliteWitness {
+            version: 1,
+            file: "a".to_owned(),
+            image: content::Content::of_pieces([]),
+            properties: Default::default(),
+            objects: Vec::new(),
+            tables: Vec::new(),
+            sequences: Default::default(),
+            integrity: sqlite::Integrity::Sound,
+            orphans: sqlite::Orphans::Counted { by_reference: Default::default() },
+            may_be_empty: false,
+        };
+        let files = FilesWitness {
+            version: 2,
+            roots: Vec::new(),
+            exclude: Vec::new(),
+            one_file_system: false,
+            may_be_empty: false,
+            manifest: files::ManifestAt::Text(String::new()),
+            digest: String::new(),
+            totals: files::Totals::default(),
+            held: Vec::new(),
+            left_out: Vec::new(),
+            left_out_count: 0,
+            problems: Vec::new(),
+            problem_count: 0,
+        };
+        let (of_sqlite, of_files) =
+            (Witness::Sqlite(Box::new(sqlite.clone())), Witness::Files(Box::new(files)));
+        assert_eq!((of_sqlite.kind(), of_files.kind()), ("sqlite", "files"));
+        assert_eq!(of_sqlite.checks(), sqlite.checks());
+        assert_eq!(
+            of_sqlite.checks(),
+            ["image", "properties", "schema", "sequences", "integrity", "foreign-keys"]
+        );
+        assert_eq!(
+            of_files.checks(),
+            ["entries", "types-and-links", "content", "metadata", "owners", "hardlinks", "scope"]
+        );
+    }
+}

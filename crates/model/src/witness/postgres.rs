@@ -893,6 +893,385 @@ mod tests {
         assert_eq!(printable("a\nb\u{202e}\"é😀"), "a\\nb\\u{202e}\"é😀");
     }
 
+    /// What every check says that did not pass, word for word.
+    fn told(change: impl FnOnce(&mut PostgresWitness)) -> Vec<String> {
+        let mut observed = witness();
+        change(&mut observed);
+        compared(&witness(), &observed)
+    }
+
+    fn compared(expected: &PostgresWitness, observed: &PostgresWitness) -> Vec<String> {
+        let reports =
+            expected.compare(observed).into_iter().filter(|report| report.outcome != CheckOutcome::Passed);
+        reports
+            .flat_map(|report| {
+                let (name, outcome) = (report.name, report.outcome);
+                report.findings.into_iter().map(move |finding| format!("{name} {outcome:?} {finding}"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_difference_is_told_with_what_is_and_what_was() {
+        fn database(change: fn(&mut DatabaseFacts)) -> Vec<String> {
+            told(|w| change(&mut w.database))
+        }
+        assert_eq!(
+            told(|w| w.tables.clear()),
+            ["rows:public.a Failed CT-03 public.a: was not restored; 3 rows expected"]
+        );
+        assert_eq!(
+            told(|w| w.tables.get_mut("public.a").unwrap().rows = 2),
+            ["rows:public.a Failed CT-01 public.a: 3 rows expected, 2 found"]
+        );
+        assert_eq!(
+            told(|w| w.tables.get_mut("public.a").unwrap().sums[0] = "11".to_owned()),
+            ["rows:public.a Failed CT-02 public.a: 3 rows as expected, but their content differs"]
+        );
+        let other = TableFacts { rows: 1, sums: ["1".to_owned(), "1".to_owned()], bytes: 0 };
+        assert_eq!(
+            told(|w| drop(w.tables.insert("public.b".to_owned(), other))),
+            ["objects:tables Failed CT-03 public.b: holds rows in the restore and is not in the witness"]
+        );
+        assert_eq!(told(|w| w.objects.clear()), ["objects:indexes Failed CT-05 public.a_idx: is missing"]);
+        let defined =
+            |digest: &str| BTreeMap::from([("public.a_idx".to_owned(), Definition::certain(digest))]);
+        assert_eq!(
+            told(|w| drop(w.objects.insert(ObjectClass::Indexes, defined("e")))),
+            ["objects:indexes Failed CT-05 public.a_idx: is defined otherwise"]
+        );
+        assert_eq!(
+            told(|w| drop(w.objects.insert(ObjectClass::Views, defined("e")))),
+            ["objects:views Failed CT-03 public.a_idx: is not in the witness"]
+        );
+        assert_eq!(told(|w| w.roles.clear()), ["roles Failed CT-11 shop: role is missing"]);
+        assert_eq!(
+            told(|w| drop(w.roles.insert("shop".to_owned(), "s".to_owned()))),
+            ["roles Failed CT-11 shop: role differs"]
+        );
+        assert_eq!(
+            told(|w| drop(w.roles.insert("new".to_owned(), "s".to_owned()))),
+            ["roles Failed CT-11 new: role is not in the witness"]
+        );
+        assert_eq!(
+            told(|w| drop(w.settings.insert("work_mem".to_owned(), "s".to_owned()))),
+            ["settings Failed CT-16 work_mem: setting is not in the witness"]
+        );
+        assert_eq!(
+            database(|d| d.encoding = "LATIN1".to_owned()),
+            ["database Failed CT-14 shop: encoding: expected UTF8, found LATIN1"]
+        );
+        assert_eq!(
+            database(|d| d.collate = "x".to_owned()),
+            ["database Failed CT-14 shop: collate: expected C, found x"]
+        );
+        assert_eq!(
+            database(|d| d.ctype = "x".to_owned()),
+            ["database Failed CT-14 shop: ctype: expected C, found x"]
+        );
+        assert_eq!(
+            database(|d| d.provider = "icu".to_owned()),
+            ["database Failed CT-14 shop: locale provider: expected libc, found icu"]
+        );
+        assert_eq!(
+            database(|d| d.locale = Some("de".to_owned())),
+            ["database Failed CT-14 shop: locale: expected none, found de"]
+        );
+        assert_eq!(
+            database(|d| d.icu_rules = Some("&a\n".to_owned())),
+            ["database Failed CT-14 shop: ICU rules: expected none, found &a\\n"]
+        );
+        assert_eq!(
+            database(|d| d.owner = "eve".to_owned()),
+            ["database Failed CT-11 shop: owner: expected shop, found eve"]
+        );
+        assert_eq!(
+            database(|d| d.grants.clear()),
+            ["database Failed CT-11 shop: grants: expected PUBLIC=CONNECT, found "]
+        );
+        assert_eq!(
+            database(|d| d.connection_limit = 5),
+            ["database Failed CT-16 shop: connection limit: expected -1, found 5"]
+        );
+        assert_eq!(
+            database(|d| d.comment = Some("5e".to_owned())),
+            ["database Failed CT-16 shop: comment (SHA-256): expected none, found 5e"]
+        );
+        assert_eq!(database(|d| d.collation_version = Some("2.36".to_owned())), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_compared_is_counted() {
+        let details: Vec<String> =
+            witness().compare(&witness()).into_iter().map(|report| report.detail).collect();
+        assert_eq!(details[0], "3 rows expected, 3 found; content equal");
+        assert_eq!(details[1], "0 expected, 0 found");
+        assert_eq!(details[8], "1 expected, 1 found");
+        assert_eq!(
+            details[24..],
+            [
+                "0 sequences, 0 of them in use during the backup",
+                "0 large objects with 0 bytes expected, 0 with 0 bytes found",
+                "1 expected, 1 found",
+                "encoding UTF8, collate C, ctype C, provider libc; 1 tables with 3 rows",
+                "0 expected, 0 found",
+            ]
+        );
+        let many = |digest: &str| {
+            let mut witness = witness();
+            let all = (0..25).map(|n| (format!("i{n:02}"), Definition::certain(digest))).collect();
+            witness.objects.insert(ObjectClass::Indexes, all);
+            witness
+        };
+        let report = many("d").compare(&many("e")).swap_remove(8);
+        let named: Vec<String> = (0..NAMED_MAX).map(|n| format!("i{n:02}")).collect();
+        assert_eq!(
+            report.detail,
+            format!("25 expected, 25 found; 25 differ: {} and 17 more", named.join(", "))
+        );
+        let eight = |digest: &str| {
+            let mut witness = many(digest);
+            let indexes = witness.objects.get_mut(&ObjectClass::Indexes).unwrap();
+            indexes.retain(|name, _| name.as_str() < "i08");
+            witness
+        };
+        let report = eight("d").compare(&eight("e")).swap_remove(8);
+        assert!(report.detail.ends_with("i06, i07"), "{}", report.detail);
+        let other = witness().compare(&{
+            let mut other = witness();
+            other.tables.get_mut("public.a").unwrap().sums[1] = "0".to_owned();
+            other
+        });
+        assert_eq!(other[0].detail, "3 rows expected, 3 found; content different");
+        let gone = witness().compare(&PostgresWitness { tables: BTreeMap::new(), ..witness() });
+        assert_eq!(gone[0].detail, "the table is missing");
+    }
+
+    #[test]
+    fn a_table_that_nobody_knows_is_told_once() {
+        let mut observed = witness();
+        let table = observed.tables["public.a"].clone();
+        observed.tables.insert("public.b".to_owned(), table);
+        let defined = BTreeMap::from([("public.b".to_owned(), Definition::certain("d"))]);
+        observed.objects.insert(ObjectClass::Tables, defined);
+        assert_eq!(
+            compared(&witness(), &observed),
+            ["objects:tables Failed CT-03 public.b: is not in the witness"]
+        );
+        let table = observed.tables["public.a"].clone();
+        observed.tables.insert("public.c".to_owned(), table);
+        assert_eq!(compared(&witness(), &observed).len(), 2);
+    }
+
+    #[test]
+    fn sequences_are_told_where_they_stand_and_stood() {
+        let at = |last_value, is_called| SequencePosition { last_value, is_called };
+        let with = |sequences: &[(&str, SequenceBracket)]| {
+            let sequences = sequences.iter().map(|(name, bracket)| ((*name).to_owned(), *bracket)).collect();
+            PostgresWitness { sequences, ..witness() }
+        };
+        let moving =
+            SequenceBracket { before: at(5, true), after: at(9, false), cycles: false, increment: 1 };
+        let still = SequenceBracket::still(at(7, true), false, 1);
+        let expected = with(&[("a", moving), ("b", still)]);
+        assert_eq!(compared(&expected, &with(&[("a", still), ("b", still)])), Vec::<String>::new());
+        let detail = expected.compare(&expected).swap_remove(24).detail;
+        assert_eq!(detail, "2 sequences, 1 of them in use during the backup");
+        let wrong = SequenceBracket::still(at(4, false), false, 1);
+        assert_eq!(
+            compared(&expected, &with(&[("a", wrong), ("c", still)])),
+            [
+                "sequences Failed CT-07 a: stands at 4 (called: false); at the backup it stood between 5 (called: true) and 9 (called: false)",
+                "sequences Failed CT-07 b: is missing",
+                "sequences Failed CT-07 c: is not in the witness",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bracket_is_closed_on_both_sides_whichever_way_a_sequence_runs() {
+        let at = |last_value, is_called| SequencePosition { last_value, is_called };
+        let covered = |before: i64, after: i64, cycles: bool, increment: i64, stands: i64| {
+            SequenceBracket { before: at(before, true), after: at(after, true), cycles, increment }
+                .covers(at(stands, true))
+        };
+        let from_to = |before, after, cycles, increment| -> Vec<i64> {
+            (-12..=12).filter(|stands| covered(before, after, cycles, increment, *stands)).collect()
+        };
+        assert_eq!(from_to(3, 6, false, 1), [3, 4, 5, 6]);
+        assert_eq!(from_to(-3, -6, false, -2), [-6, -5, -4, -3]);
+        // Set back while the dump ran.
+        assert_eq!(from_to(6, 3, false, 1), [3, 4, 5, 6]);
+        assert_eq!(from_to(10, -11, true, 1), [-12, -11, 10, 11, 12]);
+        assert_eq!(from_to(-10, 11, true, -1), [-12, -11, -10, 11, 12]);
+        assert_eq!(from_to(5, 5, false, 0), [5]);
+        let least = SequenceBracket::still(at(i64::MIN, true), false, -1);
+        assert!(least.covers(at(i64::MIN, true)) && !least.covers(at(0, true)));
+    }
+
+    #[test]
+    fn large_objects_are_told_by_number_where_they_are_few() {
+        let facts = |each: &[(u32, &str, &str)]| LargeObjectFacts {
+            count: each.len() as u64,
+            bytes: 10,
+            content: each.iter().map(|one| one.1).collect(),
+            metadata: each.iter().map(|one| one.2).collect(),
+            each: each.iter().map(|one| (one.0, [one.1.to_owned(), one.2.to_owned()])).collect(),
+        };
+        let of = |was: LargeObjectFacts, is: LargeObjectFacts| {
+            let with = |large_objects| PostgresWitness { large_objects, ..witness() };
+            compared(&with(was), &with(is))
+        };
+        let was = || facts(&[(7, "a", "x"), (8, "b", "x")]);
+        assert_eq!(of(was(), was()), Vec::<String>::new());
+        let begin = "large-objects Failed CT-10 large objects: ";
+        let two = "2 large objects with 10 bytes expected, 2 with 10 bytes found";
+        assert_eq!(of(was(), facts(&[(7, "a", "x"), (8, "c", "x")])), [format!("{begin}{two}: 8")]);
+        assert_eq!(
+            of(was(), facts(&[(7, "a", "x"), (8, "b", "y")])),
+            [format!("{begin}owner, grants or comment differ: 8")]
+        );
+        assert_eq!(
+            of(was(), facts(&[(7, "a", "x")])),
+            [format!("{begin}2 large objects with 10 bytes expected, 1 with 10 bytes found: 8")]
+        );
+        assert_eq!(
+            of(was(), facts(&[(7, "a", "x"), (9, "b", "x")])),
+            Vec::<String>::new(),
+            "their digests are equal"
+        );
+        let nameless = LargeObjectFacts { each: BTreeMap::new(), ..was() };
+        let shorter = LargeObjectFacts { bytes: 9, ..nameless.clone() };
+        assert_eq!(
+            of(nameless, shorter),
+            [format!("{begin}2 large objects with 10 bytes expected, 2 with 9 bytes found")]
+        );
+        let new = facts(&[(7, "a", "x"), (8, "b", "x"), (9, "c", "x")]);
+        assert!(of(was(), new)[0].ends_with(": 9"));
+    }
+
+    #[test]
+    fn another_shape_or_major_is_told_and_never_compared() {
+        let mut other = witness();
+        other.version += 1;
+        let told = compared(&witness(), &other);
+        assert_eq!(told.len(), witness().checks().len());
+        let words = |version: u32, shape: u32, major: u32, other: u32| {
+            format!(
+                "rows:public.a Inconclusive ENV-BINARY rows:public.a: a witness of PostgreSQL {version} (shape {shape}) \
+                 cannot be compared with one of {major} (shape {other})"
+            )
+        };
+        assert_eq!(told[0], words(15, VERSION, 15, VERSION + 1));
+        let mut newer = witness();
+        newer.server.version_num = 160_001;
+        assert_eq!(compared(&witness(), &newer)[0], words(15, VERSION, 16, VERSION));
+    }
+
+    #[test]
+    fn versions_of_extensions_are_numbers_with_dots() {
+        assert!(is_newer("1.10", "1.9") && is_newer("2", "1.9") && is_newer("1.9.1", "1.9"));
+        assert!(!is_newer("1.9", "1.9") && !is_newer("1.9", "1.10"));
+        assert!(!is_newer("unpackaged", "1.0") && !is_newer("2.0", "1.0dev"));
+        let with = |version: &str| {
+            let mut witness = witness();
+            let extension = BTreeMap::from([("hstore".to_owned(), Definition::certain(version))]);
+            witness.objects.insert(ObjectClass::Extensions, extension);
+            witness
+        };
+        let position =
+            ObjectClass::ALL.iter().position(|class| *class == ObjectClass::Extensions).unwrap() + 1;
+        let newer = with("1.9").compare(&with("1.10")).swap_remove(position);
+        assert_eq!(
+            newer.detail,
+            "1 expected, 1 found; newer than recorded: hstore version 1.9 expected, 1.10 found"
+        );
+        assert_eq!(
+            compared(&with("1.9"), &with("1.8")),
+            ["objects:extensions Failed CT-12 hstore: version 1.9 expected, 1.8 found"]
+        );
+    }
+
+    #[test]
+    fn every_class_has_its_word_and_its_codes() {
+        let table: Vec<String> = ObjectClass::ALL
+            .iter()
+            .map(|class| format!("{} {} {}", class.word(), class.missing_code(), class.differs_code()))
+            .collect();
+        assert_eq!(
+            table,
+            [
+                "schemas CT-03 CT-04",
+                "tables CT-03 CT-04",
+                "views CT-03 CT-04",
+                "materialized-views CT-03 CT-04",
+                "types CT-03 CT-04",
+                "sequence-definitions CT-03 CT-04",
+                "constraints CT-05 CT-05",
+                "indexes CT-05 CT-05",
+                "triggers CT-17 CT-17",
+                "rules CT-17 CT-17",
+                "routines CT-17 CT-17",
+                "event-triggers CT-17 CT-17",
+                "policies CT-11 CT-11",
+                "privileges CT-11 CT-11",
+                "default-privileges CT-11 CT-11",
+                "comments CT-04 CT-04",
+                "extensions CT-12 CT-12",
+                "operators CT-03 CT-04",
+                "text-search CT-03 CT-04",
+                "collations CT-03 CT-04",
+                "statistics CT-03 CT-04",
+                "publications CT-03 CT-04",
+                "foreign-servers CT-03 CT-04",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_checks_of_a_database_are_its_tables_every_class_and_the_rest() {
+        let witness = crate::witness::Witness::Postgres(Box::new(witness()));
+        assert_eq!(witness.kind(), "postgres");
+        let checks = witness.checks();
+        assert_eq!(checks.len(), 1 + ObjectClass::ALL.len() + 5);
+        assert_eq!(checks[..3], ["rows:public.a", "objects:schemas", "objects:tables"]);
+        assert_eq!(checks[24..], ["sequences", "large-objects", "roles", "database", "settings"]);
+    }
+
+    #[test]
+    fn an_empty_database_says_how_many_tables_it_has() {
+        let mut empty = witness();
+        empty.tables.get_mut("public.a").unwrap().rows = 0;
+        assert_eq!(
+            compared(&empty, &empty),
+            [
+                "database Failed RP-11 shop: 1 tables with 0 rows in all; if that is right, declare `may_be_empty = true`"
+            ]
+        );
+        assert_eq!(witness().rows(), 3);
+        assert_eq!(witness().plausibility(), []);
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_and_marks_of_direction_are_escaped() {
+        assert_eq!(printable("a\u{10ff80}\u{10ffff}\u{10ff7f}"), "a\\x80\\xff\u{10ff7f}");
+        assert_eq!(
+            printable("\u{2028}\u{2029}\u{202a}\u{2027}\u{202f}"),
+            "\\u{2028}\\u{2029}\\u{202a}\u{2027}\u{202f}"
+        );
+    }
+
+    #[test]
+    fn certain_definitions_and_uncertain_ones_are_written_as_short_as_they_can_be() {
+        let certain = serde_json::to_string(&Definition::certain("d")).unwrap();
+        assert_eq!(certain, r#"{"digest":"d"}"#);
+        let changed = Definition { digest: "d".to_owned(), other: Some("e".to_owned()), may_be_absent: true };
+        let text = serde_json::to_string(&changed).unwrap();
+        assert_eq!(text, r#"{"digest":"d","other":"e","may_be_absent":true}"#);
+        let again: Definition = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, changed);
+    }
+
     #[test]
     fn a_witness_survives_serialisation() {
         let text = serde_json::to_string(&witness()).unwrap();

@@ -57,3 +57,31 @@ impl FromIterator<Finding> for Findings {
         collected
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::FindingCode;
+
+    fn of(codes: &[(FindingCode, usize)]) -> CheckReport {
+        let each = codes.iter().flat_map(|(code, times)| std::iter::repeat_n(*code, *times));
+        let findings: Findings = each.map(|code| Finding::new(code, "x", "y")).collect();
+        findings.report("rows:x", "compared")
+    }
+
+    #[test]
+    fn without_findings_a_check_has_passed_and_with_them_it_has_failed() {
+        assert_eq!((of(&[]).outcome, of(&[]).detail.as_str()), (CheckOutcome::Passed, "compared"));
+        let one = of(&[(FindingCode::RowCount, 1)]);
+        assert_eq!((one.outcome, one.name.as_str(), one.findings.len()), (CheckOutcome::Failed, "rows:x", 1));
+    }
+
+    #[test]
+    fn twenty_are_named_and_one_of_every_code_beyond() {
+        let twenty = of(&[(FindingCode::RowCount, 20)]);
+        assert_eq!((twenty.findings.len(), twenty.detail.as_str()), (20, "compared"));
+        let more = of(&[(FindingCode::RowCount, 21), (FindingCode::RowContent, 2)]);
+        assert_eq!((more.findings.len(), more.detail.as_str()), (21, "compared; 23 findings, 21 named"));
+        assert_eq!(more.findings[20].code, FindingCode::RowContent);
+    }
+}

@@ -516,6 +516,177 @@ mod tests {
         assert_eq!(codes(|w| w.orphans = Orphans::Counted { by_reference: orphans }), ["CT-06"]);
     }
 
+    /// What every check says that did not pass, word for word.
+    fn told(change: impl FnOnce(&mut SqliteWitness)) -> Vec<String> {
+        let mut observed = witness();
+        change(&mut observed);
+        compared(&witness(), &observed)
+    }
+
+    fn compared(expected: &SqliteWitness, observed: &SqliteWitness) -> Vec<String> {
+        let reports =
+            expected.compare(observed).into_iter().filter(|report| report.outcome != CheckOutcome::Passed);
+        reports
+            .flat_map(|report| {
+                let (name, outcome) = (report.name, report.outcome);
+                report.findings.into_iter().map(move |finding| format!("{name} {outcome:?} {finding}"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_difference_is_told_with_what_is_and_what_was() {
+        assert_eq!(
+            told(|w| w.image = Content::of_pieces([(8192, [1; 32])])),
+            ["image Failed FS-02 shop.sqlite: the image has 8192 bytes of other content; stored were 4096"]
+        );
+        assert_eq!(
+            told(|w| drop(w.properties.remove("user_version"))),
+            ["properties Failed CT-16 user_version: is absent, was 7"]
+        );
+        assert_eq!(
+            told(|w| drop(w.properties.insert("new".to_owned(), "1".to_owned()))),
+            ["properties Failed CT-16 new: is 1, was absent"]
+        );
+        assert_eq!(told(|w| drop(w.objects.remove(0))), ["schema Failed CT-05 index i: was not restored"]);
+        assert_eq!(
+            told(|w| w.objects[0].table.push('x')),
+            ["schema Failed CT-05 index i: is defined otherwise than in the witness"]
+        );
+        assert_eq!(
+            told(|w| w.objects[2].definition.push('x')),
+            ["schema Failed CT-17 trigger g: is defined otherwise than in the witness"]
+        );
+        assert_eq!(
+            told(|w| w.objects[3].is_usable = false),
+            ["schema Failed CT-15 view v: was usable at the backup and is not now"]
+        );
+        assert_eq!(
+            told(|w| w.objects.push(object("view", "new"))),
+            ["schema Failed CT-03 view new: was restored and is not in the witness"]
+        );
+        assert_eq!(
+            told(|w| w.sequences = BTreeMap::from([("t".to_owned(), 3)])),
+            ["sequences Failed CT-07 t: stands at 3, stood at 2"]
+        );
+        assert_eq!(told(|w| w.sequences.clear()), ["sequences Failed CT-07 t: stands at absent, stood at 2"]);
+        assert_eq!(
+            told(|w| w.tables.clear()),
+            [
+                "rows:line\\nbreak Failed CT-03 line\\nbreak: was not restored",
+                "rows:t Failed CT-03 t: was not restored",
+            ]
+        );
+        assert_eq!(
+            told(|w| w.tables[1] = table("t", 1, 5)),
+            ["rows:t Failed CT-01 t: 1 rows, the witness has 2"]
+        );
+        assert_eq!(
+            told(|w| w.tables[1] = table("t", 2, 6)),
+            ["rows:t Failed CT-02 t: 2 rows, but their sum differs"]
+        );
+        let unreadable =
+            || TableContent { rows: None, unreadable: Some("malformed".to_owned()), ..table("t", 0, 0) };
+        assert_eq!(
+            told(|w| w.tables[1] = unreadable()),
+            ["rows:t Failed CT-13 t: could be read at the backup and cannot be now: malformed"]
+        );
+        let mut without = witness();
+        without.tables[1] = unreadable();
+        for observed in [&witness(), &without] {
+            assert_eq!(
+                compared(&without, observed),
+                ["rows:t Inconclusive CT-18 t: could not be read when the backup was taken: malformed"]
+            );
+        }
+        let broken = |text: &str| Integrity::Broken { messages: vec![text.to_owned()], count: 1 };
+        for (message, code) in [
+            ("row 3 missing from index i", "CT-13"),
+            ("malformed inverted index for FTS5 table main.f", "CT-15"),
+            ("unable to validate the inverted index for FTS4", "CT-15"),
+            ("fts3: x", "CT-15"),
+            ("In RTree main.r", "CT-15"),
+            ("virtual table x", "CT-15"),
+        ] {
+            assert_eq!(
+                told(|w| w.integrity = broken(message)),
+                [format!("integrity Failed {code} integrity_check: {message}")]
+            );
+        }
+        let counted =
+            |rows: u64| Orphans::Counted { by_reference: BTreeMap::from([("a -> b".to_owned(), rows)]) };
+        assert_eq!(
+            told(|w| w.orphans = counted(2)),
+            ["foreign-keys Failed CT-06 a -> b: 2 rows without a parent, 0 when the backup was taken"]
+        );
+        let flawed = SqliteWitness { orphans: counted(2), ..witness() };
+        assert_eq!(compared(&flawed, &flawed), Vec::<String>::new());
+        assert_eq!(
+            flawed.compare(&flawed)[5].detail,
+            "foreign_key_check compared; the source itself has 2 rows without a parent"
+        );
+        let unknown = || Orphans::Unknown { reason: "no such collation".to_owned() };
+        assert_eq!(
+            told(|w| w.orphans = unknown()),
+            ["foreign-keys Inconclusive ENV-OTHER foreign-keys: no such collation"]
+        );
+        let unasked = SqliteWitness { orphans: unknown(), ..witness() };
+        assert_eq!(compared(&unasked, &witness()).len(), 1);
+    }
+
+    #[test]
+    fn a_view_that_was_not_usable_need_not_become_so() {
+        let mut unusable = witness();
+        unusable.objects[3].is_usable = false;
+        assert_eq!(compared(&unusable, &unusable), Vec::<String>::new());
+        assert_eq!(compared(&unusable, &witness()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_compared_is_counted() {
+        let details: Vec<String> =
+            witness().compare(&witness()).into_iter().map(|report| report.detail).collect();
+        assert_eq!(
+            details,
+            [
+                "4096 bytes compared by digest",
+                "2 properties compared",
+                "4 objects compared",
+                "1 sequences compared",
+                "integrity_check: ok",
+                "foreign_key_check compared",
+                "0 rows compared by hash",
+                "2 rows compared by hash",
+            ]
+        );
+        assert_eq!(witness().rows(), 2);
+        let mut fewer = witness();
+        fewer.tables[1] = table("t", 1, 5);
+        assert_eq!(witness().compare(&fewer)[7].detail, "1 rows, 2 expected");
+        fewer.integrity = Integrity::Broken { messages: Vec::new(), count: 3 };
+        assert_eq!(witness().compare(&fewer)[4].detail, "integrity_check: 3 messages");
+        let mut sum = RowSum::default();
+        sum.add(0x5e);
+        assert_eq!(sum.text(), format!("{:032x}", 0x5e));
+    }
+
+    #[test]
+    fn an_empty_database_is_one_without_rows_of_its_own() {
+        let mut empty = witness();
+        empty.tables = vec![table("sqlite_stat1", 3, 9)];
+        assert!(empty.is_empty());
+        empty.tables.push(table("t", 0, 0));
+        assert!(empty.is_empty());
+        assert_eq!(
+            compared(&empty, &empty),
+            [
+                "properties Failed RP-11 shop.sqlite: the database holds no rows and is not declared `may_be_empty`"
+            ]
+        );
+        empty.tables.push(table("u", 1, 0));
+        assert!(!empty.is_empty());
+    }
+
     #[test]
     fn what_could_not_be_asked_is_inconclusive() {
         let mut observed = witness();
