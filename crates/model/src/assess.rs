@@ -21,7 +21,9 @@ use crate::finding::{Finding, FindingCode, Severity};
 use crate::id::{CopyId, RepositoryId, RunId, ServiceName, SourceName};
 use crate::objective::{Met, Objective, RecoveryObjective, exposure};
 use crate::point::RecoveryPoint;
-use crate::receipt::{Abandoned, Act, ActKind, Backup, Drill, Found, Gone, Outcome, Receipt, SourceRef};
+use crate::receipt::{
+    Abandoned, Act, ActKind, Backup, CLOCK_STEP, Drill, Found, Gone, Outcome, Receipt, SourceRef,
+};
 use crate::service::Service;
 use crate::verdict::{Assurance, Verdict};
 
@@ -569,9 +571,6 @@ pub fn assess<'a>(
     }
     combine(service, policy, assessed)
 }
-
-/// Clocks that are set to the right time step by seconds; what lies so far ahead is of now.
-const CLOCK_STEP: SignedDuration = SignedDuration::from_mins(2);
 
 fn is_now_or_past(instant: Timestamp, now: Timestamp) -> bool {
     instant.duration_since(now) <= CLOCK_STEP

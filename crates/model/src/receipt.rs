@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -178,7 +178,7 @@ impl Measured {
     /// Judges a measurement against its promise; without one it is unknown, never met.
     #[must_use]
     pub fn new(measured_ms: Option<u64>, target: Objective) -> Self {
-        let span = measured_ms.and_then(|ms| i64::try_from(ms).ok()).map(jiff::SignedDuration::from_millis);
+        let span = measured_ms.and_then(|ms| i64::try_from(ms).ok()).map(SignedDuration::from_millis);
         Self { measured_ms, target, met: target.judge(span) }
     }
 }
@@ -325,6 +325,9 @@ impl Control {
     }
 }
 
+/// Clocks that are set to the right time step by seconds; what lies so far apart is of one moment.
+pub(crate) const CLOCK_STEP: SignedDuration = SignedDuration::from_mins(2);
+
 /// What became of the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Teardown {
@@ -423,8 +426,8 @@ impl Drill {
     /// Why the stated verdict does not follow from what the receipt itself records; empty when it follows.
     ///
     /// A pass needs all of: every expected check carried out once and passed; from A4 upwards a witness and a control
-    /// line; that line caught; bytes fetched; the sandbox shown to be gone; an end that is not before its start; no
-    /// critical finding. A verdict that is worse than the facts is believed: only a pass has to be earned.
+    /// line; that line caught; bytes fetched; the sandbox shown to be gone; an end that is not before its start by more than a
+    /// clock steps when it is set right; no critical finding. A verdict that is worse than the facts is believed: only a pass has to be earned.
     #[must_use]
     pub fn contradictions(&self) -> Vec<Finding> {
         let Verdict::Pass(level) = self.verdict else { return Vec::new() };
@@ -469,7 +472,7 @@ impl Drill {
         if !self.teardown.proven {
             add(FindingCode::ScratchNotFresh, "the sandbox was not shown to be gone".to_owned());
         }
-        if self.finished < self.started {
+        if self.started.duration_since(self.finished) > CLOCK_STEP {
             add(FindingCode::ClockSkew, "the run ended before it began".to_owned());
         }
         if let Some(finding) =

@@ -145,6 +145,43 @@ mod tests {
     }
 
     #[test]
+    fn only_the_expected_list_once_each_and_without_a_finding_passes() {
+        let expected = vec!["a".to_owned(), "b".to_owned()];
+        let passed = |name| check(name, CheckOutcome::Passed);
+        let of = |ran: &[CheckReport]| judge(&expected, ran, Assurance::A5);
+        assert_eq!(of(&[passed("a"), passed("b")]), Verdict::Pass(Assurance::A5));
+        assert_eq!(of(&[passed("a"), passed("b"), passed("b")]), Verdict::Inconclusive, "twice");
+        assert_eq!(of(&[passed("a"), passed("a")]), Verdict::Inconclusive);
+        assert_eq!(of(&[passed("a"), passed("b"), passed("c")]), Verdict::Inconclusive, "one too many");
+        assert_eq!(of(&[passed("a"), check("b", CheckOutcome::Inconclusive)]), Verdict::Inconclusive);
+        let mut noted = passed("b");
+        noted.findings.push(Finding::new(crate::finding::FindingCode::SourceFlawed, "b", ""));
+        assert_eq!(of(&[passed("a"), noted]), Verdict::Inconclusive, "passed, and something was found");
+        assert_eq!(judge(&[], &[passed("a")], Assurance::A4), Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn levels_and_verdicts_have_their_words() {
+        let words: Vec<String> = Assurance::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            words,
+            [
+                "A0 Declared",
+                "A1 Present",
+                "A2 Intact",
+                "A3 Restored",
+                "A4 Equal",
+                "A5 Usable",
+                "A6 Independent"
+            ]
+        );
+        assert!(Assurance::ALL.is_sorted());
+        let verdicts =
+            [Verdict::Pass(Assurance::A4), Verdict::Inconclusive, Verdict::Fail].map(Verdict::word);
+        assert_eq!(verdicts, ["PASS", "INCONCLUSIVE", "FAIL"]);
+    }
+
+    #[test]
     fn one_failure_outweighs_everything() {
         let expected = vec!["schema".to_owned()];
         let ran = [check("schema", CheckOutcome::Failed), check("x", CheckOutcome::Inconclusive)];

@@ -328,6 +328,15 @@ fn proofs_decay_and_copies_go_stale() {
     assert_eq!(codes(&after(&events, 40)), ["TM-03", "TM-09"]);
     let old = after(&events, 24 * 31);
     assert_eq!((codes(&old), old.level), (vec!["TM-03", "TM-09", "TM-05"], Assurance::A0));
+    let told: Vec<&str> = old.findings.iter().map(|finding| finding.detail.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "the newest copy is of 2026-11-01T00:00:00Z, 31d02h ago; allowed are 1d12h",
+            "31d02h would be lost now; promised are 1d00h",
+            "the last proof is of 2026-11-01T01:06:13Z, 31d00h ago; allowed are 30d00h",
+        ]
+    );
 }
 
 #[test]

@@ -99,6 +99,35 @@ fn a_receipt_is_read_back_as_it_was_sealed() {
 }
 
 #[test]
+fn every_kind_of_act_is_read_back_as_it_was_sealed() {
+    let about = About::new("shop", "db", start());
+    let backup = example::backup(&about, None);
+    let acts = [
+        Act::Due(example::due(&about, ActKind::Backup)),
+        Act::Backup(Box::new(backup.clone())),
+        Act::Backup(Box::new(example::failed_backup(&about, None))),
+        Act::Drill(Box::new(example::drill(&about, None, &backup, Some(2)))),
+        Act::Drill(Box::new(example::failed_drill(&about, None, &backup, Some(2)))),
+        Act::Restore(Box::new(example::restore(&about, None, &backup, Some(2)))),
+        Act::Verify(Box::new(example::verify(&about, &[(&backup, Some(2))], true))),
+        Act::Verify(Box::new(example::verify(&about, &[(&backup, Some(2))], false))),
+        Act::Abandoned(example::abandoned(&about, None)),
+        Act::KeyChange(example::key_change(&key(2).public(), Some(&key(3).public()))),
+        Act::Found(Box::new(example::found(&backup))),
+        Act::Gone(Box::new(example::gone(&backup, 2))),
+    ];
+    let mut chain = Chain::default();
+    for act in &acts {
+        let receipt = chain.add(act, &key(1));
+        assert_eq!(&receipt.act, act);
+        let envelope = chain.envelopes.last().unwrap();
+        assert_eq!(&Envelope::from_json(envelope.to_json().as_bytes()).unwrap(), envelope);
+        assert_eq!(verify_one(envelope, &trusted()).unwrap(), receipt);
+    }
+    assert_eq!(chain.verify(None).findings, []);
+}
+
+#[test]
 fn nothing_to_verify_is_a_finding() {
     let report = verify_export("\n", &trusted(), &Known::default());
     assert!(!report.is_sound());
@@ -427,4 +456,122 @@ fn lines_that_are_no_envelopes_are_counted_and_told() {
     let told: Vec<&str> = report.findings.iter().map(|finding| finding.subject.as_str()).collect();
     assert_eq!(told, ["receipt in position 2", "receipt in position 4"]);
     assert!(!report.is_sound() && !report.is_whole);
+}
+
+#[test]
+fn every_act_says_what_it_is_of_and_what_it_ends() {
+    let about = About::new("shop", "db", start());
+    let backup = example::backup(&about, Some(4));
+    let acts = [
+        Act::Due(example::due(&about, ActKind::Backup)),
+        Act::Backup(Box::new(backup.clone())),
+        Act::Backup(Box::new(example::failed_backup(&about, None))),
+        Act::Drill(Box::new(example::drill(&about, Some(5), &backup, Some(2)))),
+        Act::Restore(Box::new(example::restore(&about, Some(6), &backup, Some(2)))),
+        Act::Verify(Box::new(example::verify(&about, &[(&backup, Some(2)), (&backup, None)], true))),
+        Act::Abandoned(example::abandoned(&about, Some(7))),
+        Act::KeyChange(example::key_change(&key(2).public(), None)),
+        Act::Found(Box::new(example::found(&backup))),
+        Act::Gone(Box::new(example::gone(&backup, 2))),
+    ];
+    let mut chain = Chain::default();
+    let lines: Vec<String> = acts
+        .iter()
+        .map(|act| {
+            let of = act.about().map_or("-".to_owned(), |(service, source)| format!("{service}/{source}"));
+            let run = act.run().map_or("-", |run| run.0.split('-').next().unwrap());
+            let envelope = seal(act, start(), chain.head.as_ref(), &key(1)).unwrap();
+            let receipt = read_unverified(&envelope).unwrap();
+            chain.head = Some(receipt.head());
+            let subjects: Vec<&str> =
+                receipt.subject.iter().map(|subject| subject.name.split(':').next().unwrap()).collect();
+            format!(
+                "{} {of} {run} ends {:?} judges {} concerns {} subjects {}",
+                act.word(),
+                act.ends(),
+                act.judges().len(),
+                act.concerns().len(),
+                subjects.join("+")
+            )
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "due shop/db backup ends None judges 0 concerns 1 subjects act",
+            "backup shop/db backup ends Some(4) judges 0 concerns 1 subjects copy+witness",
+            "backup shop/db backup ends None judges 0 concerns 1 subjects act",
+            "drill shop/db drill ends Some(5) judges 1 concerns 1 subjects copy+witness",
+            "restore shop/db restore ends Some(6) judges 0 concerns 1 subjects copy",
+            "verify - verify ends None judges 2 concerns 1 subjects copy+copy",
+            "abandoned shop/db drill ends Some(7) judges 0 concerns 1 subjects act",
+            "key-change - - ends None judges 0 concerns 0 subjects act",
+            "found shop/db - ends None judges 0 concerns 1 subjects copy+witness",
+            "gone shop/db - ends None judges 1 concerns 1 subjects copy",
+        ]
+    );
+    let kinds =
+        [ActKind::Backup, ActKind::Drill, ActKind::Restore, ActKind::Verify].map(|kind| kind.to_string());
+    assert_eq!(kinds, ["backup", "drill", "restore", "verify"]);
+}
+
+#[test]
+fn why_a_pass_is_denied_is_told_with_numbers() {
+    let about = About::new("shop", "db", start());
+    let good = example::drill(&about, None, &example::backup(&about, None), None);
+    let told = |change: fn(&mut seaworthy_model::receipt::Drill)| {
+        let mut drill = good.clone();
+        change(&mut drill);
+        drill.contradictions().into_iter().map(|finding| finding.detail).collect::<Vec<_>>()
+    };
+    assert_eq!(told(|_| {}), Vec::<String>::new());
+    assert_eq!(
+        told(|drill| drill.checks[1].outcome = seaworthy_model::verdict::CheckOutcome::Inconclusive),
+        ["a pass that its checks do not bear out: 3 expected, 3 carried out, 2 passed"]
+    );
+    assert_eq!(told(|drill| drill.checks.clear()), ["a pass without a check"]);
+    assert_eq!(told(|drill| drill.control = None), ["A4 without a control line"]);
+    assert_eq!(told(|drill| drill.witness = None), ["A4 without a witness"]);
+    let blind = "a pass whose checks did not notice a damage made on purpose";
+    assert_eq!(told(|drill| drill.control.as_mut().unwrap().caught = false), [blind]);
+    // What did not pass must have failed, and under a code that the damage is known by.
+    assert_eq!(
+        told(|drill| {
+            let failed = &mut drill.control.as_mut().unwrap().failed[0];
+            failed.outcome = seaworthy_model::verdict::CheckOutcome::Inconclusive;
+        }),
+        [blind]
+    );
+    // A restore without a witness needs neither; less than a restore is no drill.
+    let restored = |level| {
+        let mut drill = good.clone();
+        (drill.verdict, drill.witness, drill.control) = (Verdict::Pass(level), None, None);
+        drill.contradictions().into_iter().map(|finding| finding.detail).collect::<Vec<_>>()
+    };
+    assert_eq!(restored(Assurance::A3), Vec::<String>::new());
+    assert_eq!(restored(Assurance::A2), ["a drill cannot show less than A3, this one says A2"]);
+    assert_eq!(told(|drill| drill.fetched_bytes = 0), ["nothing was fetched from the repository"]);
+    assert_eq!(told(|drill| drill.teardown.proven = false), ["the sandbox was not shown to be gone"]);
+    // A clock that is set right while a short drill runs steps by seconds.
+    assert_eq!(
+        told(|drill| drill.finished = drill.started - SignedDuration::from_mins(2)),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        told(|drill| drill.finished = drill.started - SignedDuration::from_secs(121)),
+        ["the run ended before it began"]
+    );
+    use seaworthy_model::finding::Finding;
+    assert_eq!(
+        told(|drill| drill.findings.push(Finding::new(FindingCode::EnvDisk, "x", "y"))),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        told(|drill| drill.findings.push(Finding::new(FindingCode::RowCount, "x", "one is missing"))),
+        ["a pass beside a critical finding: one is missing"]
+    );
+    let mut worse = good.clone();
+    (worse.verdict, worse.fetched_bytes) = (Verdict::Fail, 0);
+    assert_eq!((worse.contradictions(), worse.proves()), (Vec::new(), None));
+    assert_eq!(worse.clone().settled(), worse);
 }
