@@ -32,6 +32,14 @@ fn main() -> ExitCode {
     if let Some(code) = wiring::sandbox_init() {
         return code;
     }
+    // A core dump would hold every password that was read; sandboxes have rules of their own.
+    if let Err(error) = seaworthy_syscall::secrecy::keep_memory_private() {
+        let failure =
+            failure::Failure::because(Exit::Unexpected, "keep this process's memory private", &error);
+        // Without an error stream there is nobody to tell.
+        drop(writeln!(std::io::stderr().lock(), "{}", failure.render()));
+        return ExitCode::from(Exit::Unexpected.number());
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

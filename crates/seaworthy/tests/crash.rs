@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -501,6 +502,96 @@ fn a_drill_whose_disk_fails_at_any_call_never_blames_the_copy() {
             moments.len()
         );
     }
+}
+
+/// Starts a program that may dump as much as it likes into `place`, aborts it after a while, and says whether it has dumped.
+fn aborted(product: &Product, place: &Path, words: &[String], after: Duration) -> Option<bool> {
+    let mut command = Command::new(program("prlimit").unwrap());
+    command.arg("--core=unlimited").args(words).env_clear().current_dir(place).envs(product.environment());
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(after);
+    let signal =
+        Command::new(program("kill").unwrap()).args(["-ABRT", &child.id().to_string()]).status().unwrap();
+    let status = wait(&mut child, Duration::from_secs(60)).unwrap().expect("an aborted process ends");
+    (signal.success() && status.signal() == Some(6)).then(|| status.core_dumped())
+}
+
+#[test]
+fn a_run_that_crashes_leaves_no_memory_with_its_secrets() {
+    let estate = Estate::new(false);
+    let whole = takes(&estate, &["backup"]);
+    let place = estate.product.path().join("cores");
+    fs::create_dir(&place).unwrap();
+    let dumps = || fs::read_dir(&place).unwrap().count();
+    // What may dump does, where this machine writes core dumps at all.
+    let sleep = vec![program("sleep").unwrap().display().to_string(), "60".to_owned()];
+    let is_dumping = aborted(&estate.product, &place, &sleep, Duration::from_millis(200)).unwrap();
+    let before = dumps();
+    let (mut words, mut died) = (vec![PROGRAM.to_owned()], 0);
+    words.extend(estate.product.arguments(&["backup"]));
+    for part in 1..=12 {
+        if let Some(has_dumped) = aborted(&estate.product, &place, &words, whole * part / 14) {
+            assert!(!has_dumped, "a core dump was written");
+            died += 1;
+        }
+    }
+    assert!(died >= 3, "only {died} runs were aborted");
+    assert_eq!(dumps(), before);
+    println!(
+        "figure: {died} runs aborted, no core dump (a program without secrets dumps here: {is_dumping})"
+    );
+}
+
+/// The same run, in which no file may grow beyond so many bytes: the kernel writes what still fits, a part of what was asked
+/// for, and refuses the rest.
+fn cut_short(product: &Product, arguments: &[String], bytes: u64) -> seaworthy_testkit::product::Ran {
+    let mut command = Command::new(program("env").unwrap());
+    command.args(["--ignore-signal=XFSZ", "prlimit", &format!("--fsize={bytes}"), PROGRAM]).args(arguments);
+    command.env_clear().current_dir(product.path()).envs(product.environment());
+    let ran = run(command).unwrap();
+    assert!(ran.code.is_some_and(|code| code != 101), "{bytes} bytes: {ran:?}");
+    assert!(!ran.stderr.contains("panicked"), "{bytes} bytes: {ran:?}");
+    ran
+}
+
+/// Sizes up to 8 MiB, most of them small.
+fn sizes(dice: &mut Dice) -> Vec<u64> {
+    let wanted = number("SEAWORTHY_CALLS", 24).div_ceil(2);
+    (0..wanted).map(|_| (1 << dice.below(23)) + dice.below(1 << 12)).collect()
+}
+
+#[test]
+fn a_run_whose_writes_are_cut_short_loses_nothing_and_blames_no_copy() {
+    let mut estate = Estate::new(false);
+    takes(&estate, &["backup"]);
+    let mut dice = Dice::new(number("SEAWORTHY_SEED", 1));
+    let (backup, drill) = (estate.product.arguments(&["backup"]), estate.product.arguments(&["drill"]));
+    let (mut backups, mut drills) = (0, 0);
+    let sizes = sizes(&mut dice);
+    for bytes in &sizes {
+        estate.change();
+        let before = estate.acknowledged();
+        let what = format!("no file beyond {bytes} bytes");
+        let ran = cut_short(&estate.product, &backup, *bytes);
+        backups += usize::from(ran.code != Some(0));
+        estate.holds_as_it_lies(&what, &before);
+        estate.converges(&what, &["backup"]);
+        let before = estate.acknowledged();
+        let ran = cut_short(&estate.product, &drill, *bytes);
+        assert_ne!(ran.code, Some(5), "{what}: {ran:#?}");
+        drills += usize::from(ran.code != Some(0));
+        estate.holds_as_it_lies(&what, &before);
+    }
+    assert!(
+        backups * 3 > sizes.len() && drills * 3 > sizes.len(),
+        "{backups} and {drills} of {}",
+        sizes.len()
+    );
+    estate.every_acknowledged_copy_restores();
+    println!(
+        "figure: writes cut short at {} sizes of a file: {backups} backups and {drills} drills ended with an error, none blamed a copy",
+        sizes.len()
+    );
 }
 
 #[test]

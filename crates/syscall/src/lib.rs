@@ -7,3 +7,4 @@
 
 pub mod heap;
 pub mod sandbox;
+pub mod secrecy;
