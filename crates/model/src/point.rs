@@ -588,6 +588,54 @@ mod tests {
     }
 
     #[test]
+    fn only_receipts_of_this_very_copy_change_what_is_known_of_it() {
+        let of = |n| example::backup(&About::new("shop", "db", day(n)), None);
+        let about = About::new("shop", "db", day(29));
+        let elsewhere =
+            RepositoryRef { id: crate::id::RepositoryId("other".to_owned()), ..example::repository() };
+        let drills = [(0, None), (1, None), (0, Some(&elsewhere))].map(|(n, place)| {
+            let mut drill = example::drill(&about, None, &of(n), None);
+            drill.repository = place.cloned().unwrap_or(drill.repository);
+            Act::Drill(Box::new(drill))
+        });
+        let verifies = [(0, None), (1, None), (0, Some(&elsewhere))].map(|(n, place)| {
+            let mut verify = example::verify(&about, &[(&of(n), None)], true);
+            verify.repository = place.cloned().unwrap_or(verify.repository);
+            Act::Verify(Box::new(verify))
+        });
+        let gone = [(0, None), (1, None), (0, Some(&elsewhere))].map(|(n, place)| {
+            let mut gone = example::gone(&of(n), 1);
+            gone.repository = place.cloned().unwrap_or(gone.repository);
+            Act::Gone(Box::new(gone))
+        });
+        for acts in [drills, verifies, gone] {
+            let changed = acts.map(|act| {
+                let mut point = points(1).remove(0);
+                point.apply(&receipt(&act, 9));
+                point.standing != PointStanding::Unproven
+            });
+            assert_eq!(changed, [true, false, false]);
+        }
+        // What was read and is damaged is bad.
+        let mut point = points(1).remove(0);
+        let damaged = example::verify(&about, &[(&of(0), None)], false);
+        point.apply(&receipt(&Act::Verify(Box::new(damaged)), 9));
+        assert!(matches!(point.standing, PointStanding::Failed { sequence: 9, .. }));
+    }
+
+    #[test]
+    fn what_shows_less_does_not_replace_what_shows_more() {
+        let mut point = points(1).remove(0);
+        drilled(&mut point, true, 2);
+        let of = example::backup(&About::new("shop", "db", point.point), None);
+        let verify = example::verify(&About::new("x", "x", day(9)), &[(&of, None)], true);
+        point.apply(&receipt(&Act::Verify(Box::new(verify)), 3));
+        assert!(matches!(point.standing, PointStanding::Proven { level: Assurance::A4, sequence: 2, .. }));
+        drilled(&mut point, true, 4);
+        assert!(matches!(point.standing, PointStanding::Proven { level: Assurance::A4, sequence: 4, .. }));
+    }
+
+    #[test]
     fn the_draw_is_the_documented_one_for_ever() {
         // Computed by another program (Python's hashlib) from the algorithm in the module's story.
         let drawn: Vec<usize> = (0..8).map(|seed| draw(Seed(seed), 400)).collect();
@@ -612,6 +660,22 @@ mod tests {
     fn rules_are_read_as_they_are_documented() {
         let parse = |text| PointRule::parse(text, SignedDuration::from_hours(1), Seed(1));
         assert_eq!(parse("latest"), Ok(PointRule::Latest));
+        assert_eq!(parse("latest-proven"), Ok(PointRule::LatestProven));
+        let random = PointRule::Random { within: SignedDuration::from_hours(1), seed: Seed(1) };
+        assert_eq!(parse("random"), Ok(random.clone()));
+        let words = [
+            PointRule::Latest,
+            PointRule::LatestProven,
+            PointRule::Copy("abc4".to_owned()),
+            PointRule::Before(day(0)),
+            random,
+        ]
+        .map(|rule| rule.to_string());
+        assert_eq!(
+            words,
+            ["latest", "latest-proven", "copy abc4", "before 2026-11-01T00:00:00Z", "random in PT1H"]
+        );
+        assert_eq!(parse(&"a".repeat(64)), Ok(PointRule::Copy("a".repeat(64))));
         assert_eq!(parse("before:2026-11-01T00:00:00Z"), Ok(PointRule::Before(day(0))));
         assert_eq!(parse("abc4"), Ok(PointRule::Copy("abc4".to_owned())));
         for wrong in ["", "abc", "newest", "before:yesterday", "ABCD", "abcg", &"a".repeat(65)] {

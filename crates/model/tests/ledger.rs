@@ -575,3 +575,46 @@ fn why_a_pass_is_denied_is_told_with_numbers() {
     assert_eq!((worse.contradictions(), worse.proves()), (Vec::new(), None));
     assert_eq!(worse.clone().settled(), worse);
 }
+
+#[test]
+fn a_receipt_of_another_chain_in_between_is_one_finding() {
+    let whole = Chain::of(2);
+    let mut other = Chain { envelopes: whole.envelopes[..1].to_vec(), head: None };
+    other.head = Some(read_unverified(&whole.envelopes[0]).unwrap().head());
+    other.add(&Act::Due(example::due(&About::new("wiki", "db", hour(1)), ActKind::Drill)), &key(1));
+    let mut forked = Chain { envelopes: whole.envelopes.clone(), head: None };
+    forked.envelopes.insert(2, other.envelopes[1].clone());
+    assert_eq!(
+        details(&forked.verify(None)),
+        ["receipt 2: it stands where receipt 3 belongs: doubled, reordered or of another chain"]
+    );
+}
+
+#[test]
+fn a_slot_that_is_open_is_ended_by_its_own_run_alone() {
+    let mut chain = Chain::default();
+    let about = About::new("shop", "db", hour(0));
+    let slot = chain.add(&Act::Due(example::due(&about, ActKind::Backup)), &key(1)).sequence;
+    let other = About::new("shop", "db", hour(5));
+    chain.add(&Act::Backup(Box::new(example::backup(&other, Some(slot)))), &key(1));
+    let report = chain.verify(None);
+    assert_eq!(details(&report), ["receipt 2: it ends slot 1, which is not open or is another run's"]);
+    assert_eq!(report.open.len(), 1);
+}
+
+#[test]
+fn a_part_may_end_slots_from_before_it_and_no_others() {
+    let whole = Chain::of(1);
+    let head = |number: usize| read_unverified(&whole.envelopes[number - 1]).unwrap().head();
+    let part = |from: usize| {
+        let known = Known { after: Some(head(from)), head: None };
+        details(&verify_chain(&whole.envelopes[from..], &trusted(), &known))
+    };
+    assert_eq!(part(1), Vec::<String>::new(), "slot 1 lies before");
+    let about = About::new("shop", "db", hour(9));
+    let mut later = Chain { envelopes: Vec::new(), head: Some(head(4)) };
+    later.add(&Act::Backup(Box::new(example::backup(&about, Some(5)))), &key(1));
+    let known = Known { after: Some(head(4)), head: None };
+    let report = verify_chain(&later.envelopes, &trusted(), &known);
+    assert_eq!(details(&report), ["receipt 5: it ends slot 5, which is not open or is another run's"]);
+}
