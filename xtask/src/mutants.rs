@@ -53,6 +53,11 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     }
     let began = Instant::now();
     let ran = process::run(command.current_dir(&root), LIMIT, Echo::Shown)?;
+    // 0: all found; 2: some survive; 3: some never end. Anything else is no run of mutants at all.
+    let code = if let process::Ended::By(status) = ran.ended { status.code() } else { None };
+    if !matches!(code, Some(0 | 2 | 3)) {
+        return Ok(ExitCode::FAILURE);
+    }
     let ended = Ended::read(&output.join("mutants.out"))?;
     println!("{}", ended.words());
     if options.only.is_none() && !options.again {
@@ -70,7 +75,7 @@ pub(crate) fn run(options: &Options) -> TaskResult {
         workspace::write(&page, &put_section(&workspace::read(&page)?, "mutants", &section))?;
         println!("written to docs/reliability.md");
     }
-    Ok(if ran.is_success() && ended.missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if ended.missed.is_empty() && ended.caught > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// How mutants ended, from the lists that the tool leaves.

@@ -40,12 +40,12 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     let mut harness = std::process::Command::new(built.join("seaworthy-sabotage"));
     harness.arg("--program").arg(built.join("seaworthy"));
     harness.arg("--json").arg(built.join("sabotage.json"));
-    harness.arg("--kept").arg(built.join("sabotage.kept.json"));
-    let is_part = options.harness.iter().any(|word| ["--only", "--kind", "--list"].contains(&word.as_str()));
-    if !is_part {
+    let has = |name: &str| options.harness.iter().any(|word| word.split('=').next() == Some(name));
+    if !["--only", "--kind", "--list", "--no-naive"].into_iter().any(has) {
+        harness.arg("--kept").arg(built.join("sabotage.kept.json"));
         harness.arg("--page").arg(root.join("docs/reliability.md"));
     }
-    if !options.harness.iter().any(|word| word == "--place") && has_room(MEMORY) {
+    if !has("--place") && has_room(MEMORY) {
         harness.args(["--place", MEMORY]);
     }
     harness.args(&options.harness).current_dir(&root);

@@ -9,8 +9,8 @@
 //! into green. They hold while the controller's clock does not run backwards.
 //!
 //! When two clocks disagree the cautious reading is taken: a point dated after its own receipt is as old as the start of its
-//! run, a proof is never younger than its receipt, and neither is younger than a receipt that was sealed later: what a clock
-//! that ran ahead has dated does not stay young for as long as it ran ahead.
+//! run, a proof is never younger than its receipt, and what a clock that ran ahead has dated is of an unknown age from the
+//! moment on at which the clock was set right ([`SourceHistory::set_back`]), however long ago that date is by then.
 
 use std::collections::BTreeMap;
 
@@ -50,6 +50,9 @@ pub struct NewestCopy {
     pub point: Timestamp,
     /// Whether the source's clock claimed a later instant.
     pub future_dated: bool,
+    /// Whether it was dated by a clock that ran ahead, so that its age is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubted: bool,
 }
 
 /// The last backup, whatever became of it.
@@ -95,6 +98,9 @@ pub struct Proof {
     pub copy: CopyId,
     /// Measured recovery time, where there was a recovery.
     pub rto_ms: Option<u64>,
+    /// Whether it was dated by a clock that ran ahead, so that its age is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubted: bool,
 }
 
 /// A copy that was shown to be bad; open until it or a newer one is shown to be good.
@@ -106,7 +112,8 @@ pub struct Failure {
     pub at: Timestamp,
     /// The copy.
     pub copy: CopyId,
-    /// Sequence of the receipt that stored the copy, and its instant: the order of copies.
+    /// Sequence of the receipt by which the copy is known, and its instant, not later than the run that says so. A copy is
+    /// newer than another where both are greater: one that was found is known late and may be old.
     pub order: (u64, Timestamp),
     /// The first findings.
     pub findings: Vec<Finding>,
@@ -204,9 +211,7 @@ impl SourceHistory {
             }),
             Act::Backup(backup) => self.backed_up(receipt, backup),
             Act::Drill(drill) => self.drilled(receipt, drill),
-            Act::Restore(_) => {
-                self.abandoned.remove(&ActKind::Restore);
-            }
+            Act::Restore(_) => {}
             Act::Verify(verify) => {
                 for one in verify.copies.iter().filter(|one| one.of.as_ref() == Some(&own)) {
                     if one.intact {
@@ -216,14 +221,18 @@ impl SourceHistory {
                             at: verify.finished.min(receipt.at),
                             copy: one.copy.clone(),
                             rto_ms: None,
+                            doubted: false,
                         });
                     }
                 }
                 // Last, because a bad copy outweighs the good ones of the same receipt.
                 for one in verify.copies.iter().filter(|one| one.of.as_ref() == Some(&own) && !one.intact) {
-                    self.failed(receipt, &one.copy, (one.backup.unwrap_or(0), one.point), &verify.findings);
+                    let order = (one.backup.unwrap_or(0), one.point.min(verify.started));
+                    self.failed(receipt, &one.copy, order, &verify.findings);
                 }
             }
+            // That a restore was cut off says nothing of what could be restored.
+            Act::Abandoned(abandoned) if !matches!(abandoned.act, ActKind::Backup | ActKind::Drill) => {}
             Act::Abandoned(abandoned) => {
                 self.abandoned.insert(
                     abandoned.act,
@@ -239,12 +248,23 @@ impl SourceHistory {
             Act::Gone(gone) => self.gone(gone),
             Act::KeyChange(_) => {}
         }
-        if let Some(newest) = &mut self.newest {
-            newest.point = newest.point.min(receipt.at);
+    }
+
+    /// A receipt was sealed at `at`, long before the date of the one before it: the clock had run ahead, and was set right.
+    ///
+    /// What was recorded before and is dated later is of an unknown age: until the next backup, and the next drill.
+    pub fn set_back(&mut self, at: Timestamp) {
+        let is_ahead = |instant: Timestamp| instant.duration_since(at) > CLOCK_STEP;
+        if let Some(newest) = self.newest.as_mut().filter(|newest| is_ahead(newest.point)) {
+            newest.doubted = true;
         }
-        for proof in &mut self.proofs {
-            proof.at = proof.at.min(receipt.at);
+        for proof in self.proofs.iter_mut().filter(|proof| is_ahead(proof.at)) {
+            proof.doubted = true;
         }
+        for slot in &mut self.open {
+            slot.at = slot.at.min(at);
+        }
+        self.at = self.at.map(|last| last.min(at));
     }
 
     /// What has to be said of every open slot once it is certain that nobody is at work on it any more.
@@ -271,7 +291,8 @@ impl SourceHistory {
                 repository: found.repository.id.clone(),
                 copy: found.copy.clone(),
                 point,
-                future_dated: point < found.point,
+                future_dated: found.point.duration_since(point) > CLOCK_STEP,
+                doubted: false,
             });
         }
     }
@@ -289,6 +310,7 @@ impl SourceHistory {
                 copy: newest.copy.clone(),
                 point: newest.point,
                 future_dated: false,
+                doubted: false,
             });
         }
         if self.newest.is_none() {
@@ -306,13 +328,15 @@ impl SourceHistory {
             findings: kept(&backup.findings),
         });
         if let (Outcome::Complete, Some(copy), Some(point)) = (backup.outcome, &backup.copy, backup.point) {
-            let future_dated = point > backup.finished.min(receipt.at);
+            let ended = backup.finished.min(receipt.at);
+            let future_dated = point.duration_since(ended) > CLOCK_STEP;
             self.newest = Some(NewestCopy {
                 sequence: receipt.sequence,
                 repository: backup.repository.id.clone(),
                 copy: copy.clone(),
-                point: if future_dated { backup.started.min(receipt.at) } else { point },
+                point: if future_dated { backup.started.min(receipt.at) } else { point.min(ended) },
                 future_dated,
+                doubted: false,
             });
         }
     }
@@ -332,14 +356,14 @@ impl SourceHistory {
             },
             findings: kept(&findings),
         });
-        let order = (drill.backup.unwrap_or(0), drill.point);
+        let order = (drill.backup.unwrap_or(0), drill.point.min(drill.started));
         match (drill.verdict, proves) {
             (Verdict::Fail, _) => self.failed(receipt, &drill.copy, order, &findings),
             (_, Some(level)) => {
                 if self
                     .failure
                     .as_ref()
-                    .is_some_and(|failure| drill.copy == failure.copy || order > failure.order)
+                    .is_some_and(|failure| drill.copy == failure.copy || is_newer(order, failure.order))
                 {
                     self.failure = None;
                 }
@@ -349,6 +373,7 @@ impl SourceHistory {
                     at: drill.finished.min(receipt.at),
                     copy: drill.copy.clone(),
                     rto_ms: drill.rto.measured_ms,
+                    doubted: false,
                 });
             }
             (Verdict::Pass(_) | Verdict::Inconclusive, None) => {}
@@ -358,7 +383,7 @@ impl SourceHistory {
     /// A bad copy takes the ground from under every proof before it.
     fn failed(&mut self, receipt: &Receipt, copy: &CopyId, order: (u64, Timestamp), findings: &[Finding]) {
         self.proofs.clear();
-        if self.failure.as_ref().is_none_or(|failure| order >= failure.order) {
+        if self.failure.as_ref().is_none_or(|failure| order.1 >= failure.order.1) {
             self.failure = Some(Failure {
                 sequence: receipt.sequence,
                 at: receipt.at,
@@ -375,6 +400,12 @@ impl SourceHistory {
     }
 }
 
+/// Whether a copy was made after another. Its receipt alone does not say so of one that was found, nor its instant of one
+/// whose source has a wrong clock.
+fn is_newer(order: (u64, Timestamp), than: (u64, Timestamp)) -> bool {
+    order.0 > than.0 && order.1 > than.1
+}
+
 fn kept(findings: &[Finding]) -> Vec<Finding> {
     findings.iter().take(FINDINGS_KEPT).cloned().collect()
 }
@@ -386,6 +417,30 @@ pub struct Facts {
     pub histories: BTreeMap<SourceRef, SourceHistory>,
     /// Every copy that a receipt says was stored.
     pub points: BTreeMap<(RepositoryId, CopyId), RecoveryPoint>,
+    /// When the receipts were sealed.
+    pub dates: Dates,
+}
+
+/// When the first and the last receipt of a ledger were sealed: enough to see a clock that was set back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dates {
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+}
+
+impl Dates {
+    /// Takes note of the next receipt's date; whether the clock had run ahead and was set back before it.
+    ///
+    /// A date before that of the first receipt says that the clock is behind now (it may have begun in 1970), not that it had
+    /// run ahead: it is passed over.
+    pub fn next(&mut self, at: Timestamp) -> bool {
+        let first = *self.first.get_or_insert(at);
+        if at < first {
+            return false;
+        }
+        let last = self.last.replace(at);
+        last.is_some_and(|last| last.duration_since(at) > CLOCK_STEP)
+    }
 }
 
 impl Facts {
@@ -401,8 +456,13 @@ impl Facts {
 
     /// Folds in the next receipt.
     pub fn apply(&mut self, receipt: &Receipt) {
+        if self.dates.next(receipt.at) {
+            self.histories.values_mut().for_each(|history| history.set_back(receipt.at));
+        }
         if let Some(point) = RecoveryPoint::made_by(receipt) {
-            self.points.insert((point.repository.id.clone(), point.copy.clone()), point);
+            let name = (point.repository.id.clone(), point.copy.clone());
+            let point = point.known_as(self.points.get(&name));
+            self.points.insert(name, point);
         }
         for (repository, copy) in receipt.act.judges() {
             if let Some(point) = self.points.get_mut(&(repository.clone(), copy.clone())) {
@@ -589,16 +649,24 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
 
     // The copy.
     let newest = history.newest.as_ref();
-    let is_newest_bad = newest
-        .zip(history.failure.as_ref())
-        .is_some_and(|(newest, failure)| failure.copy == newest.copy || failure.order.0 >= newest.sequence);
-    let age = newest.and_then(|newest| {
+    let is_newest_bad = newest.zip(history.failure.as_ref()).is_some_and(|(newest, failure)| {
+        let is_as_new = failure.order.0 >= newest.sequence && failure.order.1 >= newest.point;
+        failure.copy == newest.copy || is_as_new
+    });
+    let age = newest.filter(|newest| !newest.doubted).and_then(|newest| {
         let now = if is_now_or_past(newest.point, now) { now.max(newest.point) } else { now };
         exposure(newest.point, now)
     });
     let is_fresh = age.is_some_and(|age| age <= policy.stale_after);
     match (newest, age) {
         (None, _) => add(FindingCode::Stale, "there is no complete copy".to_owned()),
+        (Some(newest), None) if newest.doubted => add(
+            FindingCode::FutureDated,
+            format!(
+                "the newest copy is dated {} by a clock that ran ahead: its age is not known until the next backup",
+                newest.point
+            ),
+        ),
         (Some(newest), None) => {
             add(
                 FindingCode::FutureDated,
@@ -635,8 +703,10 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
     }
 
     // The proof.
-    let counts =
-        |proof: &&Proof| is_now_or_past(proof.at, now) && now.duration_since(proof.at) <= policy.proof_valid;
+    let counts = |proof: &&Proof| {
+        let is_young = now.duration_since(proof.at) <= policy.proof_valid;
+        !proof.doubted && is_now_or_past(proof.at, now) && is_young
+    };
     let present = if is_fresh { Assurance::A1 } else { Assurance::A0 };
     let best = history.proofs.iter().filter(counts).max_by_key(|proof| (proof.level, proof.sequence));
     let (level, proven_at) = match best {
@@ -646,6 +716,10 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
     let newest_restore = history.proofs.iter().rev().find(|proof| proof.level >= Assurance::A3);
     if level < Assurance::A3 {
         let detail = match newest_restore {
+            Some(proof) if proof.doubted => format!(
+                "the last proof is dated {} by a clock that ran ahead: its age is not known",
+                proof.at
+            ),
             Some(proof) if !is_now_or_past(proof.at, now) => {
                 format!("the last proof is of {}, which is yet to come", proof.at)
             }

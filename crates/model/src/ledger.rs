@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::finding::{Finding, FindingCode, Severity};
-use crate::receipt::{Act, Due, Head, Place, Receipt, ReceiptError, read_parts};
+use crate::receipt::{Act, CLOCK_STEP, Due, Head, Place, Receipt, ReceiptError, read_parts};
 use crate::signature::{Envelope, PublicKey, SignatureError, TrustedKeys};
 
 /// What is known of a ledger beforehand, from outside of it.
@@ -49,10 +49,12 @@ pub struct ChainReport {
 }
 
 impl ChainReport {
-    /// Whether the ledger may be believed: something was verified, and nothing critical was found.
+    /// Whether the ledger may be believed: something was verified, all of it in every respect, and nothing critical was found.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.verified > 0 && self.findings.iter().all(|finding| finding.code.severity() < Severity::Critical)
+        self.verified > 0
+            && self.verified == self.seen
+            && self.findings.iter().all(|finding| finding.code.severity() < Severity::Critical)
     }
 }
 
@@ -232,7 +234,7 @@ impl ChainVerifier {
                     .to_owned(),
             );
         }
-        if self.last_at.is_some_and(|last| place.at < last) {
+        if self.last_at.is_some_and(|last| last.duration_since(place.at) > CLOCK_STEP) {
             self.findings.push(Finding::new(
                 FindingCode::ClockSkew,
                 subject,

@@ -53,6 +53,9 @@ pub enum PointStanding {
         sequence: u64,
         /// When.
         at: Timestamp,
+        /// Whether it was shown to be bad before that, and not to be good since.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        was_bad: bool,
     },
 }
 
@@ -124,6 +127,20 @@ impl RecoveryPoint {
         })
     }
 
+    /// The same, where the copy was known before: that it is found again does not answer that it was shown to be bad.
+    #[must_use]
+    pub fn known_as(mut self, before: Option<&Self>) -> Self {
+        match before.map(|before| &before.standing) {
+            Some(failed @ PointStanding::Failed { .. }) => self.standing = failed.clone(),
+            Some(PointStanding::Gone { sequence, at, was_bad: true }) => {
+                let codes = BTreeSet::new();
+                self.standing = PointStanding::Failed { sequence: *sequence, at: *at, codes };
+            }
+            Some(_) | None => {}
+        }
+        self
+    }
+
     fn found(receipt: &Receipt, found: &Found) -> Self {
         Self {
             service: found.service.clone(),
@@ -169,7 +186,12 @@ impl RecoveryPoint {
                 }
             }
             Act::Gone(gone) if gone.copy == self.copy && gone.repository.id == self.repository.id => {
-                self.standing = PointStanding::Gone { sequence: receipt.sequence, at: receipt.at };
+                let was_bad = match &self.standing {
+                    PointStanding::Failed { .. } => true,
+                    PointStanding::Gone { was_bad, .. } => *was_bad,
+                    PointStanding::Unproven | PointStanding::Proven { .. } => false,
+                };
+                self.standing = PointStanding::Gone { sequence: receipt.sequence, at: receipt.at, was_bad };
             }
             Act::Due(_)
             | Act::Backup(_)
@@ -658,8 +680,9 @@ mod tests {
 
     #[test]
     fn rules_are_read_as_they_are_documented() {
-        let parse = |text| PointRule::parse(text, SignedDuration::from_hours(1), Seed(1));
+        let parse = |text: &str| PointRule::parse(text, SignedDuration::from_hours(1), Seed(1));
         assert_eq!(parse("latest"), Ok(PointRule::Latest));
+        assert_eq!(parse(&"a".repeat(64)), Ok(PointRule::Copy("a".repeat(64))));
         assert_eq!(parse("latest-proven"), Ok(PointRule::LatestProven));
         let random = PointRule::Random { within: SignedDuration::from_hours(1), seed: Seed(1) };
         assert_eq!(parse("random"), Ok(random.clone()));
@@ -675,7 +698,6 @@ mod tests {
             words,
             ["latest", "latest-proven", "copy abc4", "before 2026-11-01T00:00:00Z", "random in PT1H"]
         );
-        assert_eq!(parse(&"a".repeat(64)), Ok(PointRule::Copy("a".repeat(64))));
         assert_eq!(parse("before:2026-11-01T00:00:00Z"), Ok(PointRule::Before(day(0))));
         assert_eq!(parse("abc4"), Ok(PointRule::Copy("abc4".to_owned())));
         for wrong in ["", "abc", "newest", "before:yesterday", "ABCD", "abcg", &"a".repeat(65)] {

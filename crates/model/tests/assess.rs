@@ -677,11 +677,9 @@ fn spans_are_told_in_the_two_units_that_matter() {
     assert_eq!((slow(7), slow(4 * 60 + 5)), ("7s".to_owned(), "4m05s".to_owned()));
 }
 
-/// The clock ran ahead by a month while a copy was made and proven. Neither stays young for that month.
-#[test]
-fn nothing_is_younger_than_what_was_sealed_after_it() {
-    let early = receipts(&[(Event::GoodBackup, 1), (GOOD, 1)]);
-    let mut receipts = early;
+/// A copy and its proof, dated by a clock that ran ahead by forty days.
+fn ahead() -> Vec<Receipt> {
+    let mut receipts = receipts(&[(Event::GoodBackup, 1), (GOOD, 1)]);
     let ahead = hours(24 * 40);
     for receipt in &mut receipts {
         receipt.at += ahead;
@@ -695,15 +693,166 @@ fn nothing_is_younger_than_what_was_sealed_after_it() {
             _ => {}
         }
     }
-    // Set right, and the next thing that happens.
+    let first = receipt(1, hour(0), Act::Due(example::due(&about(1), ActKind::Restore)));
+    receipts.insert(0, first);
+    for (receipt, sequence) in receipts.iter_mut().zip(1..) {
+        receipt.sequence = sequence;
+    }
+    receipts
+}
+
+#[test]
+fn what_a_clock_that_ran_ahead_has_dated_is_of_an_unknown_age() {
+    let mut receipts = ahead();
     let right = hour(5);
     assert_eq!(codes(&judged(&receipts, &policy(), right)), ["TM-01", "TM-02", "TM-05"]);
-    let later = receipt(3, right, Act::Due(example::due(&about(5), ActKind::Drill)));
-    receipts.push(later);
-    let now = judged(&receipts, &policy(), right + hours(1));
-    assert_eq!((now.standing, now.exposure_ms), (Standing::Ready, Some(3_600_000)));
-    let month = judged(&receipts, &policy(), right + policy().proof_valid + hours(1));
-    assert_eq!(month.level, Assurance::A0, "its own date would be ten days from now");
+    // The clock is set right, and something is sealed, of whatever source.
+    let other = About::new("wiki", "db", right);
+    receipts.push(receipt(4, right, Act::Due(example::due(&other, ActKind::Drill))));
+    for later in [right, right + hours(24 * 39), right + hours(24 * 41), right + hours(24 * 400)] {
+        let claimed = judged(&receipts, &policy(), later);
+        assert!(claimed.standing > Standing::Ready && claimed.level < Assurance::A3, "{claimed:?}");
+        assert_eq!((claimed.exposure_ms, claimed.rpo), (None, Met::Unknown));
+        assert!(codes(&claimed).contains(&"TM-02") && codes(&claimed).contains(&"TM-05"));
+    }
+    let claimed = judged(&receipts, &policy(), right);
+    let details: Vec<&str> = claimed.findings.iter().map(|finding| finding.detail.as_str()).collect();
+    let dated = |at: Timestamp| format!("dated {at} by a clock that ran ahead: its age is not known");
+    assert_eq!(
+        details,
+        [
+            format!("the newest copy is {} until the next backup", dated(hour(0) + hours(24 * 40))),
+            format!("the last proof is {}", dated(hour(1) + hours(24 * 40) + SignedDuration::from_secs(373))),
+        ]
+    );
+    // The next backup and the next drill are dated right.
+    let backup = example::backup(&About::new("shop", "db", right + hours(1)), None);
+    receipts.push(receipt(5, right + hours(1), Act::Backup(Box::new(backup.clone()))));
+    let half = judged(&receipts, &policy(), right + hours(2));
+    assert_eq!((codes(&half), half.exposure_ms.is_some()), (vec!["TM-05"], true));
+    let drill = example::drill(&About::new("shop", "db", right + hours(2)), None, &backup, Some(5));
+    receipts.push(receipt(6, right + hours(2), Act::Drill(Box::new(drill))));
+    assert_eq!(judged(&receipts, &policy(), right + hours(3)).standing, Standing::Ready);
+}
+
+#[test]
+fn a_clock_that_steps_by_seconds_or_begins_in_1970_takes_nothing_away() {
+    let receipts = receipts(&[(Event::GoodBackup, 1), (GOOD, 1)]);
+    let after = |at: Timestamp| {
+        let mut receipts = receipts.clone();
+        receipts.push(receipt(3, at, Act::Due(example::due(&About::new("wiki", "db", at), ActKind::Drill))));
+        receipts.push(receipt(
+            4,
+            hour(3),
+            Act::Due(example::due(&About::new("wiki", "db", hour(3)), ActKind::Drill)),
+        ));
+        judged(&receipts, &policy(), hour(3)).standing
+    };
+    let last = receipts.last().unwrap().at;
+    assert_eq!(after(last - SignedDuration::from_mins(2)), Standing::Ready);
+    assert_eq!(after(Timestamp::UNIX_EPOCH), Standing::Ready);
+    let first = receipts[0].at;
+    assert_eq!(after(first - SignedDuration::from_nanos(1)), Standing::Ready);
+    // An hour before is nothing that a clock does by itself.
+    assert_ne!(after(first), Standing::Ready);
+}
+
+#[test]
+fn a_slot_from_a_clock_that_ran_ahead_is_missed_in_time() {
+    let due =
+        |n: u32, source: &str| Act::Due(example::due(&About::new("shop", source, hour(n)), ActKind::Drill));
+    let receipts = [
+        receipt(1, hour(0), due(0, "db")),
+        receipt(2, hour(900), due(900, "db")),
+        receipt(3, hour(1), due(1, "tree")),
+    ];
+    let assessment = judged(&receipts, &policy(), hour(26));
+    assert_eq!(codes(&assessment).iter().filter(|code| **code == "EV-10").count(), 2, "{assessment:?}");
+}
+
+#[test]
+fn an_older_copy_that_is_known_later_answers_no_failure() {
+    let old = example::backup(&about(1), None);
+    let new = example::backup(&about(3), None);
+    let failed = Act::Drill(Box::new(example::failed_drill(&about(4), None, &new, Some(2))));
+    let found = Act::Found(Box::new(example::found(&old)));
+    let passed = |sequence| Act::Drill(Box::new(example::drill(&about(6), None, &old, sequence)));
+    let acts = vec![
+        Act::Due(example::due(&about(1), ActKind::Backup)),
+        Act::Backup(Box::new(new.clone())),
+        failed,
+        found,
+        passed(Some(4)),
+    ];
+    let claimed = history(acts.clone());
+    assert!(claimed.failure.is_some(), "the older copy was found after the newer one");
+    // Nor does its failure take the place of the newer one's, which its own pass would then answer.
+    let mut both = acts[..4].to_vec();
+    both.push(Act::Drill(Box::new(example::failed_drill(&about(5), None, &old, Some(4)))));
+    both.push(passed(Some(4)));
+    assert_eq!(history(both).failure.unwrap().copy, new.copy.unwrap());
+    // A copy that the source dates in the future is as old as the drill that says so.
+    let mut ahead = example::backup(&about(3), None);
+    ahead.point = Some(hour(900));
+    let later = example::backup(&about(5), None);
+    let acts = vec![
+        Act::Due(example::due(&about(1), ActKind::Backup)),
+        Act::Backup(Box::new(ahead.clone())),
+        Act::Drill(Box::new(example::failed_drill(&about(4), None, &ahead, Some(2)))),
+        Act::Backup(Box::new(later.clone())),
+        Act::Drill(Box::new(example::drill(&about(6), None, &later, Some(4)))),
+    ];
+    assert!(history(acts).failure.is_none());
+}
+
+#[test]
+fn that_a_bad_copy_is_found_again_does_not_make_it_good() {
+    let backup = example::backup(&about(1), None);
+    let gone = Act::Gone(Box::new(example::gone(&backup, 1)));
+    let found = Act::Found(Box::new(example::found(&backup)));
+    let bad = Act::Drill(Box::new(example::failed_drill(&about(2), None, &backup, Some(1))));
+    let good = Act::Drill(Box::new(example::drill(&about(2), None, &backup, Some(1))));
+    let is_bad = |acts: &[&Act]| {
+        let first = Act::Backup(Box::new(backup.clone()));
+        let acts = std::iter::once(&first).chain(acts.iter().copied());
+        let receipts: Vec<Receipt> =
+            acts.zip(1..).map(|(act, n)| receipt(u64::from(n), hour(n), act.clone())).collect();
+        let points = Facts::of(&receipts).points;
+        assert_eq!(points.len(), 1);
+        matches!(
+            points.values().next().unwrap().standing,
+            seaworthy_model::point::PointStanding::Failed { .. }
+        )
+    };
+    assert!(
+        is_bad(&[&bad, &found]) && is_bad(&[&bad, &gone, &found]) && is_bad(&[&bad, &gone, &gone, &found])
+    );
+    assert!(!is_bad(&[&found]) && !is_bad(&[&good, &found]) && !is_bad(&[&gone, &found]));
+    assert!(!is_bad(&[&bad, &good, &gone, &found]) && !is_bad(&[&bad, &gone, &found, &good]));
+}
+
+#[test]
+fn a_source_whose_clock_is_seconds_ahead_is_no_finding() {
+    let newest = |seconds: i64| {
+        let mut backup = example::backup(&about(1), None);
+        backup.point = Some(backup.finished + SignedDuration::from_secs(seconds));
+        let newest = history(vec![Act::Backup(Box::new(backup.clone()))]).newest.unwrap();
+        (newest.point == backup.finished, newest.future_dated)
+    };
+    assert_eq!(newest(120), (true, false));
+    assert_eq!(newest(121), (false, true));
+}
+
+#[test]
+fn a_restore_that_was_cut_off_says_nothing_of_what_can_be_restored() {
+    let cut = |act| {
+        let mut abandoned = example::abandoned(&about(2), None);
+        abandoned.act = act;
+        let acts = vec![Act::Backup(Box::new(example::backup(&about(1), None))), Act::Abandoned(abandoned)];
+        history(acts).abandoned.len()
+    };
+    let kinds = [ActKind::Backup, ActKind::Drill, ActKind::Restore, ActKind::Verify].map(cut);
+    assert_eq!(kinds, [1, 1, 0, 0]);
 }
 
 #[test]

@@ -266,6 +266,18 @@ fn a_signed_pass_that_its_own_facts_deny_is_found() {
         assert_eq!(codes(&report), BTreeSet::from([code]));
         assert!(report.is_whole && !report.is_sound());
         assert_eq!(report.verified, 0);
+        // Nor beside receipts that say nothing wrong, however mild the code.
+        let mut beside = Chain::of(1);
+        let sealed = payload.replace(
+            "\"previous\":null",
+            &format!("\"previous\":\"{}\"", beside.head.as_ref().unwrap().digest),
+        );
+        let sealed = sealed.replace("\"sequence\":1", "\"sequence\":5");
+        let forged = sealed.replace(r#"{"word":"inconclusive"}"#, r#"{"level":"A4","word":"pass"}"#);
+        beside.envelopes.push(Envelope::sign(forged.as_bytes(), &key(1)));
+        let report = beside.verify(None);
+        assert_eq!((report.verified, report.seen), (4, 5));
+        assert!(codes(&report).contains(code) && !report.is_sound());
     }
     let failed = example::failed_drill(&about, None, &backup, None);
     assert_eq!((failed.verdict, failed.proves(), failed.contradictions()), (Verdict::Fail, None, vec![]));
@@ -438,7 +450,11 @@ fn a_clock_that_runs_backwards_is_told_and_takes_nothing_from_a_ledger() {
     same.envelopes.push(at(&chain, last));
     assert_eq!(same.verify(None).findings, [], "two receipts of one moment");
 
-    chain.envelopes.push(at(&chain, last - SignedDuration::from_secs(1)));
+    let mut stepped = Chain { envelopes: chain.envelopes.clone(), head: chain.head.clone() };
+    stepped.envelopes.push(at(&chain, last - SignedDuration::from_mins(2)));
+    assert_eq!(stepped.verify(None).findings, [], "clocks that are set right step by seconds");
+
+    chain.envelopes.push(at(&chain, last - SignedDuration::from_secs(121)));
     let report = chain.verify(None);
     assert_eq!(codes(&report), BTreeSet::from(["TM-01"]));
     assert!(report.is_sound() && report.is_whole);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::case::{Ask, Case, Kind, Layer, Step};
 use crate::files;
-use crate::forge::{Papers, copy_of, forge, put_all, tell};
+use crate::forge::{Papers, copy_of, forge, put_all, tell, tell_at};
 use crate::repository::change_source;
 use crate::stage::Stage;
 
@@ -404,6 +404,40 @@ fn clock() -> Vec<Case> {
                 let skewed = Step::of(&["backup", "it"]).with("FAKETIME", "+365d");
                 run_with_clock(stage, skewed)?;
                 Ok(Ask::steps(vec![status()]))
+            },
+        ),
+        Case::new(
+            "clock-was-ahead",
+            Layer::Clock,
+            "the copy was made while the clock was a year ahead; it was set right, and a year has passed",
+            &["TM-02"],
+            move |stage, _| {
+                let ahead = |verb: &str| Step::of(&[verb, "it"]).with("FAKETIME", "+365d");
+                run_with_clock(stage, ahead("backup"))?;
+                run_with_clock(stage, ahead("drill"))?;
+                // Something is sealed by the right clock; whatever it says, it does not make the copy young.
+                stage.ask(&[Step::of(&["drill", "it"])])?;
+                Ok(Ask::steps(vec![with_clock(status().with("FAKETIME", "+365d"))?]))
+            },
+        ),
+        Case::healthy(
+            "clock-set-right",
+            "the clock ran ahead for a day and was set right",
+            move |stage, _| {
+                run_with_clock(stage, Step::of(&["backup", "it"]).with("FAKETIME", "+40d"))?;
+                let mut ask = Ask::backup_and_drill();
+                ask.steps.push(status());
+                Ok(ask)
+            },
+        ),
+        Case::healthy(
+            "clock-jumped-in-a-run",
+            "the clock jumped ahead during a run and was set right",
+            move |stage, _| {
+                let then = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 40);
+                let copy = copy_of(&stage.original)?;
+                tell_at(&stage.product, &stage.original, &copy, None, None, then)?;
+                Ok(Ask::backup_and_drill())
             },
         ),
         Case::new(

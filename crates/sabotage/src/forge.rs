@@ -122,6 +122,18 @@ pub(crate) fn tell(
     witness: Option<Digest>,
     key: Option<SigningKey>,
 ) -> Outcome {
+    tell_at(product, original, copy, witness, key, Timestamp::now())
+}
+
+/// The same, with an end at another time than now: the clock has jumped while the run was under way.
+pub(crate) fn tell_at(
+    product: &Product,
+    original: &Value,
+    copy: &SnapshotId,
+    witness: Option<Digest>,
+    key: Option<SigningKey>,
+    ended: Timestamp,
+) -> Outcome {
     let mut backup: Backup = serde_json::from_value(original.clone())?;
     let now = Timestamp::now();
     backup.run = RunId(format!("backup-forged-{}", now.as_nanosecond()));
@@ -145,7 +157,7 @@ pub(crate) fn tell(
         let envelope = seal(&Act::Due(due), now, head.as_ref(), &key)?;
         let head = catalogue.append(head.as_ref(), vec![envelope.to_json()], None).await?;
         backup.due = Some(head.sequence);
-        let envelope = seal(&Act::Backup(Box::new(backup)), now, Some(&head), &key)?;
+        let envelope = seal(&Act::Backup(Box::new(backup)), ended, Some(&head), &key)?;
         catalogue.append(Some(&head), vec![envelope.to_json()], None).await?;
         Ok(())
     })

@@ -65,22 +65,31 @@ struct Arguments {
 /// What a run that was cut off leaves.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
-    /// SHA-256 of the product.
-    program: String,
+    /// SHA-256 of the product and of this program, and which cases were chosen: only the very same run goes on.
+    of: String,
     seconds: u64,
+    samples: u64,
     trials: Vec<Trial>,
 }
 
 impl Kept {
-    fn take_over(arguments: &Arguments) -> Outcome<Self> {
-        let program = Sha256::digest(std::fs::read(&arguments.program)?);
-        let program: String = program.iter().map(|byte| format!("{byte:02x}")).collect();
+    fn take_over(arguments: &Arguments, options: &Options) -> Outcome<Self> {
+        let mut hash = Sha256::new();
+        hash.update(std::fs::read(&arguments.program)?);
+        hash.update(std::fs::read(std::env::current_exe()?)?);
+        let build: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let of = format!("{build} {:?} {:?} {}", options.kinds, options.only, options.naive);
         let Some(path) = arguments.kept.as_ref().filter(|_| arguments.go_on) else {
-            return Ok(Self { program, ..Self::default() });
+            return Ok(Self { of, ..Self::default() });
         };
         let kept: Self = serde_json::from_slice(&std::fs::read(path)?)?;
-        if kept.program != program {
-            return Err("what was kept is of another build of the product: run this without --go-on".into());
+        if kept.of != of {
+            return Err(
+                "what was kept is of another build, or of other cases: run this without --go-on".into()
+            );
+        }
+        if kept.trials.iter().any(|trial| !options.seeds.contains(&trial.seed)) {
+            return Err("what was kept has seeds that are not asked for: ask for all of them".into());
         }
         Ok(kept)
     }
@@ -97,7 +106,7 @@ fn main() -> ExitCode {
 }
 
 fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
-    let kinds: Vec<Kind> = if arguments.kind.is_empty() {
+    let mut kinds: Vec<Kind> = if arguments.kind.is_empty() {
         Kind::ALL.to_vec()
     } else {
         let known = |word: &String| {
@@ -108,6 +117,8 @@ fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
         };
         arguments.kind.iter().map(known).collect::<Outcome<_>>()?
     };
+    kinds.sort_unstable();
+    kinds.dedup();
     let options = Options {
         kinds,
         seeds: (arguments.first..arguments.first + arguments.seeds).collect(),
@@ -134,14 +145,15 @@ fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
     }
     let total: u64 = options.kinds.iter().map(|kind| run::chosen(*kind, &options).len() as u64).sum::<u64>()
         * arguments.seeds;
-    let Kept { program, seconds, trials } = Kept::take_over(arguments)?;
+    let Kept { of, seconds, samples: samples_before, trials } = Kept::take_over(arguments, &options)?;
     let before = trials.len() as u64;
     let done = AtomicU64::new(before);
     let began = Instant::now();
-    let keep = |trials: &[Trial]| {
+    let keep = |trials: &[Trial], samples: u64| {
         let Some(path) = &arguments.kept else { return Ok(()) };
         let seconds = seconds + began.elapsed().as_secs();
-        let kept = Kept { program: program.clone(), seconds, trials: trials.to_vec() };
+        let samples = samples_before + samples;
+        let kept = Kept { of: of.clone(), seconds, samples, trials: trials.to_vec() };
         let half = path.with_extension("half");
         std::fs::write(&half, serde_json::to_vec(&kept)?)?;
         Ok(std::fs::rename(&half, path)?)
@@ -181,14 +193,15 @@ fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
         }
         if done.is_multiple_of(50) || done == total {
             let elapsed = began.elapsed().as_secs_f64();
-            let each = elapsed / (done - before) as f64;
+            let each = elapsed / (done - before).max(1) as f64;
             println!(
                 "{done} of {total} trials, {each:.2} s each, {:.0} min left",
-                each * (total - done) as f64 / 60.0
+                each * total.saturating_sub(done) as f64 / 60.0
             );
         }
     };
-    let ran = run::run(&arguments.program, &options, trials, &tell, &keep)?;
+    let mut ran = run::run(&arguments.program, &options, trials, &tell, &keep)?;
+    ran.samples += samples_before;
     let took = began.elapsed() + Duration::from_secs(seconds);
     let report = Report::of(&options, ran, took, machine());
     if let Some(path) = &arguments.json {

@@ -68,7 +68,8 @@ pub fn chosen(kind: Kind, options: &Options) -> Vec<Case> {
 }
 
 /// Runs every chosen case with every seed, but for estates that an `earlier` run has gone through. `tell` is called after each
-/// trial; `keep` with all trials of finished estates, the earlier ones included, after each estate.
+/// trial; `keep` after each estate, with all trials of finished ones, the earlier ones included, and with the number of argument
+/// lists that were read so far.
 ///
 /// A trial that could not be carried out ends the run with its name: it is neither a miss nor a catch. So does a password in
 /// an argument list.
@@ -77,13 +78,22 @@ pub fn run(
     options: &Options,
     earlier: Vec<Trial>,
     tell: &(dyn Fn(&Case, &Trial) + Sync),
-    keep: &(dyn Fn(&[Trial]) -> Outcome + Sync),
+    keep: &(dyn Fn(&[Trial], u64) -> Outcome + Sync),
 ) -> Outcome<Ran> {
     let mut work: Vec<(u64, Kind)> = Vec::new();
     for seed in &options.seeds {
-        let is_left = |kind: &&Kind| !earlier.iter().any(|trial| trial.seed == *seed && trial.kind == **kind);
+        // An estate is done when each of its cases is.
+        let is_left = |kind: &&Kind| {
+            let is_known = |case: &Case| {
+                let of = (*seed, **kind, case.name.as_str());
+                earlier.iter().any(|trial| (trial.seed, trial.kind, trial.case.as_str()) == of)
+            };
+            !chosen(**kind, options).iter().all(is_known)
+        };
         work.extend(options.kinds.iter().filter(is_left).map(|kind| (*seed, *kind)));
     }
+    let is_done = |trial: &Trial| !work.contains(&(trial.seed, trial.kind));
+    let earlier: Vec<Trial> = earlier.into_iter().filter(is_done).collect();
     let sampler = Sampler::start();
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
@@ -98,7 +108,11 @@ pub fn run(
                     let done = estate(program, *kind, *seed, options, &stop, tell).and_then(|done| {
                         let mut trials = trials.lock().map_err(|_| "a thread has panicked")?;
                         trials.extend(done);
-                        keep(&trials)
+                        let (samples, hits) = sampler.so_far();
+                        if hits > 0 {
+                            return Err(format!("{hits} argument lists held the password").into());
+                        }
+                        keep(&trials, samples)
                     });
                     if let Err(error) = done {
                         stop.store(true, Ordering::Relaxed);
@@ -114,7 +128,7 @@ pub fn run(
     if let Some(error) = fault.into_inner().map_err(|_| "a thread has panicked")? {
         return Err(error);
     }
-    if hits > 0 || samples == 0 {
+    if hits > 0 || (samples == 0 && !work.is_empty()) {
         return Err(format!("{hits} of {samples} argument lists held the password").into());
     }
     Ok(Ran { trials: trials.into_inner().map_err(|_| "a thread has panicked")?, samples })

@@ -58,13 +58,18 @@ impl Sampler {
         Self { stop, samples, hits, thread: Some(thread) }
     }
 
+    /// How many argument lists were read so far, and how many held the secret.
+    pub(crate) fn so_far(&self) -> (u64, u64) {
+        (self.samples.load(Ordering::Relaxed), self.hits.load(Ordering::Relaxed))
+    }
+
     /// How many argument lists were read, and how many held the secret.
     pub(crate) fn end(mut self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the sampler does not panic");
         }
-        (self.samples.load(Ordering::Relaxed), self.hits.load(Ordering::Relaxed))
+        self.so_far()
     }
 }
 

@@ -32,7 +32,7 @@ fn holds(kind: Kind, every: usize) {
         }
     };
     let program = Path::new(env!("CARGO_BIN_EXE_seaworthy"));
-    let trials = run(program, &options, Vec::new(), &tell, &|_| Ok(())).unwrap().trials;
+    let trials = run(program, &options, Vec::new(), &tell, &|_, _| Ok(())).unwrap().trials;
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "seed {seed}, {} of {}:\n{}", wrong.len(), trials.len(), wrong.join("\n"));
     assert!(trials.len() > 40, "only {} cases", trials.len());

@@ -5,7 +5,7 @@ use rusqlite::types::Value;
 use rusqlite::{
     Connection, OptionalExtension as _, Transaction, TransactionBehavior, params, params_from_iter,
 };
-use seaworthy_model::assess::SourceHistory;
+use seaworthy_model::assess::{Dates, SourceHistory};
 use seaworthy_model::canonical;
 use seaworthy_model::id::{Digest, ServiceName};
 use seaworthy_model::point::RecoveryPoint;
@@ -73,11 +73,12 @@ pub(super) fn append(
         return Err(CatalogError::Conflict { expected, found });
     }
     let mut last = found;
+    let mut dates = dates(&transaction)?;
     for line in lines {
         let receipt = read(line)?;
         fits(&transaction, last.as_ref(), &receipt, line)?;
         keep(&transaction, &receipt, line)?;
-        derive(&transaction, &receipt)?;
+        derive(&transaction, &receipt, &mut dates)?;
         last = Some(receipt.head());
     }
     let last = last.ok_or_else(|| CatalogError::Unfit {
@@ -183,8 +184,59 @@ pub(super) fn receipts(connection: &Connection, query: &ReceiptQuery) -> Result<
 
 // --------------------------------------------------------------------------------------------------- what is derived
 
-fn derive(transaction: &Transaction<'_>, receipt: &Receipt) -> Result<()> {
+/// The dates of the ledger so far: of its first receipt, and of the last that is not dated before that.
+fn dates(transaction: &Transaction<'_>) -> Result<Dates> {
+    let mut dates = Dates::default();
+    let first: Option<String> = transaction
+        .prepare_cached("SELECT line FROM receipt ORDER BY sequence LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let Some(first) = first else { return Ok(dates) };
+    let first = read(&first)?.at;
+    dates.next(first);
+    let mut statement = transaction.prepare_cached("SELECT line FROM receipt ORDER BY sequence DESC")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let at = read(&row.get::<_, String>(0)?)?.at;
+        if at >= first {
+            dates.next(at);
+            break;
+        }
+    }
+    Ok(dates)
+}
+
+/// Tells every history that the clock was set back.
+fn set_back(transaction: &Transaction<'_>, at: Timestamp) -> Result<()> {
+    let mut facts: Vec<String> = Vec::new();
+    {
+        let mut statement = transaction.prepare_cached("SELECT fact FROM service_state")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            facts.push(row.get(0)?);
+        }
+    }
+    for fact in facts {
+        let mut history: SourceHistory = parsed("history", &fact)?;
+        history.set_back(at);
+        transaction
+            .prepare_cached("UPDATE service_state SET fact = ?3 WHERE service = ?1 AND source = ?2")?
+            .execute([history.service.as_str(), history.source.as_str(), &canonical_text(&history)?])?;
+    }
+    Ok(())
+}
+
+fn derive(transaction: &Transaction<'_>, receipt: &Receipt, dates: &mut Dates) -> Result<()> {
+    if dates.next(receipt.at) {
+        set_back(transaction, receipt.at)?;
+    }
     if let Some(point) = RecoveryPoint::made_by(receipt) {
+        let known = transaction
+            .prepare_cached("SELECT fact FROM recovery_point WHERE repository = ?1 AND copy = ?2")?
+            .query_row([&point.repository.id.0, &point.copy.0], |row| row.get::<_, String>(0))
+            .optional()?;
+        let known: Option<RecoveryPoint> = known.map(|fact| parsed("recovery point", &fact)).transpose()?;
+        let point = point.known_as(known.as_ref());
         transaction
             .prepare_cached(
                 "INSERT OR REPLACE INTO recovery_point (repository, copy, service, source, sequence, fact)
@@ -236,9 +288,10 @@ pub(super) fn rebuild(connection: &mut Connection) -> Result<()> {
     {
         let mut statement = transaction.prepare("SELECT line FROM receipt ORDER BY sequence")?;
         let mut rows = statement.query([])?;
+        let mut dates = Dates::default();
         while let Some(row) = rows.next()? {
             let line: String = row.get(0)?;
-            derive(&transaction, &read(&line)?)?;
+            derive(&transaction, &read(&line)?, &mut dates)?;
         }
     }
     transaction.commit()?;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use seaworthy_interface::{Cx, DriverError, ErrorKind, Progress};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
-use seaworthy_model::point::RecoveryPoint;
+use seaworthy_model::point::{PointStanding, RecoveryPoint};
 use seaworthy_model::receipt::{Found, Gone, Outcome, Remaining, RepositoryRef};
 use seaworthy_model::signature::{Envelope, KeyId, SignatureError, TrustedKeys};
 use seaworthy_repository::{Control, FileKind, Repository, Snapshot, SnapshotId, SnapshotPath};
@@ -40,7 +40,7 @@ impl Survey {
     /// What has to be said of copies that were known before the snapshots were listed, and are not among them.
     ///
     /// `known` are all points of their sources, in whatever repository, as they are after what was found has been entered: the
-    /// newest complete one that is still there is what a source has left.
+    /// newest complete one that is still there, and was not shown to be bad, is what a source has left.
     #[must_use]
     pub fn gone(
         &self,
@@ -55,14 +55,22 @@ impl Survey {
                 && watched.contains(&point.copy)
                 && !self.present.contains(&point.copy)
         };
-        let mut left: BTreeMap<(&ServiceName, &SourceName), &RecoveryPoint> = BTreeMap::new();
-        let order = |point: &RecoveryPoint| (point.point.min(point.finished), point.sequence);
+        let mut by_source: BTreeMap<(&ServiceName, &SourceName), Vec<&RecoveryPoint>> = BTreeMap::new();
         for point in known {
-            if point.outcome == Outcome::Complete && !point.is_gone() && !is_lost(point) {
-                let best = left.entry((&point.service, &point.source)).or_insert(point);
-                if order(point) > order(best) {
-                    *best = point;
-                }
+            by_source.entry((&point.service, &point.source)).or_default().push(point);
+        }
+        let mut left: BTreeMap<(&ServiceName, &SourceName), Remaining> = BTreeMap::new();
+        for (source, mut points) in by_source {
+            points.sort_by_key(|point| point.sequence);
+            let dates = dated(&points);
+            let is_left = |point: &RecoveryPoint| {
+                let is_bad = matches!(point.standing, PointStanding::Failed { .. });
+                point.outcome == Outcome::Complete && !point.is_gone() && !is_bad && !is_lost(point)
+            };
+            let remaining = points.iter().zip(dates).filter(|(point, _)| is_left(point));
+            if let Some((newest, point)) = remaining.max_by_key(|(point, date)| (*date, point.sequence)) {
+                let (repository, copy) = (newest.repository.id.clone(), newest.copy.clone());
+                left.insert(source, Remaining { sequence: newest.sequence, repository, copy, point });
             }
         }
         let lost = before.iter().filter(|point| !point.is_gone() && is_lost(point));
@@ -72,16 +80,45 @@ impl Survey {
             repository: place.clone(),
             copy: point.copy.clone(),
             known_by: point.sequence,
-            newest: left.get(&(&point.service, &point.source)).map(|newest| Remaining {
-                sequence: newest.sequence,
-                repository: newest.repository.id.clone(),
-                copy: newest.copy.clone(),
-                point: newest.point.min(newest.finished),
-            }),
+            newest: left.get(&(&point.service, &point.source)).cloned(),
             executor: executor.to_owned(),
         })
         .collect()
     }
+}
+
+/// The instants of points that stand in the order of their receipts: of each the latest that it can be of for certain.
+///
+/// A point that is dated after a backup that was made later was dated by a clock that ran ahead: it is as old as the newest
+/// backup before it that is not.
+fn dated(points: &[&RecoveryPoint]) -> Vec<Timestamp> {
+    let mut limit = Timestamp::MAX;
+    let mut limits: Vec<Timestamp> = points
+        .iter()
+        .rev()
+        .map(|point| {
+            let here = limit;
+            if !point.was_found {
+                limit = limit.min(point.finished);
+            }
+            here
+        })
+        .collect();
+    limits.reverse();
+    let mut certain = Timestamp::UNIX_EPOCH;
+    points
+        .iter()
+        .zip(limits)
+        .map(|(point, limit)| {
+            let date = point.point.min(point.finished);
+            if date <= limit {
+                certain = certain.max(date);
+                date
+            } else {
+                certain
+            }
+        })
+        .collect()
 }
 
 /// What a copy says of itself.
@@ -276,10 +313,22 @@ mod tests {
         assert_eq!(left(&[1, 2, 3]), [(5, Some(2))]);
         assert_eq!(left(&[2, 3]), [(2, Some(1)), (5, Some(1))], "an incomplete copy is nothing that is left");
         assert_eq!(left(&[1, 2, 4]), [(4, Some(6))]);
+        // One that was shown to be bad is nothing that is left, newest or not.
+        let mut bad = known.clone();
+        let codes = BTreeSet::new();
+        bad[1].standing = PointStanding::Failed { sequence: 9, at: Timestamp::UNIX_EPOCH, codes };
+        let gone = present(&[1, 2, 3]).gone(&here, before, &bad, "x");
+        assert_eq!(gone[0].newest.as_ref().map(|newest| newest.sequence), Some(1));
+        // One that a clock that ran ahead has dated is as old as what came before it.
+        let mut ahead = known.clone();
+        let hours = SignedDuration::from_hours;
+        (ahead[1].point, ahead[1].finished) = (ahead[1].point + hours(900), ahead[1].finished + hours(900));
+        let gone = present(&[1, 2, 3]).gone(&here, before, &ahead, "x");
+        let newest = gone[0].newest.as_ref().unwrap();
+        assert_eq!((newest.sequence, newest.point), (2, known[0].point));
         // A copy that is known to be gone is not told of twice, and is nothing that is left.
         let mut marked = known[1..5].to_vec();
-        marked[3].standing =
-            seaworthy_model::point::PointStanding::Gone { sequence: 9, at: Timestamp::UNIX_EPOCH };
+        marked[3].standing = PointStanding::Gone { sequence: 9, at: Timestamp::UNIX_EPOCH, was_bad: false };
         let gone = present(&[2, 3]).gone(&here, &marked, &marked, "x");
         assert_eq!(gone.len(), 1);
         assert_eq!((gone[0].known_by, &gone[0].newest), (2, &None));

@@ -138,8 +138,14 @@ pub(crate) struct Stored {
     /// Index of its source.
     pub(crate) source: usize,
     pub(crate) run: RunId,
+    /// Its number among all copies that were ever made.
+    pub(crate) made: u64,
     pub(crate) point: Timestamp,
+    /// When that really was.
+    pub(crate) truth: Timestamp,
     pub(crate) finished: Timestamp,
+    /// When it really was durable.
+    pub(crate) done: Timestamp,
     pub(crate) is_complete: bool,
     pub(crate) witness: Witness,
     pub(crate) harm: Option<Harm>,
@@ -204,6 +210,9 @@ impl Weather {
 pub(crate) struct Double {
     pub(crate) weather: Weather,
     pub(crate) stored: Option<Stored>,
+    pub(crate) clock: Arc<WallClock>,
+    /// Seconds by which the clock is off from the middle of the run on.
+    pub(crate) steps_to: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -326,7 +335,11 @@ impl Source for Double {
         _: Arc<dyn CopyReader>,
         _: Arc<dyn Sandbox>,
     ) -> Result<Box<dyn Restored>, DriverError> {
-        tokio::time::sleep(self.weather.takes).await;
+        tokio::time::sleep(self.weather.takes / 2).await;
+        if let Some(seconds) = self.steps_to {
+            self.clock.set_skew(seconds);
+        }
+        tokio::time::sleep(self.weather.takes - self.weather.takes / 2).await;
         let stored = self.stored.clone().ok_or_else(|| DriverError::new(ErrorKind::NotFound, "restore"))?;
         if stored.harm == Some(Harm::Unreadable) {
             return Err(DriverError::new(ErrorKind::Corrupt, "restore").code(FindingCode::ObjectDamaged));

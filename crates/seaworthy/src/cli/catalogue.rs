@@ -6,6 +6,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
 use seaworthy_catalog::{Catalog as _, OpenMode, import};
 use seaworthy_engine::Notary;
 use seaworthy_engine::act::survey::{Survey, survey};
@@ -135,6 +136,11 @@ struct Surveyor<'a> {
 impl Surveyor<'_> {
     /// Every repository of the configuration; one that cannot be looked through does not keep the others from it.
     async fn every_repository(&self, cancel: &CancellationToken) -> Outcome {
+        // Two at once could each take what the other is about to mark gone for what is left.
+        let _alone = match self.notary {
+            Some(_) => Some(alone(&self.setup.state)?),
+            None => None,
+        };
         let mut opened = Opened::new(&self.setup.state);
         let mut worst = Exit::Ok;
         for spec in self.setup.inventory().repositories.values() {
@@ -266,6 +272,25 @@ impl Surveyor<'_> {
             face.say("hint: name its public key (signing.pub, beside an exported ledger) with --key FILE")?;
         }
         Ok(())
+    }
+}
+
+/// The lock of whoever looks through repositories with this state directory.
+fn alone(state: &State) -> Outcome<std::fs::File> {
+    let path = state.directory.join("rebuild.lock");
+    let what = format!("lock `{}`", path.display());
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(|error| Failure::because(Exit::Unexpected, &what, &error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Failure::new(Exit::Locked, "another `catalogue rebuild` is looking through the repositories")
+                .hint("wait for it to end, then run this again"))
+        }
+        Err(error) => Err(Failure::because(Exit::Unexpected, &what, &std::io::Error::from(error))),
     }
 }
 
