@@ -119,6 +119,14 @@ pub struct Failure {
     pub findings: Vec<Finding>,
 }
 
+impl Failure {
+    /// Whether a restore of this copy that went well answers it.
+    fn is_answered_by(&self, copy: &CopyId, order: (u64, Timestamp)) -> bool {
+        let is_no_older = order.0 >= self.order.0 && order.1 >= self.order.1;
+        is_no_older && (*copy == self.copy || is_newer(order, self.order))
+    }
+}
+
 /// A slot that no receipt ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenSlot {
@@ -245,7 +253,7 @@ impl SourceHistory {
                 );
             }
             Act::Found(found) => self.found(receipt, found),
-            Act::Gone(gone) => self.gone(gone),
+            Act::Gone(gone) => self.gone(receipt, gone),
             Act::KeyChange(_) => {}
         }
     }
@@ -260,6 +268,10 @@ impl SourceHistory {
         }
         for proof in self.proofs.iter_mut().filter(|proof| is_ahead(proof.at)) {
             proof.doubted = true;
+        }
+        // The copy that was shown to be bad was made before this, whatever its date: every later one is newer.
+        if let Some(failure) = &mut self.failure {
+            failure.order.1 = failure.order.1.min(at);
         }
         for slot in &mut self.open {
             slot.at = slot.at.min(at);
@@ -298,19 +310,21 @@ impl SourceHistory {
     }
 
     /// That a copy has gone takes nothing from what others have shown, unless it was the last.
-    fn gone(&mut self, gone: &Gone) {
-        let is_newest = self
+    fn gone(&mut self, receipt: &Receipt, gone: &Gone) {
+        let before = self
             .newest
             .as_ref()
-            .is_some_and(|newest| newest.copy == gone.copy && newest.repository == gone.repository.id);
-        if is_newest {
+            .filter(|newest| newest.copy == gone.copy && newest.repository == gone.repository.id);
+        if let Some(before) = before {
+            // What is left is no less doubtful than what has gone.
+            let was_doubted = before.doubted;
             self.newest = gone.newest.as_ref().map(|newest| NewestCopy {
                 sequence: newest.sequence,
                 repository: newest.repository.clone(),
                 copy: newest.copy.clone(),
                 point: newest.point,
                 future_dated: false,
-                doubted: false,
+                doubted: was_doubted || newest.point.duration_since(receipt.at) > CLOCK_STEP,
             });
         }
         if self.newest.is_none() {
@@ -360,11 +374,7 @@ impl SourceHistory {
         match (drill.verdict, proves) {
             (Verdict::Fail, _) => self.failed(receipt, &drill.copy, order, &findings),
             (_, Some(level)) => {
-                if self
-                    .failure
-                    .as_ref()
-                    .is_some_and(|failure| drill.copy == failure.copy || is_newer(order, failure.order))
-                {
+                if self.failure.as_ref().is_some_and(|failure| failure.is_answered_by(&drill.copy, order)) {
                     self.failure = None;
                 }
                 self.proven(Proof {
@@ -383,15 +393,22 @@ impl SourceHistory {
     /// A bad copy takes the ground from under every proof before it.
     fn failed(&mut self, receipt: &Receipt, copy: &CopyId, order: (u64, Timestamp), findings: &[Finding]) {
         self.proofs.clear();
-        if self.failure.as_ref().is_none_or(|failure| order.1 >= failure.order.1) {
-            self.failure = Some(Failure {
-                sequence: receipt.sequence,
-                at: receipt.at,
-                copy: copy.clone(),
-                order,
-                findings: kept(findings),
-            });
+        let mut failure = Failure {
+            sequence: receipt.sequence,
+            at: receipt.at,
+            copy: copy.clone(),
+            order,
+            findings: kept(findings),
+        };
+        if let Some(before) = self.failure.take() {
+            // Whatever answers this must answer the one before, too.
+            let both = (before.order.0.max(order.0), before.order.1.max(order.1));
+            if before.order.1 > order.1 {
+                failure = before;
+            }
+            failure.order = both;
         }
+        self.failure = Some(failure);
     }
 
     fn proven(&mut self, proof: Proof) {
@@ -421,25 +438,24 @@ pub struct Facts {
     pub dates: Dates,
 }
 
-/// When the first and the last receipt of a ledger were sealed: enough to see a clock that was set back.
+/// No receipt is older than its format: a date before this says that the clock is behind (it may have begun in 1970).
+pub const EPOCH: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
+/// When the last receipt of a ledger was sealed: enough to see a clock that was set back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dates {
-    first: Option<Timestamp>,
     last: Option<Timestamp>,
 }
 
 impl Dates {
     /// Takes note of the next receipt's date; whether the clock had run ahead and was set back before it.
     ///
-    /// A date before that of the first receipt says that the clock is behind now (it may have begun in 1970), not that it had
-    /// run ahead: it is passed over.
+    /// A date before [`EPOCH`] says that the clock is behind now, not that it had run ahead: it is passed over.
     pub fn next(&mut self, at: Timestamp) -> bool {
-        let first = *self.first.get_or_insert(at);
-        if at < first {
+        if at < EPOCH {
             return false;
         }
-        let last = self.last.replace(at);
-        last.is_some_and(|last| last.duration_since(at) > CLOCK_STEP)
+        self.last.replace(at).is_some_and(|last| last.duration_since(at) > CLOCK_STEP)
     }
 }
 

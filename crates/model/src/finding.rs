@@ -101,7 +101,7 @@ codes! {
     SecretUnreadable = "KY-02", Critical, "a password or key cannot be read from where it is kept", "check the secret's reference, and that what it names is there and not empty";
     KeyExposed = "KY-05", Warning, "a key file can be read by others, or belongs to somebody else", "chmod 600 and chown it to the user that runs the backup";
     ClockSkew = "TM-01", Warning, "two clocks disagree", "check time synchronisation on the host named here";
-    FutureDated = "TM-02", Warning, "a point lies in the future", "check the clock of the host that wrote it";
+    FutureDated = "TM-02", Warning, "a point is dated later than it can be, so that its age is not known", "check the clock of the host that wrote it, then back up again";
     Stale = "TM-03", Warning, "the newest copy is older than allowed", "run `seaworthy backup` and look at why the last run did not";
     DrillOverdue = "TM-05", Warning, "the last proof is older than the policy allows", "run `seaworthy drill`";
     RtoMissed = "TM-08", Warning, "the measured recovery took longer than the objective", "look at the longest phase, or change the promise";

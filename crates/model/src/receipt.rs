@@ -326,7 +326,7 @@ impl Control {
 }
 
 /// Clocks that are set to the right time step by seconds; what lies so far apart is of one moment.
-pub(crate) const CLOCK_STEP: SignedDuration = SignedDuration::from_mins(2);
+pub const CLOCK_STEP: SignedDuration = SignedDuration::from_mins(2);
 
 /// What became of the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -751,10 +751,87 @@ fn a_clock_that_steps_by_seconds_or_begins_in_1970_takes_nothing_away() {
     let last = receipts.last().unwrap().at;
     assert_eq!(after(last - SignedDuration::from_mins(2)), Standing::Ready);
     assert_eq!(after(Timestamp::UNIX_EPOCH), Standing::Ready);
-    let first = receipts[0].at;
-    assert_eq!(after(first - SignedDuration::from_nanos(1)), Standing::Ready);
+    assert_eq!(after("2025-12-31T23:59:59Z".parse().unwrap()), Standing::Ready);
     // An hour before is nothing that a clock does by itself.
-    assert_ne!(after(first), Standing::Ready);
+    assert_ne!(after(last - hours(1)), Standing::Ready);
+    assert_ne!(after("2026-01-01T00:00:00Z".parse().unwrap()), Standing::Ready);
+}
+
+#[test]
+fn a_ledger_that_was_begun_by_a_clock_that_ran_ahead_is_no_better() {
+    let mut receipts = ahead()[1..].to_vec();
+    receipts.push(receipt(
+        4,
+        hour(5),
+        Act::Due(example::due(&About::new("wiki", "db", hour(5)), ActKind::Drill)),
+    ));
+    for later in [0, 24 * 39, 24 * 41] {
+        let claimed = judged(&receipts, &policy(), hour(5) + hours(later));
+        assert!(claimed.level < Assurance::A3 && claimed.exposure_ms.is_none(), "{claimed:?}");
+    }
+}
+
+#[test]
+fn what_is_left_is_no_less_doubtful_than_what_has_gone() {
+    let mut receipts = ahead();
+    let Act::Backup(backup) = receipts[1].act.clone() else { unreachable!() };
+    let due = |n| Act::Due(example::due(&About::new("wiki", "db", hour(n)), ActKind::Drill));
+    receipts.push(receipt(4, hour(5), due(5)));
+    let mut gone = example::gone(&backup, 2);
+    gone.newest = Some(Remaining {
+        sequence: 1,
+        repository: backup.repository.id.clone(),
+        copy: example::copy_id("left"),
+        point: backup.finished,
+    });
+    receipts.push(receipt(5, hour(6), Act::Gone(Box::new(gone.clone()))));
+    assert_eq!(judged(&receipts, &policy(), hour(24 * 41)).exposure_ms, None);
+    // Nor is what the look itself dates later than it was taken.
+    let mut sound = self::receipts(&[(Event::GoodBackup, 1)]);
+    let Act::Backup(backup) = sound[0].act.clone() else { unreachable!() };
+    gone.copy = backup.copy.clone().unwrap();
+    gone.newest.as_mut().unwrap().point = hour(900);
+    sound.push(receipt(2, hour(2), Act::Gone(Box::new(gone))));
+    assert_eq!(judged(&sound, &policy(), hour(901)).exposure_ms, None);
+}
+
+#[test]
+fn a_failure_from_a_clock_that_ran_ahead_is_answered_by_later_copies() {
+    let ahead = |n: u32| About::new("shop", "db", hour(24 * 365 + n));
+    let bad = example::backup(&ahead(1), None);
+    let good = example::backup(&about(3), None);
+    let acts = [
+        (hour(0), Act::Due(example::due(&about(1), ActKind::Backup))),
+        (hour(24 * 365 + 1), Act::Backup(Box::new(bad.clone()))),
+        (hour(24 * 365 + 2), Act::Drill(Box::new(example::failed_drill(&ahead(2), None, &bad, Some(2))))),
+        (hour(2), Act::Due(example::due(&about(2), ActKind::Backup))),
+        (hour(3), Act::Backup(Box::new(good.clone()))),
+        (hour(4), Act::Drill(Box::new(example::drill(&about(4), None, &good, Some(5))))),
+    ];
+    let receipts: Vec<Receipt> =
+        acts.into_iter().zip(1..).map(|((at, act), n)| receipt(n, at, act)).collect();
+    assert_eq!(judged(&receipts, &policy(), hour(5)).standing, Standing::Ready);
+}
+
+#[test]
+fn what_answers_a_failure_answers_those_before_it_too() {
+    // Known in one order, of instants in the other.
+    let (long, short) = (example::backup(&about(2), None), example::backup(&about(3), None));
+    let drill = |n, of: &Backup, sequence, is_good| {
+        let drill = if is_good { example::drill } else { example::failed_drill };
+        Act::Drill(Box::new(drill(&about(n), None, of, Some(sequence))))
+    };
+    let after = |acts: &[Act]| {
+        let mut all = vec![Act::Backup(Box::new(short.clone())), Act::Backup(Box::new(long.clone()))];
+        all.extend(acts.iter().cloned());
+        history(all).failure.map(|failure| failure.copy)
+    };
+    let both = [drill(5, &long, 2, false), drill(6, &short, 1, false)];
+    assert_eq!(after(&both), short.copy);
+    for answer in [drill(7, &short, 1, true), drill(7, &long, 2, true)] {
+        assert!(after(&[both[0].clone(), both[1].clone(), answer]).is_some());
+    }
+    assert_eq!(after(&[both[1].clone(), drill(7, &short, 1, true)]), None);
 }
 
 #[test]

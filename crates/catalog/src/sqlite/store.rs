@@ -5,7 +5,7 @@ use rusqlite::types::Value;
 use rusqlite::{
     Connection, OptionalExtension as _, Transaction, TransactionBehavior, params, params_from_iter,
 };
-use seaworthy_model::assess::{Dates, SourceHistory};
+use seaworthy_model::assess::{Dates, EPOCH, SourceHistory};
 use seaworthy_model::canonical;
 use seaworthy_model::id::{Digest, ServiceName};
 use seaworthy_model::point::RecoveryPoint;
@@ -184,22 +184,16 @@ pub(super) fn receipts(connection: &Connection, query: &ReceiptQuery) -> Result<
 
 // --------------------------------------------------------------------------------------------------- what is derived
 
-/// The dates of the ledger so far: of its first receipt, and of the last that is not dated before that.
+/// The date of the ledger's last receipt that has one. A line that cannot be read has none: it keeps nothing from being appended.
 fn dates(transaction: &Transaction<'_>) -> Result<Dates> {
     let mut dates = Dates::default();
-    let first: Option<String> = transaction
-        .prepare_cached("SELECT line FROM receipt ORDER BY sequence LIMIT 1")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    let Some(first) = first else { return Ok(dates) };
-    let first = read(&first)?.at;
-    dates.next(first);
     let mut statement = transaction.prepare_cached("SELECT line FROM receipt ORDER BY sequence DESC")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let at = read(&row.get::<_, String>(0)?)?.at;
-        if at >= first {
-            dates.next(at);
+        let line: String = row.get(0)?;
+        let Ok(receipt) = read(&line) else { continue };
+        if receipt.at >= EPOCH {
+            dates.next(receipt.at);
             break;
         }
     }

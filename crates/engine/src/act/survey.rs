@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use seaworthy_interface::{Cx, DriverError, ErrorKind, Progress};
+use seaworthy_model::assess::EPOCH;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
 use seaworthy_model::point::{PointStanding, RecoveryPoint};
-use seaworthy_model::receipt::{Found, Gone, Outcome, Remaining, RepositoryRef};
+use seaworthy_model::receipt::{CLOCK_STEP, Found, Gone, Outcome, Remaining, RepositoryRef};
 use seaworthy_model::signature::{Envelope, KeyId, SignatureError, TrustedKeys};
 use seaworthy_repository::{Control, FileKind, Repository, Snapshot, SnapshotId, SnapshotPath};
 use serde::Deserialize;
@@ -98,7 +99,8 @@ fn dated(points: &[&RecoveryPoint]) -> Vec<Timestamp> {
         .rev()
         .map(|point| {
             let here = limit;
-            if !point.was_found {
+            // A clock that begins in 1970 says nothing of what was before.
+            if !point.was_found && point.finished >= EPOCH {
                 limit = limit.min(point.finished);
             }
             here
@@ -111,7 +113,7 @@ fn dated(points: &[&RecoveryPoint]) -> Vec<Timestamp> {
         .zip(limits)
         .map(|(point, limit)| {
             let date = point.point.min(point.finished);
-            if date <= limit {
+            if date.duration_since(limit) <= CLOCK_STEP {
                 certain = certain.max(date);
                 date
             } else {
@@ -272,7 +274,7 @@ mod tests {
     use super::*;
 
     fn point(sequence: u64, source: &str, hour: i64, repository: &str, outcome: Outcome) -> RecoveryPoint {
-        let about = About::new("shop", source, Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hour));
+        let about = About::new("shop", source, EPOCH + SignedDuration::from_hours(hour));
         let mut backup = example::backup(&about, None);
         backup.repository.id.0 = repository.to_owned();
         backup.outcome = outcome;

@@ -58,7 +58,8 @@ pub(crate) fn run(cli: &Cli, face: &Face, arguments: &Verify) -> Outcome {
     if face.json {
         face.json(&serde_json::json!({
             "schema": "seaworthy.verify/1", "subject": what, "verified": report.verified, "seen": report.seen,
-            "head": report.head, "open": report.open.len(), "findings": findings,
+            "head": report.head, "open": report.open.len(), "sound": is_sound,
+            "findings": findings,
         }))?;
     } else {
         // A clock that was wrong is told, and takes nothing from what was signed.

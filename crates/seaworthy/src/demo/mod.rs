@@ -355,7 +355,7 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
     write_durably(&place.root.join("signing.pub"), key.to_pem().as_bytes(), 0o644)?;
     let report = verify_export(&text, &TrustedKeys::of([key]), &Known::default());
     let head = report.head.as_ref().map_or_else(|| "none".to_owned(), |head| head.digest.to_string());
-    let word = if report.findings.is_empty() { mark(face) } else { face.paint(Tone::Bad, "✗") };
+    let word = if report.is_sound() { mark(face) } else { face.paint(Tone::Bad, "✗") };
     face.data(format!(
         "   {word} {} of {} receipts verified from the public key alone; the newest is\n     {head}",
         report.verified, report.seen
@@ -365,7 +365,7 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
         export.display(),
         if place.keep { "" } else { "   (with `seaworthy demo --keep`)" }
     ))?;
-    if !report.findings.is_empty() {
+    if !report.is_sound() {
         worst = Exit::Findings;
     }
     Ok(worst)
