@@ -117,10 +117,8 @@ fn looking_twice_finds_what_looking_once_finds() {
     let place = (0..ZONES.len(), any::<prop::sample::Index>(), 0_i64..90, 1_i64..200, 0_i64..200);
     let given = ((0_u32..60, 0_u32..24, 0_usize..5), place);
     let counts = std::cell::RefCell::new((&mut with_runs, &mut with_a_change));
-    let law = |((minute, hour, kind), (zone, change, before, length, split)): (
-        (u32, u32, usize),
-        (usize, prop::sample::Index, i64, i64, i64),
-    )| {
+    type Given = ((u32, u32, usize), (usize, prop::sample::Index, i64, i64, i64));
+    let law = |((minute, hour, kind), (zone, change, before, length, split)): Given| {
         let cron = [
             format!("{minute} {hour} * * *"),
             format!("{minute} */3 * * *"),

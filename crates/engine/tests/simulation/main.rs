@@ -826,11 +826,12 @@ impl Estate {
                 self.count("places that seemed to be empty");
             }
             Event::Return(place) => {
-                let mut places = self.places.lock().unwrap();
                 let mut copies = std::mem::take(&mut self.hidden[place]);
-                copies.append(&mut places[place].copies);
-                places[place].copies = copies;
-                drop(places);
+                {
+                    let mut places = self.places.lock().unwrap();
+                    copies.append(&mut places[place].copies);
+                    places[place].copies = copies;
+                }
                 self.survey(place).await;
             }
             Event::Survey(place) => self.survey(place).await,

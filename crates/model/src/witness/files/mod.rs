@@ -675,7 +675,8 @@ mod tests {
         let root = MeasuredBy { uid: 0, keeps_attributes: true };
         let user = MeasuredBy { uid: 1000, keeps_attributes: true };
         let of = |change: fn(&mut Vec<FileEntry>), by| told(change, by).join("; ");
-        let cases: [(fn(&mut Vec<FileEntry>), MeasuredBy, &str); 24] = [
+        type Change = fn(&mut Vec<FileEntry>);
+        let cases: [(Change, MeasuredBy, &str); 24] = [
             (|e| drop(e.remove(3)), root, "entries Failed FS-01 /srv/l: the symbolic link was not restored"),
             (
                 |e| drop(e.remove(4)),
