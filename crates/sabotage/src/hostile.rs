@@ -28,13 +28,14 @@ fn strike(stage: &Stage, attack: &str) -> Outcome<String> {
     Ok(format!(
         "CREATE FUNCTION strike() RETURNS boolean LANGUAGE plpgsql AS $strike$
          BEGIN
-           IF current_setting('data_directory') LIKE '/tmp/swpg%' THEN RETURN true; END IF;
+           IF starts_with(current_setting('data_directory'), '{}') THEN RETURN true; END IF;
            BEGIN
              {};
            EXCEPTION WHEN OTHERS THEN RETURN true;
            END;
            RETURN true;
          END $strike$;",
+        stage.server()?.host(),
         attack
             .replace("OUTSIDE", &stage.outside().display().to_string())
             .replace("STATE", &stage.product.state().display().to_string())
