@@ -1,6 +1,7 @@
 //! One module per act.
 
 pub mod backup;
+pub mod check;
 pub mod drill;
 pub mod survey;
 

@@ -113,7 +113,7 @@ pub(crate) enum Verb {
     Receipts(Receipts),
     /// Verify receipts offline: signatures, order, completeness
     Verify(Verify),
-    /// Check a repository's structure, or read back every byte
+    /// Check a repository's structure, or read back every byte; what that shows of known copies is sealed
     Check(Check),
     /// List, add or remove the keys of a repository
     Keys(Keys),

@@ -1,10 +1,14 @@
 //! `check`: a repository's structure, or every byte of it.
 
 use jiff::Timestamp;
-use seaworthy_repository::{CheckLock, CheckOptions, CheckRead, FaultKind, Finding};
+use seaworthy_engine::act::check::{Checked, code, verified};
+use seaworthy_engine::runner::run_id;
+use seaworthy_model::receipt::{Act, ActKind, RepositoryRef};
+use seaworthy_model::service::RepositorySpec;
+use seaworthy_repository::{CheckLock, CheckOptions, CheckRead, CheckReport, FaultKind, Finding};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Opened;
+use crate::app::{App, Opened, reference, run_failure};
 use crate::cli::args::{Check, Cli};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
@@ -16,11 +20,12 @@ const REACH_MAX: usize = 5;
 
 /// One fault in one line, with the code that drills use for it.
 fn words(finding: &Finding) -> String {
-    let (code, word) = match finding.kind {
-        FaultKind::Missing => ("RP-02", "missing"),
-        FaultKind::Damaged => ("RP-01", "damaged"),
-        FaultKind::Inconsistent => ("RP-03", "inconsistent"),
+    let word = match finding.kind {
+        FaultKind::Missing => "missing",
+        FaultKind::Damaged => "damaged",
+        FaultKind::Inconsistent => "inconsistent",
     };
+    let code = code(finding.kind);
     format!("{code} {} {} is {word}: {}", finding.what, finding.id.hex(), finding.why)
 }
 
@@ -49,7 +54,13 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
         }
         return Ok(Exit::Ok);
     }
-    let mut opened = Opened::new(&setup.state);
+    let app = App::with(setup, face, &super::silent(&cancel)).await?;
+    let specs: Vec<&RepositorySpec> = if arguments.repositories.is_empty() {
+        app.setup.inventory().repositories.values().collect()
+    } else {
+        arguments.repositories.iter().map(|name| app.setup.repository(name)).collect::<Outcome<Vec<_>>>()?
+    };
+    let mut opened = Opened::new(&app.setup.state);
     let mut worst = Exit::Ok;
     for spec in specs {
         let watch = face.watch(spec.name.as_str());
@@ -63,12 +74,15 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
         let control = seaworthy_engine::store::control(&cx);
         let what = format!("check repository `{}`", spec.name);
         let began = Timestamp::now();
+        let place = reference(spec, &repository);
         let report = wiring::blocking(move || {
             repository.check(&options, &control).map_err(|error| wiring::repository_failure(&what, error))
         })
         .await?;
         drop(watch);
-        let took = std::time::Duration::try_from(Timestamp::now().duration_since(began)).unwrap_or_default();
+        let ended = Timestamp::now();
+        let took = std::time::Duration::try_from(ended.duration_since(began)).unwrap_or_default();
+        seal(&app, face, read, &report, place, (began, ended)).await?;
         let is_sound = report.is_sound();
         if !is_sound {
             worst = Exit::Findings;
@@ -110,6 +124,29 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
         }
     }
     Ok(worst)
+}
+
+/// Seals what was shown of copies that are known here, so that `status` tells of damage and a drill is not alone with it.
+async fn seal(
+    app: &App,
+    face: &Face,
+    read: CheckRead,
+    report: &CheckReport,
+    place: RepositoryRef,
+    (started, finished): (Timestamp, Timestamp),
+) -> Outcome<()> {
+    let points = app.memory.points_in(&place.id).await?;
+    let run = run_id(ActKind::Verify, started)
+        .map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
+    let checked = Checked { run, place, started, finished, executor: wiring::executor() };
+    let Some(act) = verified(report, read, &points, checked) else { return Ok(()) };
+    let receipt = app
+        .runner
+        .notary()
+        .commit(&Act::Verify(Box::new(act)), Timestamp::now())
+        .await
+        .map_err(|error| run_failure(&seaworthy_engine::RunError::from(error)))?;
+    face.say(format!("    receipt {}", receipt.digest))
 }
 
 /// `10%` as 0.1.
