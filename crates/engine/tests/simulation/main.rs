@@ -452,6 +452,9 @@ impl Estate {
             );
         } else {
             self.count("backups that failed or are incomplete");
+            if sealed.body.copy.is_some() {
+                self.tell(source, Happened::Part { copy: name(&copy), made });
+            }
         }
     }
 
@@ -697,6 +700,8 @@ impl Estate {
                     was_found: true,
                 });
                 self.tell(stored.source, happened);
+            } else {
+                self.tell(stored.source, Happened::Part { copy: name(&stored.copy), made: stored.made });
             }
         }
         for gone in survey.gone(&here, &before, &self.points(|_| true), "x") {

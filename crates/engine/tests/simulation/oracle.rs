@@ -51,6 +51,8 @@ pub(crate) struct KnownCopy {
 pub(crate) enum Happened {
     /// A copy was stored, or found where it lay.
     Known(KnownCopy),
+    /// An incomplete copy was stored or found: it counts as nothing, and may be shown to be bad.
+    Part { copy: Name, made: u64 },
     /// A backup ended; whether with a complete copy.
     BackedUp { is_clean: bool },
     /// A drill has proven a copy.
@@ -90,8 +92,10 @@ pub(crate) struct Wanted {
 /// A story, gone through once.
 #[derive(Default)]
 struct Read {
-    /// Every complete copy that was ever known, and its last knowledge.
+    /// Every complete copy that was ever known.
     known: Vec<KnownCopy>,
+    /// Incomplete ones, and their numbers.
+    parts: Vec<(Name, u64)>,
     /// Those that are not known to be gone.
     present: Vec<KnownCopy>,
     /// Copies whose last trial went wrong.
@@ -113,6 +117,7 @@ impl Story {
                         read.newest = Some(*copy);
                     }
                 }
+                Happened::Part { copy, made } => read.parts.push((*copy, *made)),
                 Happened::Gone { place, copy } => {
                     read.present.retain(|one| (one.place, one.copy) != (*place, *copy));
                     if read.newest.is_some_and(|newest| (newest.place, newest.copy) == (*place, *copy)) {
@@ -140,7 +145,8 @@ impl Story {
     }
 
     fn made(read: &Read, copy: Name) -> u64 {
-        read.known.iter().find(|known| known.copy == copy).map_or(0, |known| known.made)
+        let part = || read.parts.iter().find(|(part, _)| *part == copy).map_or(0, |(_, made)| *made);
+        read.known.iter().find(|known| known.copy == copy).map_or_else(part, |known| known.made)
     }
 
     /// Whether a copy was shown to be bad, and neither it nor one that was made later has been restored well since.
