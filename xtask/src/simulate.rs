@@ -53,8 +53,8 @@ pub(crate) fn run(options: &Options) -> TaskResult {
             "\n## Simulation\n\nMeasured {} by `cargo xtask simulate`, seeds 1 to {}, in {} minutes.\n\n- Machine: {}\n{}\n\
              A simulated world, and the product's own runs, verdicts, receipts, points and judgements in it: see \
              `crates/engine/tests/simulation`. After every event what is claimed of two services (level, exposure, recovery time, \
-             READY or not, silence or not) is what an independent reading of the true story says; no sound copy fails and no \
-             wrong one passes; half a year apart the ledger verifies, a ledger that was touched does not, and at the end the \
+             READY or not, silence or not) is what an independent reading of the true story says; where the story holds wrong \
+             dates, that READY is not claimed untruly; no sound copy fails and no wrong one passes; half a year apart the ledger verifies, a ledger that was touched does not, and at the end the \
              catalogue on disk derives the same. One estate again: `cargo xtask simulate --seed N`.\n\n",
             jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
             options.seeds,
