@@ -60,6 +60,10 @@ const MEMORY: &str = "/dev/shm";
 /// Twice what two estates at once have taken.
 const ROOM: u64 = 4 << 30;
 
+/// Whether there is room, and programs may be run from there: tools that lie are scripts of the estate.
 fn has_room(place: &str) -> bool {
-    rustix::fs::statvfs(place).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) >= ROOM)
+    rustix::fs::statvfs(place).is_ok_and(|room| {
+        let may_run = !room.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC);
+        may_run && room.f_bavail.saturating_mul(room.f_frsize) >= ROOM
+    })
 }

@@ -120,7 +120,8 @@ impl std::fmt::Debug for DrillJob {
     }
 }
 
-/// Tells the time of day. Whatever a receipt dates, it dates by this; how long something took is told by tokio's clock.
+/// Tells the time of day: when runs begin and end, and when receipts are sealed. What a copy is of is dated by its source; how
+/// long something took is told by tokio's clock.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Carries out runs and seals what came of them.

@@ -1,5 +1,7 @@
 //! What a check of a repository says of the copies in it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, RunId};
@@ -37,14 +39,13 @@ pub fn verified(
     checked: Checked,
 ) -> Option<Verify> {
     let is_all = read == CheckRead::All;
-    let whole = |copy: &CopyId| {
-        report.snapshots.iter().find(|(snapshot, _)| snapshot.hex() == copy.0).map(|(_, is_whole)| *is_whole)
-    };
+    let whole: BTreeMap<CopyId, bool> =
+        report.snapshots.iter().map(|(snapshot, is_whole)| (CopyId(snapshot.hex()), *is_whole)).collect();
     let copies: Vec<VerifiedCopy> = points
         .iter()
         .filter(|point| !point.is_gone() && point.repository.id == checked.place.id)
         .filter_map(|point| {
-            let intact = whole(&point.copy)?;
+            let intact = *whole.get(&point.copy)?;
             (is_all || !intact).then(|| VerifiedCopy {
                 copy: point.copy.clone(),
                 of: Some(SourceRef { service: point.service.clone(), source: point.source.clone() }),

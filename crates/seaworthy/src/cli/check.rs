@@ -13,6 +13,7 @@ use crate::cli::args::{Check, Cli};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::output::{Face, Tone, bytes, duration};
+use crate::setup::Setup;
 use crate::{setup, wiring};
 
 /// Most places that are named for one fault.
@@ -32,11 +33,6 @@ fn words(finding: &Finding) -> String {
 /// Checks repositories; findings exit with 4.
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: CancellationToken) -> Outcome {
     let setup = setup::load(cli, face)?;
-    let specs = if arguments.repositories.is_empty() {
-        setup.inventory().repositories.values().collect()
-    } else {
-        arguments.repositories.iter().map(|name| setup.repository(name)).collect::<Outcome<Vec<_>>>()?
-    };
     let read = match &arguments.read_data_share {
         Some(share) => CheckRead::Subset { share: percent(share)?, seed: super::drill::random()? },
         None if arguments.read_data => CheckRead::All,
@@ -49,20 +45,17 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
             CheckRead::None => "its structure only".to_owned(),
         };
         let lock = if arguments.no_lock { "without a lock" } else { "under a shared lock" };
-        for spec in specs {
+        for spec in chosen(&setup, arguments)? {
             face.data(format!("would check repository {}, {how}, {lock}", spec.name))?;
         }
         return Ok(Exit::Ok);
     }
+    // A name that is none is told before anything is opened.
+    chosen(&setup, arguments)?;
     let app = App::with(setup, face, &super::silent(&cancel)).await?;
-    let specs: Vec<&RepositorySpec> = if arguments.repositories.is_empty() {
-        app.setup.inventory().repositories.values().collect()
-    } else {
-        arguments.repositories.iter().map(|name| app.setup.repository(name)).collect::<Outcome<Vec<_>>>()?
-    };
     let mut opened = Opened::new(&app.setup.state);
     let mut worst = Exit::Ok;
-    for spec in specs {
+    for spec in chosen(&app.setup, arguments)? {
         let watch = face.watch(spec.name.as_str());
         let cx = super::context(&cancel, watch.sink());
         let repository = opened.get(&cx, spec).await?;
@@ -124,6 +117,14 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
         }
     }
     Ok(worst)
+}
+
+/// The repositories that were named; all of them where none was.
+fn chosen<'a>(setup: &'a Setup, arguments: &Check) -> Outcome<Vec<&'a RepositorySpec>> {
+    if arguments.repositories.is_empty() {
+        return Ok(setup.inventory().repositories.values().collect());
+    }
+    arguments.repositories.iter().map(|name| setup.repository(name)).collect()
 }
 
 /// Seals what was shown of copies that are known here, so that `status` tells of damage and a drill is not alone with it.
