@@ -157,6 +157,18 @@ async fn sql_cannot_change_or_remove_a_receipt() {
 }
 
 #[tokio::test]
+async fn a_damaged_line_keeps_nothing_from_being_appended() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state/catalogue.sqlite");
+    let catalog = open(&path).unwrap();
+    let mut scribe = Scribe::new();
+    let head = catalog.append(None, scribe.cycle("shop", "db"), None).await.unwrap();
+    let vandal = Connection::open(&path).unwrap();
+    vandal.execute_batch("DROP TRIGGER receipt_is_never_changed; UPDATE receipt SET line = '{'").unwrap();
+    catalog.append(Some(&head), scribe.cycle("shop", "db"), None).await.unwrap();
+}
+
+#[tokio::test]
 async fn damaged_derived_rows_are_named_and_made_anew() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state/catalogue.sqlite");

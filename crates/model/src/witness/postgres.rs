@@ -901,14 +901,7 @@ mod tests {
     }
 
     fn compared(expected: &PostgresWitness, observed: &PostgresWitness) -> Vec<String> {
-        let reports =
-            expected.compare(observed).into_iter().filter(|report| report.outcome != CheckOutcome::Passed);
-        reports
-            .flat_map(|report| {
-                let (name, outcome) = (report.name, report.outcome);
-                report.findings.into_iter().map(move |finding| format!("{name} {outcome:?} {finding}"))
-            })
-            .collect()
+        crate::witness::report::told(expected.compare(observed))
     }
 
     #[test]

@@ -58,6 +58,17 @@ impl FromIterator<Finding> for Findings {
     }
 }
 
+/// What every check says that did not pass, word for word.
+#[cfg(test)]
+pub(super) fn told(reports: Vec<CheckReport>) -> Vec<String> {
+    let open = reports.into_iter().filter(|report| report.outcome != CheckOutcome::Passed);
+    open.flat_map(|report| {
+        let (name, outcome) = (report.name, report.outcome);
+        report.findings.into_iter().map(move |finding| format!("{name} {outcome:?} {finding}"))
+    })
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -660,14 +660,7 @@ mod tests {
                 comparison.group(&was.path, group(was), group(is));
             }
         }
-        let reports =
-            comparison.finish(&expected).into_iter().filter(|report| report.outcome != CheckOutcome::Passed);
-        reports
-            .flat_map(|report| {
-                let (name, outcome) = (report.name, report.outcome);
-                report.findings.into_iter().map(move |finding| format!("{name} {outcome:?} {finding}"))
-            })
-            .collect()
+        crate::witness::report::told(comparison.finish(&expected))
     }
 
     #[test]
