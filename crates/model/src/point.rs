@@ -445,7 +445,6 @@ fn none_allowed(known: &[&RecoveryPoint], first: &RecoveryPoint, rule: &PointRul
 #[must_use]
 pub fn draw(seed: Seed, count: usize) -> usize {
     let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
-    let limit = u64::MAX - (u64::MAX % count + 1) % count;
     let mut attempt = 0_u32;
     loop {
         let mut hash = Sha256::new();
@@ -455,11 +454,17 @@ pub fn draw(seed: Seed, count: usize) -> usize {
         let mut first = [0; 8];
         first.copy_from_slice(&hash.finalize()[..8]);
         let x = u64::from_be_bytes(first);
-        if x <= limit {
+        if is_fair(x, count) {
             return usize::try_from(x % count).expect("below a count that was a usize");
         }
         attempt = attempt.wrapping_add(1);
     }
+}
+
+/// Whether `x` lies below the largest multiple of `count` that 64 bits can hold; `count` is not zero.
+fn is_fair(x: u64, count: u64) -> bool {
+    let thrown_away = (u64::MAX % count + 1) % count;
+    x <= u64::MAX - thrown_away
 }
 
 #[cfg(test)]
@@ -662,6 +667,50 @@ mod tests {
         // Computed by another program (Python's hashlib) from the algorithm in the module's story.
         let drawn: Vec<usize> = (0..8).map(|seed| draw(Seed(seed), 400)).collect();
         assert_eq!(drawn, [241, 250, 9, 215, 110, 43, 62, 142]);
+    }
+
+    #[test]
+    fn what_would_make_some_candidates_likelier_is_thrown_away() {
+        for (count, last) in [
+            (1, u64::MAX),
+            (2, u64::MAX),
+            (3, u64::MAX - 1),
+            (10, u64::MAX - 6),
+            (1 << 63, u64::MAX),
+            ((1 << 63) + 1, 1 << 63),
+            (u64::MAX, u64::MAX - 1),
+        ] {
+            assert_eq!((last - (count - 1)) % count, 0, "a wrong example");
+            assert!(is_fair(0, count) && is_fair(last, count), "{count}");
+            assert!(last == u64::MAX || !is_fair(last + 1, count), "{count}");
+        }
+        // Computed by another program (Python's hashlib); about half of these first numbers are thrown away.
+        let drawn: Vec<usize> = (0..6).map(|seed| draw(Seed(seed), (1 << 63) + 1)).collect();
+        assert_eq!(
+            drawn,
+            [
+                983_153_760_318_878_159,
+                1_849_880_169_971_476_095,
+                8_701_157_820_314_527_209,
+                1_858_108_143_252_823_122,
+                5_266_491_289_936_854_661,
+                8_389_987_811_436_710_517
+            ]
+        );
+    }
+
+    #[test]
+    fn a_refusal_counts_what_there_is() {
+        let mut points = points(5);
+        points[1].outcome = Outcome::Incomplete;
+        drilled(&mut points[2], true, 10);
+        let refused = select(&points, &PointRule::Before(day(-1)), day(9)).unwrap_err();
+        let rule = PointRule::Before(day(-1)).to_string();
+        let (oldest, newest) = (day(0), day(4));
+        assert_eq!(
+            refused,
+            SelectError::NoneAllowed { rule, known: 5, oldest, newest, incomplete: 1, proven: 1 }
+        );
     }
 
     #[test]
