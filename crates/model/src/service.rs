@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::UserCheck;
 use crate::id::{RepositoryName, ServiceName, SourceName, TierName};
 use crate::objective::RecoveryObjective;
+use crate::remote::RemoteSpec;
 use crate::secret::SecretRef;
 use crate::source::SourceSpec;
 
@@ -89,6 +90,8 @@ pub struct RepositorySpec {
     pub region: Option<String>,
     /// The account whose loss loses this copy.
     pub account: Option<String>,
+    /// How the object store is reached; `None` exactly where the location is a path.
+    pub remote: Option<RemoteSpec>,
 }
 
 /// When something is due: a cron expression in a named time zone.

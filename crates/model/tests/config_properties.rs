@@ -17,6 +17,7 @@ use seaworthy_model::config::{
 };
 use seaworthy_model::id::{CheckName, RepositoryName, ServiceName, SourceName, TierName};
 use seaworthy_model::objective::{Objective, RecoveryObjective};
+use seaworthy_model::remote::{Credential, RemoteSpec};
 use seaworthy_model::secret::SecretRef;
 use seaworthy_model::service::{
     DrillPolicy, Inventory, RepositorySpec, RetentionSpec, ScheduleSpec, Service, ServiceSource,
@@ -401,6 +402,37 @@ prop_compose! {
     }
 }
 
+/// How an S3 is reached; access key and secret come together or not at all.
+fn remote() -> impl Strategy<Value = RemoteSpec> {
+    let word = || proptest::option::of("[A-Za-z0-9_.:-]{1,12}");
+    let keys = proptest::option::of((secret(), secret(), proptest::option::of(secret())));
+    let endpoint = proptest::option::of("https://[a-z]{1,8}\\.example(:[1-9][0-9]{1,3})?");
+    (
+        endpoint,
+        proptest::option::of(any::<bool>()),
+        word(),
+        proptest::option::of(Just("AES256".to_owned())),
+        keys,
+        1..100_i64,
+    )
+        .prop_map(|(endpoint, path_style, storage_class, encryption, keys, seconds)| RemoteSpec {
+            endpoint,
+            path_style,
+            storage_class,
+            encryption,
+            storage_account: None,
+            credentials: keys
+                .into_iter()
+                .flat_map(|(id, key, token)| {
+                    [(Credential::AccessKey, id), (Credential::SecretKey, key)]
+                        .into_iter()
+                        .chain(token.map(|token| (Credential::SessionToken, token)))
+                })
+                .collect(),
+            timeout: SignedDuration::from_secs(seconds),
+        })
+}
+
 fn inventory() -> impl Strategy<Value = Inventory> {
     let repository = (
         name(),
@@ -408,10 +440,12 @@ fn inventory() -> impl Strategy<Value = Inventory> {
         secret(),
         proptest::option::of(text()),
         text(),
+        remote(),
     )
-        .prop_map(|(name, location, password, account, site)| RepositorySpec {
+        .prop_map(|(name, location, password, account, site, remote)| RepositorySpec {
             name: RepositoryName::new(name).unwrap(),
             medium: "nas".to_owned(),
+            remote: location.contains("://").then_some(remote),
             location,
             password,
             site,

@@ -21,6 +21,8 @@ const WORDS: &[&str] = &[
     "api_key",
     "apikey",
     "access_key",
+    "account_key",
+    "service_account",
     "private_key",
 ];
 

@@ -12,6 +12,7 @@ use jiff::tz::TimeZoneDatabase;
 use super::cadence::{Cadence, CronError, cadence};
 use super::diagnostic::{Draft, Place, Sink, quoted};
 use super::nearest::nearest;
+use super::remote::remote;
 use super::shape::{
     At, DefaultsTable, DrillTable, DurationText, FileTable, NameText, ObjectiveText, PathText,
     RepositoryTable, RetentionTable, ScheduleTable, ServiceTable, TierTable, built_in,
@@ -671,7 +672,7 @@ impl Judge<'_> {
         name: Option<RepositoryName>,
     ) -> Option<RepositorySpec> {
         let text = table.text;
-        let RepositoryTable { location, password, medium, site, region, account } = &table.at.value;
+        let RepositoryTable { location, password, medium, site, region, account, .. } = &table.at.value;
         let prefix = format!("repositories.{}", key.at.value);
         // A missing location or password has been reported with the shape.
         let location = sited(text, location.as_ref());
@@ -725,6 +726,7 @@ impl Judge<'_> {
                 self.record(format!("{prefix}.{what}"), Some(&value.place()));
             }
         }
+        let remote = read_location.as_ref().and_then(|location| remote(self, &prefix, location, *table));
         let default_medium = if is_remote { "object-store" } else { "disk" };
         Some(RepositorySpec {
             name: name?,
@@ -734,6 +736,7 @@ impl Judge<'_> {
             site: site_given.map_or_else(|| built_in::SITE.to_owned(), |site| site.at.value.clone()),
             region: region.as_ref().map(|at| at.value.clone()),
             account: account.as_ref().map(|at| at.value.clone()),
+            remote,
         })
     }
 

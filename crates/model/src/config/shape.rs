@@ -31,6 +31,7 @@ pub(super) mod built_in {
     pub(in crate::config) const PG_USER: &str = "seaworthy";
     pub(in crate::config) const LOCK_TIMEOUT: &str = "30s";
     pub(in crate::config) const BUSY_TIMEOUT: &str = "30s";
+    pub(in crate::config) const STORE_TIMEOUT: &str = "60s";
     pub(in crate::config) const CHECK_TIMEOUT: &str = "60s";
     pub(in crate::config) const HTTP_STATUS: u16 = 200;
     pub(in crate::config) const COLOR: &str = "auto";
@@ -205,6 +206,31 @@ pub(super) struct RepositoryTable {
     pub(super) region: Text,
     /// The account whose loss loses this copy.
     pub(super) account: Text,
+    /// An object store: URL of the service where it is not the provider's own, e.g. `https://de-fra1.upcloudobjects.com`. `http://` for this machine only.
+    pub(super) endpoint: Text,
+    /// S3: whether the bucket stands in the path of a request. True where there is an `endpoint` and false where there is none, where omitted.
+    pub(super) path_style: Option<At<bool>>,
+    /// An object store: the class that packs are stored in, e.g. `STANDARD_IA`, `NEARLINE`, `Cool`. The bucket's own where omitted. Classes that must be thawed before they are read are refused.
+    pub(super) storage_class: Text,
+    /// S3: what the service encrypts with, on top of what we do: `AES256`, `aws:kms`, or `aws:kms:` and the id of a key.
+    pub(super) server_side_encryption: Text,
+    /// Azure: the storage account. `AZURE_STORAGE_ACCOUNT` where omitted.
+    pub(super) storage_account: Text,
+    /// S3: id of the access key, by reference. Environment, web identity or the machine's own role where omitted.
+    pub(super) access_key: Option<At<SecretText>>,
+    /// S3: secret of the access key, by reference.
+    pub(super) secret_key: Option<At<SecretText>>,
+    /// S3: token of a session, by reference.
+    pub(super) session_token: Option<At<SecretText>>,
+    /// Google: the JSON of a service account's key, by reference. `GOOGLE_APPLICATION_CREDENTIALS` or the machine's own account where omitted.
+    pub(super) service_account: Option<At<SecretText>>,
+    /// Azure: key of the storage account, by reference. `AZURE_STORAGE_KEY` or the machine's own identity where omitted.
+    pub(super) account_key: Option<At<SecretText>>,
+    /// Azure: a shared access signature, by reference.
+    pub(super) sas_token: Option<At<SecretText>>,
+    /// An object store: the longest silence of the service before a request is given up and tried again.
+    #[schemars(extend("default" = built_in::STORE_TIMEOUT))]
+    pub(super) timeout: Option<At<DurationText>>,
 }
 
 /// Something the business would miss.

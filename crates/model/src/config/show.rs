@@ -7,6 +7,7 @@ use super::units::format_duration;
 use crate::check::{Question, UserCheck};
 use crate::id::{RepositoryName, ServiceName};
 use crate::objective::Objective;
+use crate::remote::RemoteSpec;
 use crate::service::{DrillPolicy, RepositorySpec, RetentionSpec, ScheduleSpec, Service};
 use crate::source::{SourceSpec, Tls};
 
@@ -139,6 +140,31 @@ impl Page<'_> {
         if let Some(account) = &repository.account {
             self.text("account", account);
         }
+        if let Some(remote) = &repository.remote {
+            self.remote(remote);
+        }
+    }
+
+    fn remote(&mut self, remote: &RemoteSpec) {
+        if let Some(endpoint) = &remote.endpoint {
+            self.text("endpoint", endpoint);
+        }
+        if let Some(path_style) = remote.path_style {
+            self.raw("path_style", if path_style { "true" } else { "false" });
+        }
+        for (key, value) in [
+            ("storage_class", &remote.storage_class),
+            ("server_side_encryption", &remote.encryption),
+            ("storage_account", &remote.storage_account),
+        ] {
+            if let Some(value) = value {
+                self.text(key, value);
+            }
+        }
+        for (credential, reference) in &remote.credentials {
+            self.text(credential.as_str(), &reference.to_string());
+        }
+        self.text("timeout", &format_duration(remote.timeout));
     }
 
     fn service(&mut self, service: &Service) {
