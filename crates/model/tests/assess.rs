@@ -5,12 +5,14 @@
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use seaworthy_model::assess::{Facts, Policy, ServiceAssessment, SourceHistory, Standing, assess};
+use seaworthy_model::assess::{
+    Dates, EPOCH, Facts, Policy, ServiceAssessment, SourceHistory, Standing, assess,
+};
 use seaworthy_model::example::{self, About};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
 use seaworthy_model::id::{CopyId, Digest, ServiceName, SourceName};
 use seaworthy_model::objective::{Met, Objective, RecoveryObjective};
-use seaworthy_model::receipt::{Act, ActKind, Backup, Gone, Outcome, Receipt, Remaining};
+use seaworthy_model::receipt::{Act, ActKind, Backup, CLOCK_STEP, Gone, Outcome, Receipt, Remaining};
 use seaworthy_model::verdict::{Assurance, Verdict};
 
 fn hour(n: u32) -> Timestamp {
@@ -945,4 +947,60 @@ fn a_proof_of_a_moment_ago_counts_while_the_clock_is_set_right() {
     assert_eq!(behind.level, Assurance::A1);
     let overdue = behind.findings.iter().find(|finding| finding.code == FindingCode::DrillOverdue).unwrap();
     assert_eq!(overdue.detail, format!("the last proof is of {}, which is yet to come", hour(2)));
+}
+
+#[test]
+fn a_clock_that_is_off_by_the_very_bound_is_set_right_as_clocks_are() {
+    let (bound, more) = (CLOCK_STEP, CLOCK_STEP + SignedDuration::from_nanos(1));
+    let stepped = |from: Timestamp, to: Timestamp| {
+        let mut dates = Dates::default();
+        assert!(!dates.next(from), "nothing came before it");
+        dates.next(to)
+    };
+    let at = hour(9);
+    assert_eq!([bound, more].map(|step| stepped(at, at - step)), [false, true]);
+    assert!(stepped(EPOCH + hours(1), EPOCH), "the first moment that a receipt can be of");
+    assert!(!stepped(EPOCH + hours(1), EPOCH - SignedDuration::from_nanos(1)));
+
+    let backup = example::backup(&about(1), None);
+    let drill = example::drill(&about(2), None, &backup, Some(1));
+    let known = history(vec![Act::Backup(Box::new(backup)), Act::Drill(Box::new(drill))]);
+    let doubted = |at: Timestamp| {
+        let mut known = known.clone();
+        known.set_back(at);
+        (known.newest.unwrap().doubted, known.proofs[0].doubted)
+    };
+    let (point, proof) = (known.newest.as_ref().unwrap().point, known.proofs[0].at);
+    assert_eq!([bound, more].map(|step| doubted(point - step).0), [false, true]);
+    assert_eq!([bound, more].map(|step| doubted(proof - step).1), [false, true]);
+}
+
+#[test]
+fn a_point_that_is_later_than_its_run_by_the_very_bound_is_not_of_the_future() {
+    let (bound, more) = (CLOCK_STEP, CLOCK_STEP + SignedDuration::from_nanos(1));
+    for (step, is_future) in [(bound, false), (more, true)] {
+        let mut backup = example::backup(&about(1), None);
+        backup.point = Some(backup.finished + step);
+        let mut found = example::found(&backup);
+        found.finished = backup.finished;
+        found.point = backup.finished + step;
+        for act in [Act::Backup(Box::new(backup.clone())), Act::Found(Box::new(found))] {
+            let newest = history(vec![act]).newest.unwrap();
+            assert_eq!(newest.future_dated, is_future, "{step:?}");
+        }
+        // What is left after the newest has gone is doubted by the same bound.
+        let gone = Gone {
+            newest: Some(Remaining {
+                sequence: 1,
+                repository: backup.repository.id.clone(),
+                copy: example::copy_id("left"),
+                point: hour(2) + step,
+            }),
+            ..example::gone(&example::backup(&about(1), None), 1)
+        };
+        let mut first = example::backup(&about(1), None);
+        first.finished = hour(1);
+        let history = history(vec![Act::Backup(Box::new(first)), Act::Gone(Box::new(gone))]);
+        assert_eq!(history.newest.unwrap().doubted, is_future, "{step:?}");
+    }
 }
