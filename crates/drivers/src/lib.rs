@@ -2,3 +2,5 @@
 
 pub mod sandbox;
 pub mod source;
+#[cfg(any(feature = "s3", feature = "google", feature = "azure"))]
+pub mod store;

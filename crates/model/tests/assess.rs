@@ -12,7 +12,7 @@ use seaworthy_model::example::{self, About};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
 use seaworthy_model::id::{CopyId, Digest, ServiceName, SourceName};
 use seaworthy_model::objective::{Met, Objective, RecoveryObjective};
-use seaworthy_model::receipt::{Act, ActKind, Backup, CLOCK_STEP, Gone, Outcome, Receipt, Remaining};
+use seaworthy_model::receipt::{Act, ActKind, Backup, CLOCK_STEP, Drill, Gone, Outcome, Receipt, Remaining};
 use seaworthy_model::verdict::{Assurance, Verdict};
 
 fn hour(n: u32) -> Timestamp {
@@ -572,6 +572,23 @@ fn only_the_bad_copy_itself_or_a_newer_one_answers_a_failure() {
         |answer: &Backup| history(vec![failed.clone(), Act::Drill(Box::new(drill(3, answer)))]).failure;
     assert!(after(&backup).is_none());
     assert!(after(&other).is_some(), "it is not newer");
+    // Of the order of receipts and the order of instants, one alone makes no copy newer.
+    let known = |act: &Act, backup: u64| {
+        let Act::Drill(drill) = act else { unreachable!() };
+        Act::Drill(Box::new(Drill { backup: Some(backup), ..(**drill).clone() }))
+    };
+    let later = example::backup(&about(2), None);
+    let answer = |of: &Backup, backup| {
+        let passed = Act::Drill(Box::new(drill(3, of)));
+        history(vec![known(&failed, 5), known(&passed, backup)]).failure.is_none()
+    };
+    assert_eq!([answer(&other, 6), answer(&later, 5), answer(&later, 6)], [false, false, true]);
+    // Of two that are bad and of one instant, the one that was found last is told.
+    let both = history(vec![
+        failed.clone(),
+        Act::Drill(Box::new(example::failed_drill(&about(3), None, &other, None))),
+    ]);
+    assert_eq!(both.failure.unwrap().copy, other.copy.clone().unwrap());
 }
 
 #[test]

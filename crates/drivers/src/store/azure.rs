@@ -1,0 +1,52 @@
+//! Azure Blob Storage.
+
+use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
+use seaworthy_interface::{DriverError, ErrorKind};
+use seaworthy_model::remote::{Credential, Provider};
+
+use super::{StoreRequest, retry, unusable};
+
+/// Variables that lead to an identity's token.
+const IDENTITIES: &[(&str, AzureConfigKey)] = &[
+    ("AZURE_CLIENT_ID", AzureConfigKey::ClientId),
+    ("AZURE_CLIENT_SECRET", AzureConfigKey::ClientSecret),
+    ("AZURE_TENANT_ID", AzureConfigKey::AuthorityId),
+    ("AZURE_FEDERATED_TOKEN_FILE", AzureConfigKey::FederatedTokenFile),
+    ("AZURE_AUTHORITY_HOST", AzureConfigKey::AuthorityHost),
+];
+
+pub(super) fn store(request: &StoreRequest<'_>, container: &str) -> Result<MicrosoftAzure, DriverError> {
+    let account = request
+        .remote
+        .storage_account
+        .as_deref()
+        .or_else(|| request.variable("AZURE_STORAGE_ACCOUNT"))
+        .ok_or_else(|| {
+            DriverError::new(ErrorKind::Unsupported, format!("open the container {container}"))
+                .because("its storage account is not known")
+                .hint("add storage_account = \"…\" to the repository")
+        })?;
+    let endpoint = request.endpoint(&[])?;
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_account(account)
+        .with_container_name(container)
+        .with_retry(retry())
+        .with_client_options(request.client(endpoint.as_deref()));
+    if let Some(endpoint) = &endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    if let Some(key) = request.secret(Credential::AccountKey) {
+        builder = builder.with_access_key(key);
+    } else if let Some(signature) = request.secret(Credential::SasToken) {
+        builder = builder.with_config(AzureConfigKey::SasKey, signature);
+    } else if let Some(key) = request.variable("AZURE_STORAGE_KEY") {
+        builder = builder.with_access_key(key);
+    } else {
+        for (variable, key) in IDENTITIES {
+            if let Some(value) = request.variable(variable) {
+                builder = builder.with_config(*key, value);
+            }
+        }
+    }
+    builder.build().map_err(|_| unusable(Provider::Azure, "endpoint, base64 key or signature"))
+}

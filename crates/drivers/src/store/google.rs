@@ -1,0 +1,27 @@
+//! Google Cloud Storage.
+
+use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
+use seaworthy_interface::DriverError;
+use seaworthy_model::remote::{Credential, Provider, is_loopback};
+
+use super::{StoreRequest, retry, unusable};
+
+pub(super) fn store(request: &StoreRequest<'_>, bucket: &str) -> Result<GoogleCloudStorage, DriverError> {
+    let endpoint = request.endpoint(&[])?;
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(bucket)
+        .with_retry(retry())
+        .with_client_options(request.client(endpoint.as_deref()));
+    if let Some(endpoint) = &endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    if let Some(key) = request.secret(Credential::ServiceAccount) {
+        builder = builder.with_service_account_key(key);
+    } else if let Some(path) = request.variable("GOOGLE_APPLICATION_CREDENTIALS") {
+        builder = builder.with_application_credentials(path);
+    } else if endpoint.as_deref().is_some_and(is_loopback) {
+        // A service on this machine knows nobody.
+        builder = builder.with_skip_signature(true);
+    }
+    builder.build().map_err(|_| unusable(Provider::Google, "the JSON of a key"))
+}

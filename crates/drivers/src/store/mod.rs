@@ -1,0 +1,240 @@
+//! Object stores: from what the configuration says to something that holds a repository. Nothing is asked of the provider here.
+//!
+//! Requests are tried again by the client: server errors, throttling, broken connections, with jitter, for three minutes at
+//! most. What is wrong for good (credentials, bucket, region) is told at once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{
+    Attribute, Attributes, BackoffConfig, ClientOptions, CopyOptions, GetOptions, GetResult, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RetryConfig,
+};
+use seaworthy_interface::{DriverError, ErrorKind};
+use seaworthy_model::remote::{Credential, Provider, RemoteSpec, is_loopback};
+use secrecy::{ExposeSecret as _, SecretString};
+
+#[cfg(feature = "azure")]
+mod azure;
+#[cfg(feature = "google")]
+mod google;
+#[cfg(feature = "s3")]
+mod s3;
+
+/// What a store is made from.
+#[derive(Debug)]
+pub struct StoreRequest<'a> {
+    /// `s3://bucket/prefix`, `gs://…`, `az://…`.
+    pub location: &'a str,
+    /// The provider's region.
+    pub region: Option<&'a str>,
+    /// How it is reached.
+    pub remote: &'a RemoteSpec,
+    /// What the references of `remote` hold.
+    pub secrets: BTreeMap<Credential, SecretString>,
+    /// Those of the variables [`ENVIRONMENT`] that are set. What is configured comes before them.
+    pub environment: BTreeMap<&'static str, SecretString>,
+}
+
+/// The environment variables that are looked at, where the configuration says nothing.
+pub const ENVIRONMENT: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "S3_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_KEY",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_TENANT_ID",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_AUTHORITY_HOST",
+];
+
+impl StoreRequest<'_> {
+    fn secret(&self, credential: Credential) -> Option<&str> {
+        self.secrets.get(&credential).map(|secret| secret.expose_secret().trim())
+    }
+
+    /// A variable that is set and not empty.
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(|value| value.expose_secret()).filter(|value| !value.is_empty())
+    }
+
+    /// The endpoint, configured or from the environment; one that is not encrypted only on this machine.
+    fn endpoint(&self, variables: &[&str]) -> Result<Option<String>, DriverError> {
+        if let Some(configured) = &self.remote.endpoint {
+            return Ok(Some(configured.trim_end_matches('/').to_owned()));
+        }
+        let Some((name, value)) = variables.iter().find_map(|name| Some((name, self.variable(name)?))) else {
+            return Ok(None);
+        };
+        if !value.starts_with("https://") && !(value.starts_with("http://") && is_loopback(value)) {
+            return Err(DriverError::new(ErrorKind::Refused, format!("use the endpoint in {name}"))
+                .because("it is not encrypted, and leads off this machine")
+                .hint("give an https:// URL, or take the variable away"));
+        }
+        Ok(Some(value.trim_end_matches('/').to_owned()))
+    }
+
+    fn client(&self, endpoint: Option<&str>) -> ClientOptions {
+        let silence = Duration::try_from(self.remote.timeout).unwrap_or(DEFAULT_SILENCE);
+        ClientOptions::new()
+            .with_allow_http(endpoint.is_some_and(is_loopback))
+            .with_connect_timeout(CONNECT)
+            .with_read_timeout(silence)
+            .with_timeout(WHOLE_REQUEST.max(silence))
+    }
+}
+
+/// Where the configuration's silence is no span of time; the parser lets none such through.
+const DEFAULT_SILENCE: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(10);
+/// 10 min: a part of an upload, 16 MiB, at 28 kB/s.
+const WHOLE_REQUEST: Duration = Duration::from_secs(600);
+
+/// Eight tries in three minutes at most, with jitter.
+fn retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(200),
+            max_backoff: Duration::from_secs(20),
+            base: 2.0,
+        },
+        max_retries: 8,
+        retry_timeout: Duration::from_secs(180),
+    }
+}
+
+/// Makes the client of the store that a location names. Asks nothing of the network; what the provider says comes later.
+pub fn open(request: &StoreRequest<'_>) -> Result<Arc<dyn ObjectStore>, DriverError> {
+    let Some((provider, bucket, prefix)) = Provider::of(request.location) else {
+        return Err(DriverError::new(ErrorKind::Unsupported, format!("open the store {}", request.location))
+            .hint("give s3://, gs:// or az:// and a bucket"));
+    };
+    // Only the first call of a process installs it; a later one finds it there.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let inner: Arc<dyn ObjectStore> = match provider {
+        #[cfg(feature = "s3")]
+        Provider::S3 => Arc::new(s3::store(request, bucket)?),
+        #[cfg(feature = "google")]
+        Provider::Google => Arc::new(google::store(request, bucket)?),
+        #[cfg(feature = "azure")]
+        Provider::Azure => Arc::new(azure::store(request, bucket)?),
+        #[cfg(not(all(feature = "s3", feature = "google", feature = "azure")))]
+        _ => {
+            return Err(DriverError::new(
+                ErrorKind::Unsupported,
+                format!("open the store {}", request.location),
+            )
+            .because(format!("this program was built without {}", provider.name())));
+        }
+    };
+    Ok(Arc::new(Placed {
+        name: request.location.to_owned(),
+        class: request.remote.storage_class.clone(),
+        inner: PrefixStore::new(inner, Path::from(prefix)),
+    }))
+}
+
+/// A client that cannot be made: something given is not what it should be. The client's own words may repeat it, so they are not shown.
+fn unusable(provider: Provider, what: &str) -> DriverError {
+    DriverError::new(ErrorKind::Unauthenticated, format!("make a client of {}", provider.name()))
+        .because(format!("what was given as {what} cannot be read as that"))
+        .hint("check the credentials that the repository refers to, and the variables of the environment")
+}
+
+/// A part of a bucket, in which packs are stored in a class of their own.
+#[derive(Debug)]
+struct Placed {
+    name: String,
+    class: Option<String>,
+    inner: PrefixStore<Arc<dyn ObjectStore>>,
+}
+
+impl Placed {
+    fn attributes(&self, location: &Path, mut attributes: Attributes) -> Attributes {
+        if let Some(class) = &self.class
+            && location.as_ref().starts_with("data/")
+        {
+            attributes.insert(Attribute::StorageClass, class.clone().into());
+        }
+        attributes
+    }
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Placed {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        mut options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        options.attributes = self.attributes(location, options.attributes);
+        self.inner.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        mut options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        options.attributes = self.attributes(location, options.attributes);
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
