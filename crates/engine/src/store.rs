@@ -17,7 +17,7 @@ use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::CopyId;
 use seaworthy_repository::{
     Control, FileMeta, FileReader, FileWriter, NodeKind, Repository, RepositoryError, RestoreOptions,
-    SessionOptions, SnapshotId, SnapshotPath, Step,
+    SessionOptions, SnapshotId, SnapshotPath, Step, StoreFault,
 };
 
 use crate::act::backup::BackupRequest;
@@ -81,12 +81,70 @@ fn classify(error: &RepositoryError) -> (ErrorKind, Option<FindingCode>, Option<
         RepositoryError::Stopped(stop) => (ErrorKind::Stopped(stopped(*stop)), None, None),
         RepositoryError::Refused { .. } => (ErrorKind::Refused, Some(FindingCode::EnvOther), None),
         RepositoryError::Failed { cause } => classify(cause),
-        RepositoryError::Io { .. } | RepositoryError::Store { .. } => {
-            (ErrorKind::Other, Some(FindingCode::ReadFailed), None)
-        }
+        RepositoryError::Io { .. } => (ErrorKind::Other, Some(FindingCode::ReadFailed), None),
+        RepositoryError::Store { fault, .. } => refused(*fault),
         // The repository may learn new ways to say no; each of them is an error that blames nobody until it is named here.
         _ => (ErrorKind::Other, Some(FindingCode::EnvOther), None),
     }
+}
+
+/// What a refusal of an object store asks of a person. None of them blames a copy.
+fn refused(fault: StoreFault) -> (ErrorKind, Option<FindingCode>, Option<&'static str>) {
+    let (kind, code, hint) = match fault {
+        StoreFault::Unreachable => (
+            ErrorKind::Unreachable,
+            FindingCode::Unreachable,
+            Some(
+                "check the endpoint, the network and the resolver; then run this again: what was stored is not stored twice",
+            ),
+        ),
+        StoreFault::Busy => (
+            ErrorKind::Unreachable,
+            FindingCode::Unreachable,
+            Some(
+                "the service is throttling or failing; run this again later: what was stored is not stored twice",
+            ),
+        ),
+        StoreFault::Unauthenticated => (
+            ErrorKind::Unauthenticated,
+            FindingCode::AuthDenied,
+            Some(
+                "the credentials are wrong or have expired: check what the repository's references and the environment hold",
+            ),
+        ),
+        StoreFault::Denied => (
+            ErrorKind::PermissionDenied,
+            FindingCode::AuthDenied,
+            Some(
+                "these credentials may not do this: a backup needs to list, read and create; only `prune` needs to delete",
+            ),
+        ),
+        StoreFault::NoBucket => (
+            ErrorKind::NotFound,
+            FindingCode::Unreachable,
+            Some("check the bucket's name and account, or make it: it is never made for you"),
+        ),
+        StoreFault::ClockSkew => (
+            ErrorKind::Refused,
+            FindingCode::ClockSkew,
+            Some("set this machine's clock right, then run this again"),
+        ),
+        StoreFault::WrongRegion => (
+            ErrorKind::Unsupported,
+            FindingCode::Unreachable,
+            Some("give the bucket's own region as region = \"…\" of the repository"),
+        ),
+        StoreFault::Full => {
+            (ErrorKind::Exhausted, FindingCode::NoSpace, Some("raise the quota, or choose another bucket"))
+        }
+        StoreFault::Forgotten => (
+            ErrorKind::Other,
+            FindingCode::ReadFailed,
+            Some("do not trust this store: it acknowledges what it does not keep"),
+        ),
+        _ => (ErrorKind::Other, FindingCode::ReadFailed, None),
+    };
+    (kind, Some(code), hint)
 }
 
 fn stopped(stop: seaworthy_repository::Stop) -> Stop {

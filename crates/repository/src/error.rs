@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::fault::{StoreFault, StoreWords};
 use crate::lock::LockHolder;
 
 /// Why a long call ended before its work was done.
@@ -140,9 +141,11 @@ pub enum RepositoryError {
         action: &'static str,
         /// On what.
         path: String,
-        /// Why not.
+        /// Why not, in terms to act upon.
+        fault: StoreFault,
+        /// Why not, in its own words.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: StoreWords,
     },
     /// There is no room left, or a quota is reached.
     #[error("no space left: {action} `{path}`")]
@@ -229,7 +232,8 @@ impl RepositoryError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self.root() {
-            Self::Locked { .. } | Self::Store { .. } => true,
+            Self::Locked { .. } => true,
+            Self::Store { fault, .. } => fault.is_transient(),
             Self::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::Interrupted | io::ErrorKind::TimedOut | io::ErrorKind::ResourceBusy

@@ -27,6 +27,7 @@ mod blob;
 mod check;
 mod control;
 mod error;
+mod fault;
 mod id;
 mod json;
 mod large;
@@ -51,6 +52,7 @@ pub use check::{CheckLock, CheckOptions, CheckRead, CheckReport, FaultKind, Find
 pub use chunker::Cuts;
 pub use control::{Control, Progress};
 pub use error::{Object, RepositoryError, Result, Stop};
+pub use fault::{StoreFault, StoreWords};
 pub use id::{BlobKind, Id, KeyId, SnapshotId};
 pub use json::Base64;
 pub use key::KdfParams;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -17,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use crate::control::{Control, POLL};
 use crate::error::{RepositoryError, Result};
+use crate::fault::{self, StoreFault, StoreWords};
 use crate::id::Id;
 use crate::local::LocalStore;
 use crate::spool::Spool;
@@ -97,6 +99,11 @@ struct Inner {
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
 }
+
+/// Requests for one file or list, where the answer was lost.
+const TRIES: u32 = 4;
+/// Before the second try; twice as long before each later one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A runtime that may be dropped anywhere, also inside another runtime.
 struct OwnRuntime(Option<Runtime>);
@@ -199,15 +206,47 @@ impl Store {
                     return Err(RepositoryError::Store {
                         action: "wait for",
                         path: self.to_string(),
-                        source: "the store's task died".into(),
+                        fault: StoreFault::Other,
+                        source: StoreWords::new("the store's task died"),
                     });
                 }
             }
         }
     }
 
-    fn error(action: &'static str, path: &str, source: object_store::Error) -> RepositoryError {
-        RepositoryError::Store { action, path: path.to_owned(), source: Box::new(source) }
+    fn error(action: &'static str, path: &str, error: &object_store::Error) -> RepositoryError {
+        let (fault, source) = fault::read(error);
+        let path = path.to_owned();
+        match fault {
+            StoreFault::Full => RepositoryError::NoSpace { action, path },
+            _ => RepositoryError::Store { action, path, fault, source },
+        }
+    }
+
+    /// Asks until it is answered, or the answer is one that waiting does not change.
+    ///
+    /// The client tries again by itself where it knows that nothing was sent or nothing can be done twice; this is for what
+    /// breaks in the middle.
+    fn asked<T: Send + 'static, F: Future<Output = object_store::Result<T>> + Send + 'static>(
+        &self,
+        control: &Control,
+        ask: impl Fn(Arc<dyn ObjectStore>) -> F,
+    ) -> Result<object_store::Result<T>> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            match self.wait(control, ask(self.objects()))? {
+                Err(error) if fault::read(&error).0.is_transient() => self.pause(control, &mut pause)?,
+                answer => return Ok(answer),
+            }
+        }
+        self.wait(control, ask(self.objects()))
+    }
+
+    /// Waits a while before the next try, twice as long each time; ends at once when asked to stop.
+    fn pause(&self, control: &Control, pause: &mut Duration) -> Result<()> {
+        self.wait(control, tokio::time::sleep(*pause))?;
+        *pause *= 2;
+        Ok(())
     }
 
     /// Every file of a kind whose name is 64 hex digits, in no particular order.
@@ -218,11 +257,10 @@ impl Store {
         if let Some(local) = &self.inner.local {
             return local.list_ids(kind.directory(), kind == FileKind::Pack);
         }
-        let objects = self.objects();
-        let found = self.wait(control, async move {
+        let found = self.asked(control, move |objects| async move {
             objects.list(Some(&Path::from(kind.directory()))).try_collect::<Vec<_>>().await
         })?;
-        let found = found.map_err(|e| Self::error("list", kind.directory(), e))?;
+        let found = found.map_err(|e| Self::error("list", kind.directory(), &e))?;
         let mut listed = Vec::with_capacity(found.len());
         for meta in found {
             let name = meta.location.filename().unwrap_or_default();
@@ -242,12 +280,20 @@ impl Store {
         if let Some(local) = &self.inner.local {
             return local.size(&path);
         }
-        let objects = self.objects();
-        let location = Path::from(path.as_str());
-        match self.wait(control, async move { objects.head(&location).await })? {
+        self.remote_size(&path, control)
+    }
+
+    fn remote_size(&self, path: &str, control: &Control) -> Result<Option<u64>> {
+        let location = Path::from(path);
+        let answer = self.asked(control, |objects| {
+            let location = location.clone();
+            async move { objects.head(&location).await }
+        })?;
+        match answer {
             Ok(meta) => Ok(Some(meta.size)),
+            // An answer without a body does not say whether it is the bucket that is missing.
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(Self::error("look at", &path, e)),
+            Err(e) => Err(Self::error("look at", path, &e)),
         }
     }
 
@@ -306,18 +352,25 @@ impl Store {
         let bytes = if let Some(local) = &self.inner.local {
             local.read_file(&path, range)?
         } else {
-            let objects = self.objects();
             let location = Path::from(path.as_str());
-            let result = self.wait(control, async move {
-                match range {
-                    None => objects.get(&location).await?.bytes().await,
-                    Some(range) => objects.get_range(&location, range).await,
+            let result = self.asked(control, |objects| {
+                let (location, range) = (location.clone(), range.clone());
+                async move {
+                    match range {
+                        None => objects.get(&location).await?.bytes().await,
+                        Some(range) => objects.get_range(&location, range).await,
+                    }
                 }
             })?;
             match result {
                 Ok(bytes) => Some(Vec::from(bytes)),
-                Err(object_store::Error::NotFound { .. }) => None,
-                Err(e) => return Err(Self::error("read", &path, e)),
+                // A bucket that is not there says nothing of what was in it.
+                Err(e @ object_store::Error::NotFound { .. })
+                    if fault::read(&e).0 != StoreFault::NoBucket =>
+                {
+                    None
+                }
+                Err(e) => return Err(Self::error("read", &path, &e)),
             }
         };
         if let Some(bytes) = &bytes {
@@ -334,20 +387,78 @@ impl Store {
         if let Some(local) = &self.inner.local {
             local.write_file(&path, &bytes[..], true, &|| Ok(()))?;
         } else {
-            let objects = self.objects();
-            let location = Path::from(path.as_str());
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            let result =
-                self.wait(control, async move { objects.put_opts(&location, bytes.into(), options).await })?;
-            match result {
-                Ok(_) => {}
-                // Names are hashes of content, so what is there already is what was meant; `config` is not.
-                Err(object_store::Error::AlreadyExists { .. }) if kind != FileKind::Config => {}
-                Err(e) => return Err(Self::error("write", &path, e)),
-            }
+            self.write_remote(kind, &path, &bytes, control)?;
         }
         self.inner.bytes_written.fetch_add(length, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Creates a file in an object store, trying again where it is not known what became of a try.
+    ///
+    /// That somebody says "it is there already" is believed only after a look: names are hashes of content, so a file of the
+    /// same name and length is the one that was meant, perhaps from a try whose answer was lost. `config` has no such name and
+    /// is compared.
+    fn write_remote(&self, kind: FileKind, path: &str, bytes: &Bytes, control: &Control) -> Result<()> {
+        let length = bytes.len() as u64;
+        let location = Path::from(path);
+        let mut pause = FIRST_PAUSE;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (objects, at, payload) = (self.objects(), location.clone(), bytes.clone());
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let answer =
+                self.wait(control, async move { objects.put_opts(&at, payload.into(), options).await })?;
+            let error = match answer {
+                Ok(_) => break,
+                Err(error) => error,
+            };
+            if matches!(error, object_store::Error::AlreadyExists { .. }) {
+                match self.remote_size(path, control)? {
+                    Some(_) if kind == FileKind::Config => {
+                        // Ours, if an answer to an earlier try was lost.
+                        if tries > 1 && self.read(kind, &Id::of(b""), control)?.as_deref() == Some(&bytes[..])
+                        {
+                            break;
+                        }
+                        return Err(Self::error("write", path, &error));
+                    }
+                    Some(size) if size == length => break,
+                    Some(size) => {
+                        return Err(RepositoryError::damaged(
+                            kind.object(),
+                            path,
+                            format_args!("{size} bytes are stored under a name that is of {length}"),
+                        ));
+                    }
+                    // Somebody else was about to make it, and did not.
+                    None if tries < TRIES => self.pause(control, &mut pause)?,
+                    None => return Err(Self::error("write", path, &error)),
+                }
+            } else if tries < TRIES && fault::read(&error).0.is_transient() {
+                self.pause(control, &mut pause)?;
+            } else {
+                return Err(Self::error("write", path, &error));
+            }
+        }
+        // What makes a copy exist is looked at once more; packs are, all together, before a copy is acknowledged.
+        match kind {
+            FileKind::Config | FileKind::Index | FileKind::Snapshot | FileKind::Key => {
+                match self.remote_size(path, control)? {
+                    Some(size) if size == length => Ok(()),
+                    other => Err(RepositoryError::Store {
+                        action: "write",
+                        path: path.to_owned(),
+                        fault: StoreFault::Forgotten,
+                        source: StoreWords::new(match other {
+                            None => "the store acknowledged it and does not have it".to_owned(),
+                            Some(size) => format!("the store acknowledged {length} bytes and has {size}"),
+                        }),
+                    }),
+                }
+            }
+            FileKind::Pack | FileKind::Lock => Ok(()),
+        }
     }
 
     /// [`Self::write`] for a file that need not be in memory.
@@ -381,7 +492,7 @@ impl Store {
             let objects = self.objects();
             let location = Path::from(path.as_str());
             self.wait(control, async move { write_in_parts(&*objects, &location, &bytes).await })?
-                .map_err(|e| Self::error("write", &path, e))?;
+                .map_err(|e| Self::error("write", &path, &e))?;
         }
         self.inner.bytes_written.fetch_add(length, Ordering::Relaxed);
         Ok(())
@@ -393,11 +504,14 @@ impl Store {
         if let Some(local) = &self.inner.local {
             return local.delete_file(&path);
         }
-        let objects = self.objects();
         let location = Path::from(path.as_str());
-        match self.wait(control, async move { objects.delete(&location).await })? {
+        let answer = self.asked(control, |objects| {
+            let location = location.clone();
+            async move { objects.delete(&location).await }
+        })?;
+        match answer {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(Self::error("delete", &path, e)),
+            Err(e) => Err(Self::error("delete", &path, &e)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The one place that knows drivers by name: from what the configuration says to what the engine can call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,15 +9,19 @@ use seaworthy_drivers::sandbox::process::{ProcessSandboxes, Settings};
 use seaworthy_drivers::source::files::FilesSource;
 use seaworthy_drivers::source::postgres::{PostgresSource, installation};
 use seaworthy_drivers::source::sqlite::SqliteSource;
+use seaworthy_drivers::store::{ENVIRONMENT, StoreRequest};
 use seaworthy_engine::Subject;
 use seaworthy_engine::store::driver_error;
 use seaworthy_interface::{Cx, Source};
 use seaworthy_model::id::ServiceName;
+use seaworthy_model::remote::{Credential, RemoteSpec};
 use seaworthy_model::service::{Inventory, RepositorySpec, Service, ServiceSource};
 use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::{
     Control, InitOptions, KdfParams, OpenOptions, Repository, RepositoryError, Store, open_store,
 };
+
+use secrecy::SecretString;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -97,15 +101,34 @@ pub(crate) fn staging(state: &State) -> PathBuf {
 
 /// The store that a repository lies in.
 fn store(spec: &RepositorySpec) -> Outcome<Store> {
-    if spec.location.contains("://") {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("repository `{}`: this version stores on file systems only", spec.name),
-        )
-        .hint("give an absolute path as its location"));
+    if let Some(remote) = &spec.remote {
+        let objects = seaworthy_drivers::store::open(&StoreRequest {
+            location: &spec.location,
+            region: spec.region.as_deref(),
+            remote,
+            secrets: credentials(remote)?,
+            environment: environment(),
+        })?;
+        return Store::new(objects).map_err(|error| {
+            repository_failure(&format!("open the store of repository `{}`", spec.name), error)
+        });
     }
     open_store(Path::new(&spec.location))
         .map_err(|error| repository_failure(&format!("open the store of repository `{}`", spec.name), error))
+}
+
+fn credentials(remote: &RemoteSpec) -> Outcome<BTreeMap<Credential, SecretString>> {
+    let mut secrets = BTreeMap::new();
+    for (credential, reference) in &remote.credentials {
+        secrets.insert(*credential, resolve(reference)?.expose_text(reference)?.to_owned().into());
+    }
+    Ok(secrets)
+}
+
+/// The variables by which object stores are commonly reached, where they are set.
+fn environment() -> BTreeMap<&'static str, SecretString> {
+    let set = |name: &&'static str| Some((*name, std::env::var(name).ok()?.into()));
+    ENVIRONMENT.iter().filter_map(set).collect()
 }
 
 /// Opens a repository. Blocks; call it from a thread that may.
