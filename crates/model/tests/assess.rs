@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use seaworthy_model::assess::{
-    Dates, EPOCH, Facts, Policy, ServiceAssessment, SourceHistory, Standing, assess,
+    Dates, EPOCH, Facts, Policy, ServiceAssessment, SourceHistory, Standing, assess, assess_source,
 };
 use seaworthy_model::example::{self, About};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
@@ -1020,4 +1020,39 @@ fn a_point_that_is_later_than_its_run_by_the_very_bound_is_not_of_the_future() {
         let history = history(vec![Act::Backup(Box::new(first)), Act::Gone(Box::new(gone))]);
         assert_eq!(history.newest.unwrap().doubted, is_future, "{step:?}");
     }
+}
+
+#[test]
+fn a_bad_copy_that_was_found_late_and_is_older_does_not_take_the_newest_away() {
+    let (old, new) = (example::backup(&about(1), None), example::backup(&about(3), None));
+    let known = history(vec![
+        Act::Due(example::due(&about(1), ActKind::Backup)),
+        Act::Due(example::due(&about(1), ActKind::Backup)),
+        Act::Backup(Box::new(new.clone())),
+        Act::Found(Box::new(example::found(&old))),
+        Act::Drill(Box::new(example::failed_drill(&about(5), None, &old, Some(4)))),
+    ]);
+    let assessed = assess_source(&known, &policy(), hour(5));
+    assert_eq!(known.newest.unwrap().copy, new.copy.unwrap());
+    assert!(known.failure.is_some() && assessed.exposure_ms.is_some());
+}
+
+#[test]
+fn a_copy_that_is_yet_to_come_is_told_from_one_that_a_clock_ran_ahead_of() {
+    let known = history(vec![Act::Backup(Box::new(example::backup(&about(1), None)))]);
+    let said = |known: &SourceHistory| {
+        let assessed = assess_source(known, &policy(), known.newest.as_ref().unwrap().point - hours(1));
+        assessed
+            .findings
+            .into_iter()
+            .filter(|one| one.code == FindingCode::FutureDated)
+            .map(|one| one.detail)
+            .collect::<Vec<_>>()
+    };
+    let point = known.newest.as_ref().unwrap().point;
+    assert_eq!(said(&known), [format!("the newest copy is of {point}, which is yet to come")]);
+    let mut doubted = known;
+    doubted.newest.as_mut().unwrap().doubted = true;
+    let words = "by a clock that ran ahead: its age is not known until the next backup";
+    assert_eq!(said(&doubted), [format!("the newest copy is dated {point} {words}")]);
 }
