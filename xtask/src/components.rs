@@ -11,6 +11,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use seaworthy_testkit::components::{SecondPostgres, second_postgres_bin};
+use seaworthy_testkit::emulator::Kind;
 
 use crate::process::{self, Echo};
 
@@ -44,6 +45,9 @@ const PROGRAMS: &[Program] = &[
     Program { name: "mkfs.ext4", package: "e2fsprogs", purpose: "disks that lose their power" },
     Program { name: "mount", package: "mount", purpose: "disks that lose their power" },
     Program { name: "kill", package: "procps", purpose: "stopping programs in the middle" },
+    Program { name: "python3", package: "python3-venv", purpose: "LocalStack, an emulator of S3" },
+    Program { name: "npm", package: "npm", purpose: "Azurite, an emulator of Azure Blob Storage" },
+    Program { name: "rclone", package: "rclone", purpose: "a peer in the benchmarks" },
     Program { name: "setpriv", package: "util-linux", purpose: "running servers as another user" },
 ];
 
@@ -99,6 +103,14 @@ pub(crate) fn provide(root: &Path, install: bool) -> Found {
                 .push(("SEAWORTHY_TEST_PG_SECOND_BIN".to_owned(), directory.to_string_lossy().into_owned()));
         }
         Err(problem) => found.missing.push(problem),
+    }
+    for kind in [Kind::LocalStack, Kind::Azurite] {
+        match emulator(kind, install) {
+            Ok(program) => {
+                found.lines.push(format!("{:<9} {} in {}", "emulator", kind.version(), program.display()));
+            }
+            Err(problem) => found.missing.push(problem),
+        }
     }
     if let Some(server) = find("postgres")
         && let Some(directory) = server.parent()
@@ -178,6 +190,70 @@ fn apt(prefix: &[String], arguments: &[&str]) -> Result<process::Ran, String> {
     println!("   $ {}", words.join(" "));
     process::run(Command::new(words[0]).args(&words[1..]), INSTALL_LIMIT, Echo::Quiet)
         .map_err(|error| format!("start apt-get: {error}"))
+}
+
+/// Emulators come from the registries of their languages: nobody packages them.
+fn emulator(kind: Kind, install: bool) -> Result<PathBuf, String> {
+    if let Some(program) = kind.program() {
+        return Ok(program);
+    }
+    let what = format!("{kind:?} {}", kind.version());
+    if !install {
+        return Err(format!("{what}: run `cargo xtask test` without --no-install"));
+    }
+    let directory = kind.directory().ok_or_else(|| format!("{what}: there is no HOME to keep it in"))?;
+    println!("   {what} is missing (object stores): installing it into {}", directory.display());
+    // Debian keeps a part of Python's own library in a package apart.
+    if kind == Kind::LocalStack
+        && process::capture("python3", &["-c", "import ensurepip, venv"], QUERY_LIMIT).is_err()
+    {
+        install_packages(&["python3-venv"])?;
+    }
+    let place = directory.to_string_lossy().into_owned();
+    let python = directory.join("bin/python").to_string_lossy().into_owned();
+    let steps: Vec<Vec<&str>> = match kind {
+        // `uv` alone can take the packages of a date: with those of today its parts do not fit together.
+        Kind::LocalStack => vec![
+            vec!["python3", "-m", "venv", &place],
+            vec![&python, "-m", "pip", "install", "--quiet", "uv"],
+            vec![
+                &python,
+                "-m",
+                "uv",
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                &python,
+                "--exclude-newer",
+                "2025-12-20",
+                "localstack-core[base-runtime]==4.12.0",
+                "moto-ext[s3]",
+            ],
+        ],
+        Kind::Azurite => vec![vec![
+            "npm",
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+            &place,
+            "azurite@3.35.0",
+        ]],
+    };
+    for step in steps {
+        println!("   $ {}", step.join(" "));
+        let ran = process::run(Command::new(step[0]).args(&step[1..]), INSTALL_LIMIT, Echo::Quiet)
+            .map_err(|error| format!("{what}: start `{}`: {error}", step[0]))?;
+        if !ran.is_success() {
+            // Half of it would be taken for all of it the next time.
+            fs::remove_dir_all(&directory).ok();
+            let why = process::last_lines(&ran.output, 3);
+            return Err(format!("{what}: `{}` {}: {why}", step.join(" "), ran.describe()));
+        }
+    }
+    kind.program().ok_or_else(|| format!("{what}: installed, and not there"))
 }
 
 /// A restic of at least [`NEWER_RESTIC`]: the one named by the caller, on PATH, in our cache, or fetched into it.

@@ -83,6 +83,18 @@ pub(crate) fn read(error: &object_store::Error) -> (StoreFault, StoreWords) {
     (fault, StoreWords(words(code, status, &whole, texts.last().map_or("", String::as_str), fault)))
 }
 
+/// Whether the client itself has tried this again already, for as long as it may.
+pub(crate) fn was_retried(error: &object_store::Error) -> bool {
+    let mut next: Option<&dyn Error> = Some(error);
+    while let Some(cause) = next {
+        if cause.to_string().contains(" retries, max_retries: ") {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
 fn fault(code: Option<&str>, status: Option<u16>, whole: &str) -> StoreFault {
     let by_code = code.and_then(|code| {
         Some(match code {
@@ -124,6 +136,10 @@ fn fault(code: Option<&str>, status: Option<u16>, whole: &str) -> StoreFault {
     }
     if let Some(fault) = by_code {
         return fault;
+    }
+    // Azure's words where a signature is wrong, under more than one code.
+    if whole.contains("failed to authenticate the request") {
+        return StoreFault::Unauthenticated;
     }
     match status {
         Some(401) => StoreFault::Unauthenticated,

@@ -235,7 +235,7 @@ impl Store {
         let mut pause = FIRST_PAUSE;
         for _ in 1..TRIES {
             match self.wait(control, ask(self.objects()))? {
-                Err(error) if fault::read(&error).0.is_transient() => self.pause(control, &mut pause)?,
+                Err(error) if helps(&error) => self.pause(control, &mut pause)?,
                 answer => return Ok(answer),
             }
         }
@@ -247,6 +247,11 @@ impl Store {
         self.wait(control, tokio::time::sleep(*pause))?;
         *pause *= 2;
         Ok(())
+    }
+
+    /// Whether a repository has been made here; a store that cannot be asked is an error.
+    pub fn has_repository(&self, control: &Control) -> Result<bool> {
+        Ok(self.size(FileKind::Config, &Id::of(b""), control)?.is_some())
     }
 
     /// Every file of a kind whose name is 64 hex digits, in no particular order.
@@ -380,6 +385,7 @@ impl Store {
     }
 
     /// Stores a file durably. It is complete or absent, whatever happens, and never overwritten.
+    #[expect(clippy::needless_pass_by_value, reason = "a handle; whoever gives it has no more use for it")]
     pub fn write(&self, kind: FileKind, id: &Id, bytes: Bytes, control: &Control) -> Result<()> {
         control.check()?;
         let path = kind.path(id);
@@ -435,7 +441,7 @@ impl Store {
                     None if tries < TRIES => self.pause(control, &mut pause)?,
                     None => return Err(Self::error("write", path, &error)),
                 }
-            } else if tries < TRIES && fault::read(&error).0.is_transient() {
+            } else if tries < TRIES && helps(&error) {
                 self.pause(control, &mut pause)?;
             } else {
                 return Err(Self::error("write", path, &error));
@@ -527,6 +533,11 @@ impl Store {
             None => Ok(()),
         }
     }
+}
+
+/// Whether trying again may help: it may pass by itself, and the client has not waited for that already.
+fn helps(error: &object_store::Error) -> bool {
+    fault::read(error).0.is_transient() && !fault::was_retried(error)
 }
 
 /// Parts of an upload, in whole blocks. S3 takes no smaller ones than 5 MiB, and at most 10,000 of them.

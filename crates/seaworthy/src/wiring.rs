@@ -9,7 +9,7 @@ use seaworthy_drivers::sandbox::process::{ProcessSandboxes, Settings};
 use seaworthy_drivers::source::files::FilesSource;
 use seaworthy_drivers::source::postgres::{PostgresSource, installation};
 use seaworthy_drivers::source::sqlite::SqliteSource;
-use seaworthy_drivers::store::{ENVIRONMENT, StoreRequest};
+use seaworthy_drivers::store::{ENVIRONMENT, Patience, StoreRequest};
 use seaworthy_engine::Subject;
 use seaworthy_engine::store::driver_error;
 use seaworthy_interface::{Cx, Source};
@@ -99,19 +99,26 @@ pub(crate) fn staging(state: &State) -> PathBuf {
     state.scratch.join("staging")
 }
 
-/// The store that a repository lies in.
-fn store(spec: &RepositorySpec) -> Outcome<Store> {
+/// The store that a repository lies in. One that is not on this machine is asked whether it answers.
+fn store(spec: &RepositorySpec, control: &Control) -> Outcome<Store> {
     if let Some(remote) = &spec.remote {
-        let objects = seaworthy_drivers::store::open(&StoreRequest {
-            location: &spec.location,
-            region: spec.region.as_deref(),
-            remote,
-            secrets: credentials(remote)?,
-            environment: environment(),
-        })?;
-        return Store::new(objects).map_err(|error| {
-            repository_failure(&format!("open the store of repository `{}`", spec.name), error)
-        });
+        let failed = |error| {
+            repository_failure(&format!("reach repository `{}` at {}", spec.name, spec.location), error)
+        };
+        let (secrets, environment) = (credentials(remote)?, environment());
+        let of = |patience| -> Outcome<Store> {
+            let objects = seaworthy_drivers::store::open(&StoreRequest {
+                location: &spec.location,
+                region: spec.region.as_deref(),
+                remote,
+                secrets: secrets.clone(),
+                environment: environment.clone(),
+                patience,
+            })?;
+            Store::new(objects).map_err(failed)
+        };
+        of(Patience::Look)?.has_repository(control).map_err(failed)?;
+        return of(Patience::Work);
     }
     open_store(Path::new(&spec.location))
         .map_err(|error| repository_failure(&format!("open the store of repository `{}`", spec.name), error))
@@ -139,7 +146,7 @@ pub(crate) fn open(
 ) -> Outcome<Repository> {
     let secret = resolve(&spec.password)?;
     let options = OpenOptions { scratch, ..OpenOptions::default() };
-    Repository::open(&store(spec)?, secret.expose(), &options, control).map_err(|error| {
+    Repository::open(&store(spec, control)?, secret.expose(), &options, control).map_err(|error| {
         repository_failure(&format!("open repository `{}` at {}", spec.name, spec.location), error)
     })
 }
@@ -160,7 +167,7 @@ fn make(
     options: &InitOptions,
     control: &Control,
 ) -> Outcome<Repository> {
-    Repository::init(&store(spec)?, secret.expose(), options, control).map_err(|error| {
+    Repository::init(&store(spec, control)?, secret.expose(), options, control).map_err(|error| {
         // There is no config to open yet: the keys are those of an `init` that was cut off.
         let is_unfinished = matches!(error, RepositoryError::WrongKey { .. });
         let failure =

@@ -2,8 +2,10 @@
 //!
 //! Nothing here is linked into the product.
 
+pub mod bucket;
 pub mod components;
 pub mod copy;
+pub mod emulator;
 pub mod estate;
 pub mod page;
 pub mod postgres;

@@ -4,7 +4,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder}
 use seaworthy_interface::{DriverError, ErrorKind};
 use seaworthy_model::remote::{Credential, Provider};
 
-use super::{StoreRequest, retry, unusable};
+use super::{StoreRequest, unusable};
 
 /// Variables that lead to an identity's token.
 const IDENTITIES: &[(&str, AzureConfigKey)] = &[
@@ -30,7 +30,7 @@ pub(super) fn store(request: &StoreRequest<'_>, container: &str) -> Result<Micro
     let mut builder = MicrosoftAzureBuilder::new()
         .with_account(account)
         .with_container_name(container)
-        .with_retry(retry())
+        .with_retry(request.retry())
         .with_client_options(request.client(endpoint.as_deref()));
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint.clone());

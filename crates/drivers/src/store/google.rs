@@ -4,13 +4,13 @@ use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use seaworthy_interface::DriverError;
 use seaworthy_model::remote::{Credential, Provider, is_loopback};
 
-use super::{StoreRequest, retry, unusable};
+use super::{StoreRequest, unusable};
 
 pub(super) fn store(request: &StoreRequest<'_>, bucket: &str) -> Result<GoogleCloudStorage, DriverError> {
     let endpoint = request.endpoint(&[])?;
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(bucket)
-        .with_retry(retry())
+        .with_retry(request.retry())
         .with_client_options(request.client(endpoint.as_deref()));
     if let Some(endpoint) = &endpoint {
         builder = builder.with_base_url(endpoint);

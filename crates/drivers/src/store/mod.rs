@@ -1,7 +1,7 @@
 //! Object stores: from what the configuration says to something that holds a repository. Nothing is asked of the provider here.
 //!
-//! Requests are tried again by the client: server errors, throttling, broken connections, with jitter, for three minutes at
-//! most. What is wrong for good (credentials, bucket, region) is told at once.
+//! Requests are tried again by the client: server errors, throttling, broken connections, with jitter, for three times the
+//! longest silence. What is wrong for good (credentials, bucket, region) is told at once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +21,7 @@ use object_store::{
 };
 use seaworthy_interface::{DriverError, ErrorKind};
 use seaworthy_model::remote::{Credential, Provider, RemoteSpec, is_loopback};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 
 #[cfg(feature = "azure")]
 mod azure;
@@ -43,6 +43,8 @@ pub struct StoreRequest<'a> {
     pub secrets: BTreeMap<Credential, SecretString>,
     /// Those of the variables [`ENVIRONMENT`] that are set. What is configured comes before them.
     pub environment: BTreeMap<&'static str, SecretString>,
+    /// How long it is tried.
+    pub patience: Patience,
 }
 
 /// The environment variables that are looked at, where the configuration says nothing.
@@ -79,7 +81,7 @@ impl StoreRequest<'_> {
 
     /// A variable that is set and not empty.
     fn variable(&self, name: &str) -> Option<&str> {
-        self.environment.get(name).map(|value| value.expose_secret()).filter(|value| !value.is_empty())
+        self.environment.get(name).map(ExposeSecret::expose_secret).filter(|value| !value.is_empty())
     }
 
     /// The endpoint, configured or from the environment; one that is not encrypted only on this machine.
@@ -90,7 +92,9 @@ impl StoreRequest<'_> {
         let Some((name, value)) = variables.iter().find_map(|name| Some((name, self.variable(name)?))) else {
             return Ok(None);
         };
-        if !value.starts_with("https://") && !(value.starts_with("http://") && is_loopback(value)) {
+        let is_private =
+            value.starts_with("https://") || (value.starts_with("http://") && is_loopback(value));
+        if !is_private {
             return Err(DriverError::new(ErrorKind::Refused, format!("use the endpoint in {name}"))
                 .because("it is not encrypted, and leads off this machine")
                 .hint("give an https:// URL, or take the variable away"));
@@ -99,7 +103,7 @@ impl StoreRequest<'_> {
     }
 
     fn client(&self, endpoint: Option<&str>) -> ClientOptions {
-        let silence = Duration::try_from(self.remote.timeout).unwrap_or(DEFAULT_SILENCE);
+        let silence = self.silence();
         ClientOptions::new()
             .with_allow_http(endpoint.is_some_and(is_loopback))
             .with_connect_timeout(CONNECT)
@@ -114,16 +118,35 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// 10 min: a part of an upload, 16 MiB, at 28 kB/s.
 const WHOLE_REQUEST: Duration = Duration::from_secs(600);
 
-/// Eight tries in three minutes at most, with jitter.
-fn retry() -> RetryConfig {
-    RetryConfig {
-        backoff: BackoffConfig {
-            init_backoff: Duration::from_millis(200),
-            max_backoff: Duration::from_secs(20),
-            base: 2.0,
-        },
-        max_retries: 8,
-        retry_timeout: Duration::from_secs(180),
+/// How long something that may pass by itself is waited out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// For a first look: two more tries in seconds. Who mistypes an endpoint wants to hear of it.
+    Look,
+    /// For work: an outage that is over within three times the longest silence ends nothing.
+    Work,
+}
+
+impl StoreRequest<'_> {
+    fn silence(&self) -> Duration {
+        Duration::try_from(self.remote.timeout).unwrap_or(DEFAULT_SILENCE)
+    }
+
+    fn retry(&self) -> RetryConfig {
+        let (max_retries, most) = match self.patience {
+            Patience::Look => (2, Duration::from_secs(10)),
+            // At a service that refuses every other request, one in eight thousand is given up.
+            Patience::Work => (12, Duration::from_secs(600)),
+        };
+        RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(200),
+                max_backoff: Duration::from_secs(15),
+                base: 2.0,
+            },
+            max_retries,
+            retry_timeout: (self.silence() * 3).min(most),
+        }
     }
 }
 

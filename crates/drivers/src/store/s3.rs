@@ -4,7 +4,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use seaworthy_interface::{DriverError, ErrorKind};
 use seaworthy_model::remote::{Credential, Provider};
 
-use super::{StoreRequest, retry, unusable};
+use super::{StoreRequest, unusable};
 
 /// Where a compatible service is asked and no region is given: the one that all of them take.
 const ANY_REGION: &str = "us-east-1";
@@ -40,7 +40,7 @@ pub(super) fn store(request: &StoreRequest<'_>, bucket: &str) -> Result<AmazonS3
         .with_virtual_hosted_style_request(!is_path_style)
         // Buckets with object lock take nothing without one, and a body that was damaged on its way is refused.
         .with_checksum_algorithm(Checksum::SHA256)
-        .with_retry(retry())
+        .with_retry(request.retry())
         .with_client_options(request.client(endpoint.as_deref()));
     if let Some(endpoint) = &endpoint {
         // A bucket that stands in the name of the host is no part of what the client is told to sign.

@@ -1,0 +1,206 @@
+//! Emulators of object stores that others wrote: LocalStack for S3, Azurite for Azure Blob Storage. They are installed by
+//! `cargo xtask test`; one that is missing is an error.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use tempfile::TempDir;
+
+use crate::bucket::hmac;
+
+/// An emulator and the release that the tests use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// S3.
+    LocalStack,
+    /// Azure Blob Storage.
+    Azurite,
+}
+
+impl Kind {
+    /// The release: what it emulates changes with it.
+    #[must_use]
+    pub fn version(self) -> &'static str {
+        match self {
+            Self::LocalStack => "4.12.0",
+            Self::Azurite => "3.35.0",
+        }
+    }
+
+    /// Where it is installed.
+    #[must_use]
+    pub fn directory(self) -> Option<PathBuf> {
+        let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let cache =
+            absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
+        let name = match self {
+            Self::LocalStack => "localstack",
+            Self::Azurite => "azurite",
+        };
+        Some(cache.join("seaworthy/components").join(format!("{name}-{}", self.version())))
+    }
+
+    /// The program that runs it.
+    #[must_use]
+    pub fn program(self) -> Option<PathBuf> {
+        let program = self.directory()?.join(match self {
+            Self::LocalStack => "bin/python",
+            Self::Azurite => "node_modules/.bin/azurite-blob",
+        });
+        program.exists().then_some(program)
+    }
+}
+
+/// A running emulator with one empty bucket. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Emulator {
+    kind: Kind,
+    child: Child,
+    port: u16,
+    _directory: TempDir,
+}
+
+/// How long it may take to start on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(90);
+const ACCOUNT: &str = "devstoreaccount1";
+/// Azurite's own, published in its documentation ("Default storage account").
+const ACCOUNT_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+impl Emulator {
+    /// Starts one and makes the bucket.
+    pub fn start(kind: Kind, bucket: &str) -> io::Result<Self> {
+        let program = kind
+            .program()
+            .ok_or_else(|| io::Error::other(format!("{kind:?} is not installed; run `cargo xtask test`")))?;
+        let directory = tempfile::tempdir()?;
+        let place = directory.path();
+        // Free until somebody else takes it in the moment between.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let mut command = Command::new(program);
+        match kind {
+            Kind::LocalStack => {
+                command.args(["-m", "localstack.runtime.main"]).envs([
+                    ("SERVICES", "s3".to_owned()),
+                    ("STRICT_SERVICE_LOADING", "1".to_owned()),
+                    ("EAGER_SERVICE_LOADING", "1".to_owned()),
+                    ("GATEWAY_LISTEN", format!("127.0.0.1:{port}")),
+                    ("DISABLE_EVENTS", "1".to_owned()),
+                    ("SKIP_SSL_CERT_DOWNLOAD", "1".to_owned()),
+                ]);
+                command.env("LOCALSTACK_VOLUME_DIR", place).env("FILESYSTEM_ROOT", place);
+                command.env("S3_DIR", place.join("s3")).env("TMPDIR", place);
+            }
+            Kind::Azurite => {
+                command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--location"]);
+                command.arg(place.join("data"));
+                command.args(["--silent", "--disableTelemetry", "--skipApiVersionCheck"]);
+            }
+        }
+        let log = fs::File::create(place.join("log"))?;
+        let child = command
+            .current_dir(place)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()?;
+        let mut emulator = Self { kind, child, port, _directory: directory };
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match emulator.make(bucket) {
+                Ok(()) => return Ok(emulator),
+                Err(error) if Instant::now() > until || emulator.child.try_wait()?.is_some() => {
+                    let said = fs::read_to_string(emulator._directory.path().join("log")).unwrap_or_default();
+                    return Err(io::Error::other(format!("{kind:?} did not start: {error}; {said}")));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    /// Makes another bucket.
+    pub fn make(&self, bucket: &str) -> io::Result<()> {
+        let mut head = match self.kind {
+            Kind::LocalStack => format!("PUT /{bucket} HTTP/1.1\r\n"),
+            Kind::Azurite => {
+                let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+                let resource = format!("/{ACCOUNT}/{bucket}");
+                let text = format!(
+                    "PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\nx-ms-version:2023-11-03\n/{ACCOUNT}{resource}\nrestype:container"
+                );
+                let key = BASE64.decode(ACCOUNT_KEY).map_err(io::Error::other)?;
+                let signature = BASE64.encode(hmac(&key, text.as_bytes()));
+                format!(
+                    "PUT {resource}?restype=container HTTP/1.1\r\nx-ms-date: {date}\r\nx-ms-version: 2023-11-03\r\n\
+                     Authorization: SharedKey {ACCOUNT}:{signature}\r\n"
+                )
+            }
+        };
+        head.push_str("Host: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+        connection.write_all(head.as_bytes())?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        let status = answer.split_whitespace().nth(1).unwrap_or_default();
+        if matches!(status, "200" | "201") { Ok(()) } else { Err(io::Error::other(answer)) }
+    }
+
+    /// What a repository in it is configured with, beside its location: keys and values of TOML.
+    ///
+    /// Credentials refer to the variables of [`Emulator::environment`].
+    #[must_use]
+    pub fn configuration(&self) -> String {
+        let port = self.port;
+        match self.kind {
+            Kind::LocalStack => format!(
+                "endpoint = \"http://127.0.0.1:{port}\"\naccess_key = \"env:EMULATOR_KEY\"\nsecret_key = \"env:EMULATOR_KEY\"\n"
+            ),
+            Kind::Azurite => format!(
+                "endpoint = \"http://127.0.0.1:{port}/{ACCOUNT}\"\nstorage_account = \"{ACCOUNT}\"\naccount_key = \"env:EMULATOR_KEY\"\n"
+            ),
+        }
+    }
+
+    /// See [`Emulator::configuration`].
+    #[must_use]
+    pub fn environment(&self) -> (&'static str, &'static str) {
+        match self.kind {
+            Kind::LocalStack => ("EMULATOR_KEY", "test"),
+            Kind::Azurite => ("EMULATOR_KEY", ACCOUNT_KEY),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// `s3://bucket` or `az://bucket`.
+    #[must_use]
+    pub fn location(&self, bucket: &str) -> String {
+        match self.kind {
+            Kind::LocalStack => format!("s3://{bucket}"),
+            Kind::Azurite => format!("az://{bucket}"),
+        }
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // With all that it has started; what has ended already needs no end.
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
+        }
+        self.child.wait().ok();
+    }
+}
