@@ -632,7 +632,13 @@ impl Check<'_> {
                     blobs,
                 )));
             }
-            hash = Id::of(buffer);
+            let mut found = Id::of(buffer);
+            // What came over a network may have been damaged on its way.
+            if found != *id && inner.store.is_remote() {
+                inner.store.read_into(FileKind::Pack, id, 0..size, buffer, self.control)?;
+                found = Id::of(buffer);
+            }
+            hash = found;
             header = pack::read(&inner.key, buffer);
             let place = |blob: &PackedBlob| {
                 let from = blob.offset as usize;

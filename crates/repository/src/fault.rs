@@ -176,7 +176,15 @@ fn words(code: Option<&str>, status: Option<u16>, whole: &str, last: &str, fault
         (Some(code), Some(message)) => format!("{code}: {}", message.lines().next().unwrap_or_default()),
         (Some(code), None) => code.to_owned(),
         // What a client or a system says last is the cause itself; an address in it is taken out.
-        (None, _) => without_addresses(last.lines().next().unwrap_or_default()),
+        (None, _) => {
+            let line = last.lines().next().unwrap_or_default();
+            // A status without a body is told by its number alone.
+            if line.trim_end().ends_with(':') && line.contains("status code: ") {
+                String::new()
+            } else {
+                without_addresses(line)
+            }
+        }
     };
     let mut said: String = said.chars().filter(|character| !character.is_control()).take(LONGEST).collect();
     if said.is_empty() {

@@ -86,6 +86,8 @@ pub(crate) struct Packer {
     spare: Mutex<Vec<Vec<u8>>>,
     listing: Mutex<Listing>,
     failure: Mutex<Option<Arc<RepositoryError>>>,
+    // By number of pack in the index: what the store really held when this began.
+    there: Vec<u64>,
     used_packs: Vec<AtomicU64>,
     own_packs: Mutex<Vec<Id>>,
 }
@@ -101,6 +103,12 @@ impl Packer {
         let repository_scratch = repository.scratch().map(std::path::Path::to_path_buf);
         // One waiting pack: enough to keep the uploaders busy, and 16 MiB.
         let (sender, receiver) = crossbeam_channel::bounded::<FullPack>(1);
+        let listed: HashSet<Id> =
+            repository.store.list(FileKind::Pack, &control)?.into_iter().map(|listed| listed.id).collect();
+        let mut there = vec![0_u64; index.pack_count().div_ceil(64)];
+        for number in (0..index.pack_count()).filter(|number| listed.contains(&index.pack(*number))) {
+            there[number / 64] |= 1 << (number % 64);
+        }
         let used_packs = (0..index.pack_count().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let packer = Arc::new(Self {
             repository,
@@ -116,6 +124,7 @@ impl Packer {
             spare: Mutex::default(),
             listing: Mutex::new(Listing { packs: Vec::new(), blobs: 0, since: Instant::now() }),
             failure: Mutex::new(None),
+            there,
             used_packs,
             own_packs: Mutex::default(),
         });
@@ -157,9 +166,21 @@ impl Packer {
         })
     }
 
+    /// Whether a pack of the index was there when this began.
+    fn is_there(&self, number: u32) -> bool {
+        let number = number as usize;
+        self.there[number / 64] >> (number % 64) & 1 == 1
+    }
+
     /// The length of a blob's plaintext when an earlier session stored it; marks the packs that hold it as relied upon.
     pub(crate) fn stored_length(&self, kind: BlobKind, id: &Id) -> Result<Option<u32>> {
-        let Some(place) = self.index.find(kind, id)? else { return Ok(None) };
+        let Some(mut place) = self.index.find(kind, id)? else { return Ok(None) };
+        // What an index names and the store does not hold is stored again.
+        if !self.is_there(place.pack_number) {
+            let another = self.index.places(kind, id)?.into_iter().find(|one| self.is_there(one.pack_number));
+            let Some(another) = another else { return Ok(None) };
+            place = another;
+        }
         let number = place.pack_number as usize;
         self.used_packs[number / 64].fetch_or(1 << (number % 64), Ordering::Relaxed);
         Ok(Some(place.blob.plain_length()))

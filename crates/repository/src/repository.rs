@@ -174,7 +174,13 @@ impl Repository {
         let mut keys = store.list(FileKind::Key, control)?;
         keys.sort_by_key(|listed| (Some(listed.id) != options.key_hint, listed.id));
         let (key, key_id) = open_key(store, keys, password, control)?;
-        let plain = key.open(&boxed).map_err(|e| RepositoryError::damaged(Object::Config, "config", e))?;
+        let mut plain = key.open(&boxed);
+        if plain.is_err() && store.is_remote() {
+            // It has no name to be compared with, and may have been damaged on its way.
+            let again = store.read(FileKind::Config, &Id::default(), control)?;
+            plain = key.open(&again.unwrap_or_default());
+        }
+        let plain = plain.map_err(|e| RepositoryError::damaged(Object::Config, "config", e))?;
         let config = Config::decode(&plain)?;
         Ok(Self::assemble(store.clone(), key, key_id, config, options.scratch.clone()))
     }
@@ -446,7 +452,7 @@ impl Inner {
     ) -> Result<T> {
         let mut first_failure = None;
         let mut use_it = Some(use_it);
-        for place in index.places(kind, id)? {
+        for place in self.twice(index.places(kind, id)?) {
             match self.fetch(&place, control) {
                 Ok(mut boxed) => match codec.open(&place.blob, &mut boxed) {
                     Ok(opened) => {
@@ -464,6 +470,12 @@ impl Inner {
             }
         }
         Err(first_failure.unwrap_or_else(|| RepositoryError::missing(kind.object(), id)))
+    }
+
+    /// What came over a network may have been damaged on its way: each place is asked once more when none of them is sound.
+    fn twice(&self, places: Vec<Place>) -> impl Iterator<Item = Place> {
+        let again = if self.store.is_remote() { places.clone() } else { Vec::new() };
+        places.into_iter().chain(again)
     }
 
     fn fetch(&self, place: &Place, control: &Control) -> Result<Vec<u8>> {
@@ -488,7 +500,7 @@ impl Inner {
         control: &Control,
     ) -> Result<Entries> {
         let mut first_failure = None;
-        for place in index.places(BlobKind::Tree, id)? {
+        for place in self.twice(index.places(BlobKind::Tree, id)?) {
             let read = if large::is_large_tree(&place.blob) {
                 self.read_large_tree(&place, control)
             } else {

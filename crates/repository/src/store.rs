@@ -244,14 +244,17 @@ impl Store {
 
     /// Waits a while before the next try, twice as long each time; ends at once when asked to stop.
     fn pause(&self, control: &Control, pause: &mut Duration) -> Result<()> {
-        self.wait(control, tokio::time::sleep(*pause))?;
+        let time = *pause;
+        // Made where the runtime is, which a timer needs.
+        self.wait(control, async move { tokio::time::sleep(time).await })?;
         *pause *= 2;
         Ok(())
     }
 
     /// Whether a repository has been made here; a store that cannot be asked is an error.
     pub fn has_repository(&self, control: &Control) -> Result<bool> {
-        Ok(self.size(FileKind::Config, &Id::of(b""), control)?.is_some())
+        // Read and not looked at: only an answer with a body says why it is a refusal.
+        Ok(self.read(FileKind::Config, &Id::of(b""), control)?.is_some())
     }
 
     /// Every file of a kind whose name is 64 hex digits, in no particular order.
@@ -304,7 +307,13 @@ impl Store {
 
     /// The whole file, or `None` when it does not exist.
     pub fn read(&self, kind: FileKind, id: &Id, control: &Control) -> Result<Option<Vec<u8>>> {
-        self.fetch(kind, id, None, control)
+        let read = self.fetch(kind, id, None, control)?;
+        // What came over a network may have been damaged on its way; asked once more, the store itself is at fault.
+        let is_damaged = |bytes: &Vec<u8>| kind != FileKind::Config && Id::of(bytes) != *id;
+        if self.is_remote() && read.as_ref().is_some_and(is_damaged) {
+            return self.fetch(kind, id, None, control);
+        }
+        Ok(read)
     }
 
     /// A part of the file; fewer bytes than asked for mean that it is shorter.
@@ -399,72 +408,65 @@ impl Store {
         Ok(())
     }
 
-    /// Creates a file in an object store, trying again where it is not known what became of a try.
+    /// Creates a file in an object store, trying again where it is not known what became of a try, and where the store
+    /// acknowledges a file that it then does not have. An acknowledgement is believed only after a look.
     ///
-    /// That somebody says "it is there already" is believed only after a look: names are hashes of content, so a file of the
-    /// same name and length is the one that was meant, perhaps from a try whose answer was lost. `config` has no such name and
-    /// is compared.
+    /// So is "it is there already": names are hashes of content, so a file of the same name and length is the one that was
+    /// meant, perhaps from a try whose answer was lost. `config` has no such name and is compared.
     fn write_remote(&self, kind: FileKind, path: &str, bytes: &Bytes, control: &Control) -> Result<()> {
         let length = bytes.len() as u64;
         let location = Path::from(path);
         let mut pause = FIRST_PAUSE;
-        let mut tries = 0;
-        loop {
-            tries += 1;
+        for attempt in 1.. {
             let (objects, at, payload) = (self.objects(), location.clone(), bytes.clone());
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let answer =
                 self.wait(control, async move { objects.put_opts(&at, payload.into(), options).await })?;
-            let error = match answer {
-                Ok(_) => break,
-                Err(error) => error,
-            };
-            if matches!(error, object_store::Error::AlreadyExists { .. }) {
-                match self.remote_size(path, control)? {
-                    Some(_) if kind == FileKind::Config => {
-                        // Ours, if an answer to an earlier try was lost.
-                        if tries > 1 && self.read(kind, &Id::of(b""), control)?.as_deref() == Some(&bytes[..])
-                        {
-                            break;
-                        }
-                        return Err(Self::error("write", path, &error));
-                    }
-                    Some(size) if size == length => break,
-                    Some(size) => {
-                        return Err(RepositoryError::damaged(
-                            kind.object(),
-                            path,
-                            format_args!("{size} bytes are stored under a name that is of {length}"),
-                        ));
-                    }
-                    // Somebody else was about to make it, and did not.
-                    None if tries < TRIES => self.pause(control, &mut pause)?,
-                    None => return Err(Self::error("write", path, &error)),
+            let refused = match answer {
+                // Nothing depends on a lock's bytes; whether it is there is what the next listing asks.
+                Ok(_) if kind == FileKind::Lock => return Ok(()),
+                Ok(_) => None,
+                Err(error @ object_store::Error::AlreadyExists { .. }) => Some(error),
+                Err(error) if attempt < TRIES && helps(&error) => {
+                    self.pause(control, &mut pause)?;
+                    continue;
                 }
-            } else if tries < TRIES && helps(&error) {
-                self.pause(control, &mut pause)?;
-            } else {
-                return Err(Self::error("write", path, &error));
-            }
-        }
-        // What makes a copy exist is looked at once more; packs are, all together, before a copy is acknowledged.
-        match kind {
-            FileKind::Config | FileKind::Index | FileKind::Snapshot | FileKind::Key => {
-                match self.remote_size(path, control)? {
-                    Some(size) if size == length => Ok(()),
-                    other => Err(RepositoryError::Store {
+                Err(error) => return Err(Self::error("write", path, &error)),
+            };
+            let there = self.remote_size(path, control)?;
+            let is_ours = match (&refused, kind) {
+                // Ours, if an answer to an earlier try was lost.
+                (Some(_), FileKind::Config) => {
+                    attempt > 1 && self.read(kind, &Id::of(b""), control)?.as_deref() == Some(&bytes[..])
+                }
+                _ => there == Some(length),
+            };
+            match (there, refused) {
+                _ if is_ours => return Ok(()),
+                // Forgotten, or somebody else was about to make it and did not.
+                (None, _) if attempt < TRIES => self.pause(control, &mut pause)?,
+                (None, None) => {
+                    return Err(RepositoryError::Store {
                         action: "write",
                         path: path.to_owned(),
                         fault: StoreFault::Forgotten,
-                        source: StoreWords::new(match other {
-                            None => "the store acknowledged it and does not have it".to_owned(),
-                            Some(size) => format!("the store acknowledged {length} bytes and has {size}"),
-                        }),
-                    }),
+                        source: StoreWords::new(format!(
+                            "it was acknowledged {attempt} times and is not there"
+                        )),
+                    });
+                }
+                (Some(size), _) if kind != FileKind::Config => {
+                    let why = format_args!("{size} bytes are stored under the name of {length}");
+                    return Err(RepositoryError::damaged(kind.object(), path, why));
+                }
+                (_, Some(error)) => return Err(Self::error("write", path, &error)),
+                (Some(size), None) => {
+                    let why = format_args!("{size} bytes are stored where {length} were written");
+                    return Err(RepositoryError::damaged(kind.object(), path, why));
                 }
             }
-            FileKind::Pack | FileKind::Lock => Ok(()),
         }
+        unreachable!("the loop ends by returning")
     }
 
     /// [`Self::write`] for a file that need not be in memory.
@@ -516,9 +518,17 @@ impl Store {
             async move { objects.delete(&location).await }
         })?;
         match answer {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(e @ object_store::Error::NotFound { .. }) if fault::read(&e).0 != StoreFault::NoBucket => {
+                Ok(())
+            }
             Err(e) => Err(Self::error("delete", &path, &e)),
         }
+    }
+
+    /// Whether bytes come over a network.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.inner.local.is_none()
     }
 
     /// Whether a listing that begins after a file was made is known to show that file.

@@ -1,6 +1,9 @@
 //! Google Cloud Storage.
 
-use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
+use std::sync::Arc;
+
+use object_store::StaticCredentialProvider;
+use object_store::gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBuilder};
 use seaworthy_interface::DriverError;
 use seaworthy_model::remote::{Credential, Provider, is_loopback};
 
@@ -21,7 +24,10 @@ pub(super) fn store(request: &StoreRequest<'_>, bucket: &str) -> Result<GoogleCl
         builder = builder.with_application_credentials(path);
     } else if endpoint.as_deref().is_some_and(is_loopback) {
         // A service on this machine knows nobody.
-        builder = builder.with_skip_signature(true);
+        let nobody = GcpCredential { bearer: String::new() };
+        builder = builder
+            .with_credentials(Arc::new(StaticCredentialProvider::new(nobody)))
+            .with_skip_signature(true);
     }
     builder.build().map_err(|_| unusable(Provider::Google, "the JSON of a key"))
 }

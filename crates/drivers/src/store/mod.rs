@@ -141,7 +141,7 @@ impl StoreRequest<'_> {
         RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(200),
-                max_backoff: Duration::from_secs(15),
+                max_backoff: self.silence().min(Duration::from_secs(15)),
                 base: 2.0,
             },
             max_retries,

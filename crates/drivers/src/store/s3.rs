@@ -40,6 +40,8 @@ pub(super) fn store(request: &StoreRequest<'_>, bucket: &str) -> Result<AmazonS3
         .with_virtual_hosted_style_request(!is_path_style)
         // Buckets with object lock take nothing without one, and a body that was damaged on its way is refused.
         .with_checksum_algorithm(Checksum::SHA256)
+        // One at a time is understood everywhere, and we remove little.
+        .with_disable_bulk_delete(true)
         .with_retry(request.retry())
         .with_client_options(request.client(endpoint.as_deref()));
     if let Some(endpoint) = &endpoint {

@@ -1,0 +1,466 @@
+//! Repositories in object stores: the main job on each kind, a service that fails, lies or refuses, and what is said about it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use seaworthy_testkit::bucket::{Bucket, Operation, Plan, Settings, Wrong};
+use seaworthy_testkit::components::restics;
+use seaworthy_testkit::emulator::{Emulator, Kind};
+use seaworthy_testkit::estate::Dice;
+use seaworthy_testkit::product::{PASSWORD, Product, Ran, run};
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_seaworthy");
+const KEY: &str = "AKIDTEST";
+const SECRET: &str = "canary-wJalrXUtnFEMI-canary";
+
+/// The product with a tree of files and one repository somewhere else.
+struct Away {
+    product: Product,
+    environment: Vec<(String, String)>,
+}
+
+impl Away {
+    /// `repository` is what stands in the repository's table.
+    fn new(repository: &str, environment: &[(&str, &str)]) -> Self {
+        let product = Product::new(PROGRAM, "").unwrap();
+        let files = product.path().join("files");
+        fs::create_dir(&files).unwrap();
+        for n in 0..40_u32 {
+            let bytes: Vec<u8> = (0..n * 1_000).map(|at| u8::try_from((at * 7 + n) % 251).unwrap()).collect();
+            fs::write(files.join(format!("file-{n}")), bytes).unwrap();
+        }
+        let away = Self {
+            product,
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        };
+        away.configure(repository);
+        away
+    }
+
+    fn configure(&self, repository: &str) {
+        let path = self.product.path().display().to_string();
+        let text = format!(
+            "[defaults]\nowner = \"crew\"\ntier = \"low\"\n\n[repositories.away]\npassword = \"file:{path}/password\"\nsite = \"away\"\n\
+             {repository}\n[services.docs.sources.files]\nkind = \"files\"\npaths = [\"{path}/files\"]\n"
+        );
+        fs::write(self.product.path().join("seaworthy.toml"), text).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.product.command(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        run(command).unwrap()
+    }
+
+    fn done(&self, arguments: &[&str]) -> String {
+        self.run(arguments).expect(0).unwrap()
+    }
+
+    fn init(&self) {
+        self.done(&["init", "--missing-repositories"]);
+    }
+
+    fn summary(&self, arguments: &[&str], code: i32) -> Value {
+        let stdout = self.run(&[&["--json"], arguments].concat()).expect(code).unwrap();
+        stdout
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .find(|one| one["event"] == "summary")
+            .unwrap()
+    }
+
+    /// A drill of the newest copy, which must be equal.
+    fn proves(&self) {
+        assert_eq!(
+            self.summary(&["drill"], 0)["drill"]["verdict"],
+            serde_json::json!({ "word": "pass", "level": "A4" })
+        );
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.product.path().join("files").join(name), text).unwrap();
+    }
+}
+
+/// A service of our own that checks who asks, and pages often.
+fn bucket() -> Bucket {
+    let keys = BTreeMap::from([(KEY.to_owned(), SECRET.to_owned())]);
+    Bucket::new("vault", Settings { keys, page: 3, ..Settings::default() }).unwrap()
+}
+
+fn s3(bucket: &Bucket) -> String {
+    format!(
+        "location = \"s3://vault/ships/one\"\nendpoint = \"{}\"\naccess_key = \"env:KEY\"\nsecret_key = \"env:SECRET\"\ntimeout = \"1s\"\n",
+        bucket.endpoint()
+    )
+}
+
+fn away(bucket: &Bucket) -> Away {
+    Away::new(&s3(bucket), &[("KEY", KEY), ("SECRET", SECRET)])
+}
+
+/// Two backups, a drill, a restore and a check; everything that is asked of a place.
+fn does_the_main_job(away: &Away) {
+    away.init();
+    let again = away.run(&["init", "--missing-repositories"]).expect(0).unwrap();
+    assert!(again.contains("nothing") || again.is_empty() || again.contains("already"), "{again}");
+    away.done(&["backup"]);
+    away.write("file-1", "changed");
+    away.write("new", "new");
+    away.done(&["backup"]);
+    away.proves();
+    away.done(&["check", "--read-data"]);
+    let to = away.product.path().join("back");
+    away.done(&["restore", "docs", "--to", to.to_str().unwrap()]);
+    let found = Command::new("diff")
+        .arg("-r")
+        .arg(away.product.path().join("files"))
+        .arg(inner(&to))
+        .output()
+        .unwrap();
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout));
+}
+
+/// The one directory of files below a place.
+fn inner(place: &Path) -> std::path::PathBuf {
+    let mut place = place.to_owned();
+    while !place.join("new").exists() {
+        let mut entries = fs::read_dir(&place).unwrap().flatten().filter(|entry| entry.path().is_dir());
+        place = entries.next().unwrap().path();
+    }
+    place
+}
+
+fn restic(location: &str, key: &str, secret: &str) {
+    for program in restics().unwrap() {
+        let mut command = Command::new(program);
+        command.args(["-r", location, "--no-cache", "check", "--read-data"]);
+        command
+            .env_remove("AWS_CA_BUNDLE")
+            .env("AWS_ACCESS_KEY_ID", key)
+            .env("AWS_SECRET_ACCESS_KEY", secret);
+        run({
+            command.env("RESTIC_PASSWORD", PASSWORD);
+            command
+        })
+        .unwrap()
+        .expect(0)
+        .unwrap();
+    }
+}
+
+#[test]
+fn the_main_job_runs_on_a_service_that_checks_who_asks() {
+    let bucket = bucket();
+    let away = away(&bucket);
+    away.configure(&format!(
+        "{}storage_class = \"STANDARD_IA\"\nserver_side_encryption = \"AES256\"\n",
+        s3(&bucket)
+    ));
+    does_the_main_job(&away);
+    let objects = bucket.objects("vault");
+    assert!(objects.len() > 5);
+    for (key, object) in &objects {
+        let is_pack = key.starts_with("ships/one/data/");
+        assert_eq!(object.class.as_deref(), is_pack.then_some("STANDARD_IA"), "{key}");
+        assert_eq!(object.encryption.as_deref(), Some("AES256"), "{key}");
+        assert!(key.starts_with("ships/one/"), "{key}");
+    }
+    restic(&format!("s3:{}/vault/ships/one", bucket.endpoint()), KEY, SECRET);
+    // Another repository whose prefix begins alike is another repository.
+    away.configure(&s3(&bucket).replace("ships/one", "ships/on"));
+    assert_eq!(away.run(&["drill"]).code, Some(10));
+    away.init();
+    assert_eq!(bucket.objects("vault").keys().filter(|key| key.ends_with("/config")).count(), 2);
+}
+
+#[test]
+fn the_main_job_runs_on_what_speaks_like_google() {
+    let bucket = Bucket::new("vault", Settings { page: 3, ..Settings::default() }).unwrap();
+    let repository = format!(
+        "location = \"gs://vault/ships\"\nendpoint = \"{}\"\nstorage_class = \"NEARLINE\"\n",
+        bucket.endpoint()
+    );
+    let away = Away::new(&repository, &[]);
+    does_the_main_job(&away);
+    let objects = bucket.objects("vault");
+    let nearline = objects.iter().filter(|(_, object)| object.class.as_deref() == Some("NEARLINE"));
+    assert!(nearline.clone().count() > 0 && nearline.clone().all(|(key, _)| key.starts_with("ships/data/")));
+}
+
+#[test]
+fn the_main_job_runs_on_localstack() {
+    let emulator = Emulator::start(Kind::LocalStack, "vault").unwrap();
+    let repository = format!(
+        "location = \"{}/ships\"\n{}storage_class = \"STANDARD_IA\"\nserver_side_encryption = \"AES256\"\n",
+        emulator.location("vault"),
+        emulator.configuration()
+    );
+    let away = Away::new(&repository, &[emulator.environment()]);
+    does_the_main_job(&away);
+    restic(&format!("s3:{}/vault/ships", emulator.endpoint()), "test", "test");
+}
+
+#[test]
+fn the_main_job_runs_on_azurite() {
+    let emulator = Emulator::start(Kind::Azurite, "vault").unwrap();
+    let repository = format!(
+        "location = \"{}/ships\"\n{}storage_class = \"Cool\"\n",
+        emulator.location("vault"),
+        emulator.configuration()
+    );
+    let away = Away::new(&repository, &[emulator.environment()]);
+    does_the_main_job(&away);
+    // Who has another key is told so, and nothing else.
+    let mut other = Away::new(&repository, &[("EMULATOR_KEY", "aGVsbG8=")]);
+    let refused = other.run(&["init", "--missing-repositories"]);
+    assert!(refused.stderr.contains("AUTH-DENIED"), "{}", refused.stderr);
+    other.environment[0].1 = "no base64 at all: canary".to_owned();
+    let refused = other.run(&["init", "--missing-repositories"]);
+    assert!(
+        refused.stderr.contains("AUTH-DENIED") && !refused.stderr.contains("canary"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn what_is_wrong_for_good_is_told_with_what_to_do() {
+    let bucket = bucket();
+    let away = away(&bucket);
+    away.init();
+    away.done(&["backup"]);
+    let keys = BTreeMap::from([(KEY.to_owned(), SECRET.to_owned())]);
+    let sane = Settings { keys, page: 3, ..Settings::default() };
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut Settings), &'a str, &'a str);
+    let cases: [Case<'_>; 6] = [
+        (
+            "unknown key",
+            &|now| now.keys = BTreeMap::from([("other".to_owned(), SECRET.to_owned())]),
+            "AUTH-DENIED",
+            "InvalidAccessKeyId",
+        ),
+        (
+            "wrong secret",
+            &|now| drop(now.keys.insert(KEY.to_owned(), "other".to_owned())),
+            "AUTH-DENIED",
+            "SignatureDoesNotMatch",
+        ),
+        (
+            "another region",
+            &|now| now.region = "eu-central-1".to_owned(),
+            "region = ",
+            "AuthorizationHeaderMalformed",
+        ),
+        ("clock", &|now| now.clock_ahead = Duration::from_secs(3_600), "TM-01", "RequestTimeTooSkewed"),
+        ("quota", &|now| now.quota = 10, "IO-ENOSPC", "no space left"),
+        ("expired", &|now| now.expired_tokens = vec!["session".to_owned()], "AUTH-DENIED", "ExpiredToken"),
+    ];
+    for (case, change, code, words) in cases {
+        bucket.set(change);
+        let token = if case == "expired" { "session_token = \"env:TOKEN\"\n" } else { "" };
+        away.configure(&format!("{}{token}", s3(&bucket)));
+        let mut command = away.product.command(&["backup"]);
+        command.envs(away.environment.iter().map(|(name, value)| (name, value))).env("TOKEN", "session");
+        let asked =
+            bucket.asked(Operation::Head) + bucket.asked(Operation::Get) + bucket.asked(Operation::Put);
+        let refused = run(command).unwrap();
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(refused.code != Some(0) && said.contains(code) && said.contains(words), "{case}: {said}");
+        assert!(!said.contains("canary"), "{case}: {said}");
+        let asked =
+            bucket.asked(Operation::Head) + bucket.asked(Operation::Get) + bucket.asked(Operation::Put)
+                - asked;
+        assert!(case == "quota" || asked <= 4, "{case}: asked {asked} times what waiting does not change");
+        bucket.set(|now| *now = sane.clone());
+    }
+    away.configure(&s3(&bucket));
+    let gone =
+        Away::new(&s3(&bucket).replace("s3://vault", "s3://elsewhere"), &[("KEY", KEY), ("SECRET", SECRET)]);
+    let refused = gone.run(&["init", "--missing-repositories"]);
+    assert!(
+        refused.stderr.contains("NoSuchBucket") && refused.stderr.contains("never made for you"),
+        "{}",
+        refused.stderr
+    );
+    // A place where nobody listens.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    away.configure(&s3(&bucket).replace(&bucket.endpoint(), &format!("http://{closed}")));
+    let refused = away.run(&["backup"]);
+    assert!(refused.stderr.contains("IO-UNREACHABLE"), "{}", refused.stderr);
+    // Who may not delete can back up and drill.
+    away.configure(&s3(&bucket));
+    bucket.set(|now| now.may_delete = false);
+    away.write("more", "more");
+    let without = away.run(&["backup"]);
+    assert_eq!(without.code, Some(0), "{}", without.stderr);
+}
+
+#[test]
+fn a_service_that_fails_now_and_then_costs_time_and_nothing_else() {
+    let wrongs = [
+        Wrong::Refused(503, "SlowDown"),
+        Wrong::Refused(500, "InternalError"),
+        Wrong::Refused(429, "TooManyRequests"),
+        Wrong::Broken,
+        Wrong::AnswerLost,
+        Wrong::Truncated(10),
+        Wrong::Corrupt(77),
+        Wrong::Late(Duration::from_millis(300)),
+        Wrong::Silent,
+    ];
+    let clean = bucket();
+    let away_clean = away(&clean);
+    away_clean.init();
+    away_clean.done(&["backup"]);
+    let packs = |bucket: &Bucket| bucket.objects("vault").keys().filter(|key| key.contains("/data/")).count();
+    let kinds =
+        |bucket: &Bucket, kind: &str| bucket.objects("vault").keys().filter(|key| key.contains(kind)).count();
+    for (n, wrong) in (1..).zip(wrongs) {
+        let bucket = bucket();
+        let away = away(&bucket);
+        let mut dice = Dice::new(n);
+        let mut plans = Vec::new();
+        for operation in [Operation::Put, Operation::Get, Operation::Head, Operation::List, Operation::Delete]
+        {
+            let is_read = matches!(operation, Operation::Get | Operation::List);
+            if matches!(wrong, Wrong::Truncated(_) | Wrong::Corrupt(_)) && !is_read {
+                continue;
+            }
+            plans.push(Plan {
+                after: u32::try_from(dice.below(2)).unwrap(),
+                ..Plan::first(1, operation, wrong.clone())
+            });
+        }
+        // A page of names that is damaged is no XML, or other names: see the next test.
+        plans.retain(|plan| !(plan.operation == Operation::List && matches!(wrong, Wrong::Corrupt(_))));
+        if n < 4 {
+            bucket.plan(plans.clone());
+        }
+        away.init();
+        bucket.plan(plans.clone());
+        away.done(&["backup"]);
+        bucket.plan(plans.clone());
+        away.proves();
+        bucket.plan(plans);
+        away.done(&["check", "--read-data"]);
+        assert_eq!(packs(&bucket), packs(&clean), "{wrong:?}: something was stored twice");
+        assert_eq!(kinds(&bucket, "/snapshots/"), 1, "{wrong:?}");
+        assert_eq!(kinds(&bucket, "/locks/"), 0, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_service_that_is_down_ends_the_run_and_the_next_one_needs_no_human() {
+    let bucket = bucket();
+    let away = away(&bucket);
+    away.init();
+    away.done(&["backup"]);
+    let busy = || Wrong::Refused(503, "SlowDown");
+    for (n, (wrong, operation, key)) in (1..).zip([
+        (busy(), Operation::Put, "/data/"),
+        (busy(), Operation::Put, "/snapshots/"),
+        (busy(), Operation::List, ""),
+        (Wrong::Broken, Operation::Put, "/data/"),
+        (Wrong::Silent, Operation::Get, "/index/"),
+    ]) {
+        bucket.plan(vec![Plan { key, ..Plan::every(operation, wrong.clone()) }]);
+        away.write("file-2", &format!("{n} {}", "x".repeat(3_000)));
+        let failed = away.run(&["backup"]);
+        let said = format!("{}{}", failed.stdout, failed.stderr);
+        let case = format!("{wrong:?} {operation:?} {key}");
+        assert!(
+            failed.code == Some(1) && said.contains("IO-UNREACHABLE"),
+            "{case}: {:?} {said}",
+            failed.code
+        );
+        bucket.plan(Vec::new());
+        away.done(&["backup"]);
+    }
+    away.proves();
+    restic(&format!("s3:{}/vault/ships/one", bucket.endpoint()), KEY, SECRET);
+}
+
+#[test]
+fn a_service_that_lies_makes_no_false_copy() {
+    let bucket = bucket();
+    let away = away(&bucket);
+    away.init();
+    away.done(&["backup"]);
+    // What it acknowledges and forgets is stored again, or is no copy.
+    for key in ["/data/", "/index/", "/snapshots/"] {
+        for times in [1, 3] {
+            bucket.plan(vec![Plan { key, ..Plan::first(times, Operation::Put, Wrong::Forgotten) }]);
+            away.write("file-3", &format!("{key} {times} {}", "y".repeat(3_000)));
+            away.done(&["backup"]);
+            away.proves();
+        }
+        bucket.plan(vec![Plan { key, ..Plan::every(Operation::Put, Wrong::Forgotten) }]);
+        away.write("file-3", &format!("{key} {}", "z".repeat(3_000)));
+        let failed = away.run(&["backup"]);
+        assert_eq!(failed.code, Some(1), "{key}: {} {}", failed.stdout, failed.stderr);
+        assert!(failed.stderr.contains("do not trust this store"), "{}", failed.stderr);
+        bucket.plan(Vec::new());
+        away.done(&["backup"]);
+        away.proves();
+    }
+    // What an index names and is gone is stored again: the next run needs no human.
+    let newest_pack =
+        bucket.objects("vault").into_keys().filter(|key| key.contains("/data/")).collect::<Vec<_>>();
+    bucket.change("vault", |objects| newest_pack.iter().for_each(|key| drop(objects.remove(key))));
+    away.done(&["backup"]);
+    away.proves();
+    // A refusal that comes as a success is none of the two: nothing is believed that was not seen.
+    bucket.plan(vec![Plan {
+        key: "/snapshots/",
+        ..Plan::first(1, Operation::Put, Wrong::ErrorInSuccess("InternalError"))
+    }]);
+    away.write("file-3", "once more");
+    assert_eq!(away.run(&["backup"]).code, Some(1));
+    // A list that breaks off, or is damaged, is no shorter list. (A drill that knows its copy needs none.)
+    for wrong in
+        [Wrong::Refused(403, "AccessDenied"), Wrong::Truncated(60), Wrong::Refused(404, "NoSuchBucket")]
+    {
+        bucket.plan(vec![Plan { key: "snapshots", ..Plan::every(Operation::List, wrong.clone()) }]);
+        let failed = away.run(&["check"]);
+        let said = format!("{}{}", failed.stdout, failed.stderr);
+        assert!([Some(1), Some(10)].contains(&failed.code), "{wrong:?}: {:?} {said}", failed.code);
+    }
+    bucket.plan(Vec::new());
+    // Damage that stays is a failure with the object's name; damage of one answer was no alarm (above).
+    away.done(&["backup"]);
+    away.proves();
+    bucket.plan(vec![Plan { key: "/data/", ..Plan::every(Operation::Get, Wrong::Corrupt(50)) }]);
+    let failed = away.summary(&["drill"], 5);
+    let codes: Vec<&str> = failed["drill"]["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["code"].as_str())
+        .collect();
+    assert!(codes.contains(&"RP-01"), "{codes:?}");
+    bucket.plan(Vec::new());
+    away.proves();
+    // What is no longer there is missing.
+    bucket.change("vault", |objects| objects.retain(|key, _| !key.contains("/data/")));
+    let failed = away.summary(&["drill"], 5);
+    assert!(failed["drill"]["findings"].to_string().contains("RP-02"), "{failed}");
+    // A bucket that is gone blames nothing that was in it.
+    bucket.remove("vault");
+    let undecided = away.run(&["drill"]);
+    assert!(
+        undecided.code != Some(5) && undecided.code != Some(0),
+        "{:?} {}",
+        undecided.code,
+        undecided.stdout
+    );
+}
