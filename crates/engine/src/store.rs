@@ -55,7 +55,7 @@ fn classify(error: &RepositoryError) -> (ErrorKind, Option<FindingCode>, Option<
         RepositoryError::NotFound { .. } => (
             ErrorKind::NotFound,
             Some(FindingCode::Unreachable),
-            Some("check the location, or make the repository with `seaworthy init`"),
+            Some("check the location, or make the repository: seaworthy init --missing-repositories"),
         ),
         RepositoryError::WrongKey { .. } => (
             ErrorKind::Unauthenticated,

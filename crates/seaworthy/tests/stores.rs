@@ -241,31 +241,34 @@ fn what_is_wrong_for_good_is_told_with_what_to_do() {
     away.done(&["backup"]);
     let keys = BTreeMap::from([(KEY.to_owned(), SECRET.to_owned())]);
     let sane = Settings { keys, page: 3, ..Settings::default() };
-    type Case<'a> = (&'a str, &'a dyn Fn(&mut Settings), &'a str, &'a str);
+    type Case<'a> = (&'a str, i32, &'a dyn Fn(&mut Settings), &'a str, &'a str);
     let cases: [Case<'_>; 6] = [
         (
             "unknown key",
+            1,
             &|now| now.keys = BTreeMap::from([("other".to_owned(), SECRET.to_owned())]),
             "AUTH-DENIED",
             "InvalidAccessKeyId",
         ),
         (
             "wrong secret",
+            1,
             &|now| drop(now.keys.insert(KEY.to_owned(), "other".to_owned())),
             "AUTH-DENIED",
             "SignatureDoesNotMatch",
         ),
         (
             "another region",
+            1,
             &|now| now.region = "eu-central-1".to_owned(),
             "region = ",
             "AuthorizationHeaderMalformed",
         ),
-        ("clock", &|now| now.clock_ahead = Duration::from_secs(3_600), "TM-01", "RequestTimeTooSkewed"),
-        ("quota", &|now| now.quota = 10, "IO-ENOSPC", "no space left"),
-        ("expired", &|now| now.expired_tokens = vec!["session".to_owned()], "AUTH-DENIED", "ExpiredToken"),
+        ("clock", 20, &|now| now.clock_ahead = Duration::from_secs(3_600), "TM-01", "RequestTimeTooSkewed"),
+        ("quota", 1, &|now| now.quota = 10, "IO-ENOSPC", "no space left"),
+        ("expired", 1, &|now| now.expired_tokens = vec!["session".to_owned()], "AUTH-DENIED", "ExpiredToken"),
     ];
-    for (case, change, code, words) in cases {
+    for (case, exit, change, code, words) in cases {
         bucket.set(change);
         let token = if case == "expired" { "session_token = \"env:TOKEN\"\n" } else { "" };
         away.configure(&format!("{}{token}", s3(&bucket)));
@@ -275,7 +278,7 @@ fn what_is_wrong_for_good_is_told_with_what_to_do() {
             bucket.asked(Operation::Head) + bucket.asked(Operation::Get) + bucket.asked(Operation::Put);
         let refused = run(command).unwrap();
         let said = format!("{}{}", refused.stdout, refused.stderr);
-        assert!(refused.code != Some(0) && said.contains(code) && said.contains(words), "{case}: {said}");
+        assert!(refused.code == Some(exit) && said.contains(code) && said.contains(words), "{case}: {said}");
         assert!(!said.contains("canary"), "{case}: {said}");
         let asked =
             bucket.asked(Operation::Head) + bucket.asked(Operation::Get) + bucket.asked(Operation::Put)

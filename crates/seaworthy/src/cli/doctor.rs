@@ -133,16 +133,20 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
             )?,
             Err(failure) => {
                 let failure = if failure.exit == Exit::NotFound {
-                    failure.hint(
-                        "is its disk mounted? If it was never made: seaworthy init --missing-repositories",
-                    )
+                    failure.hint(match spec.remote {
+                        None => "is its disk mounted? If it was never made: seaworthy init --missing-repositories",
+                        Some(_) => "is it the right bucket and prefix? If it was never made: seaworthy init --missing-repositories",
+                    })
                 } else {
                     failure
                 };
                 round.failure(began, &name, failure)?;
             }
         }
-        room(&mut round, &format!("room for {}", spec.name), Path::new(&spec.location))?;
+        // A bucket has no end that could be asked for.
+        if spec.remote.is_none() {
+            room(&mut round, &format!("room for {}", spec.name), Path::new(&spec.location))?;
+        }
     }
     for service in &inventory.services {
         sources(&mut round, &setup, service, &cx).await?;
