@@ -2,7 +2,7 @@
 //!
 //! The index is the only way to find a blob, and it is not trusted for content: whoever reads a blob compares its hash.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::error::{Object, RepositoryError, Result};
@@ -182,6 +182,8 @@ pub struct Place {
 pub struct Index {
     packs: Vec<Id>,
     blobs: Sorted,
+    // The files it was read from, where that is known.
+    pub(crate) files: BTreeSet<Id>,
 }
 
 /// Takes index files, one after another.
@@ -225,7 +227,8 @@ impl IndexBuilder {
     }
 
     pub(crate) fn finish(self) -> Result<Index> {
-        Ok(Index { packs: self.packs, blobs: self.blobs.finish(true).map_err(unsorted)? })
+        let blobs = self.blobs.finish(true).map_err(unsorted)?;
+        Ok(Index { packs: self.packs, blobs, files: BTreeSet::new() })
     }
 }
 
@@ -255,6 +258,22 @@ impl Index {
         self.blobs.starting_with(&id.0, first).map_err(unread)
     }
 
+    /// The number of a blob's first record, one for each blob that exists, and the place that it tells.
+    pub(crate) fn find_numbered(&self, kind: BlobKind, id: &Id) -> Result<Option<(usize, Place)>> {
+        let first = |at: usize, found: &[Record]| {
+            let is_of_kind = |record: &Record| place_of(record).1.kind == kind;
+            let skipped = found.iter().position(is_of_kind)?;
+            Some((at + skipped, self.place(&found[skipped])))
+        };
+        self.blobs.places_of(&id.0, first).map_err(unread)
+    }
+
+    /// The place that the record of this number tells.
+    pub(crate) fn numbered(&self, number: usize) -> Result<Place> {
+        let records = self.blobs.read(number..number + 1).map_err(unread)?;
+        Ok(self.place(&records[0]))
+    }
+
     /// Does the blob exist?
     pub fn has(&self, kind: BlobKind, id: &Id) -> Result<bool> {
         Ok(self.find(kind, id)?.is_some())
@@ -275,6 +294,11 @@ impl Index {
             at = end;
         }
         Ok(ids)
+    }
+
+    /// All packs that are listed, by their numbers.
+    pub(crate) fn packs(&self) -> &[Id] {
+        &self.packs
     }
 
     pub(crate) fn pack_count(&self) -> usize {

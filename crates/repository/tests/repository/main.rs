@@ -5,8 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test as the tests themselves do")]
 
 mod common;
+mod copy;
 mod crash;
 mod failures;
+mod frail;
 mod golden;
 mod hostile;
 mod interop;
