@@ -207,6 +207,11 @@ impl LocalStore {
         sync_directory(&directory)
     }
 
+    /// Makes deletions in a directory durable.
+    pub(crate) fn settle(&self, directory: &str) -> Result<()> {
+        sync_directory(&self.at(directory))
+    }
+
     pub(crate) fn size(&self, path: &str) -> Result<Option<u64>> {
         let full = self.at(path);
         match std::fs::metadata(&full) {

@@ -387,7 +387,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a file; one that is not there is already removed.
+    /// Removes a file; one that is not there is already removed. It may come back after a power cut, before
+    /// `settle`.
     pub fn delete(&self, kind: FileKind, id: &Id, control: &Control) -> Result<()> {
         let path = kind.path(id);
         if let Some(local) = &self.inner.local {
@@ -398,6 +399,14 @@ impl Store {
         match self.wait(control, async move { objects.delete(&location).await })? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(Self::error("delete", &path, e)),
+        }
+    }
+
+    /// Makes what was deleted of a kind stay deleted, also after a power cut.
+    pub(crate) fn settle(&self, kind: FileKind) -> Result<()> {
+        match &self.inner.local {
+            Some(local) => local.settle(kind.directory()),
+            None => Ok(()),
         }
     }
 

@@ -63,7 +63,7 @@ fn what_is_copied_is_what_was_there() {
     let order: Vec<SnapshotId> = report.copied.iter().map(|copied| copied.source).collect();
     assert_eq!(order, [third, second.id, first.id], "newest first");
     assert_eq!((report.packs_verified, report.blobs_verified), (report.packs, report.blobs));
-    assert!(report.packs > 10 && report.bytes_verified > report.bytes_written, "{report:?}");
+    assert!(report.packs > 7 && report.bytes_verified > report.bytes_written, "{report:?}");
     assert!(report.bytes_read > 0 && report.bytes_written > 0);
     judge(&target.path());
     assert_sound(&target.repository);

@@ -8,6 +8,7 @@ mod common;
 mod copy;
 mod crash;
 mod failures;
+mod forget;
 mod frail;
 mod golden;
 mod hostile;
