@@ -337,7 +337,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl LocalStore {
-    fn meta(&self, location: &Path) -> object_store::Result<ObjectMeta> {
+    pub(crate) fn meta(&self, location: &Path) -> object_store::Result<ObjectMeta> {
         let path = location.as_ref();
         let meta = std::fs::metadata(self.at(path)).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {

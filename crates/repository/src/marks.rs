@@ -16,6 +16,10 @@ impl Marks {
         self.0[number / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
+    pub(crate) fn has(&self, number: usize) -> bool {
+        self.0[number / 64].load(Ordering::Relaxed) >> (number % 64) & 1 == 1
+    }
+
     /// All that are marked, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         self.0.iter().enumerate().flat_map(|(word, bits)| {
@@ -37,5 +41,6 @@ mod tests {
             assert!(marks.set(number) && !marks.set(number));
         }
         assert_eq!(marks.iter().collect::<Vec<_>>(), chosen);
+        assert!((0..200).all(|number| marks.has(number) == chosen.contains(&number)));
     }
 }

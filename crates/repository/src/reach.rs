@@ -167,4 +167,9 @@ impl<'a> Walk<'a> {
         }
         Ok(())
     }
+
+    /// Of every blob that was reached, the number of its first record is marked.
+    pub(crate) fn into_reached(self) -> Marks {
+        self.reached
+    }
 }

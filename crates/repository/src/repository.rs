@@ -407,7 +407,14 @@ impl Inner {
         {
             return Ok(Arc::clone(index));
         }
-        let names: Vec<Id> = listed.iter().copied().collect();
+        let index = Arc::new(self.index_of(&listed, control)?);
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&index));
+        Ok(index)
+    }
+
+    /// The union of these index files.
+    pub(crate) fn index_of(&self, files: &BTreeSet<Id>, control: &Control) -> Result<Index> {
+        let names: Vec<Id> = files.iter().copied().collect();
         let builder = Mutex::new(IndexBuilder::new(self.scratch()));
         in_parallel(&names, 4, |id| {
             let json = self.read_unpacked(FileKind::Index, id, control)?;
@@ -426,9 +433,7 @@ impl Inner {
         })?;
         let builder = builder.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut index = builder.finish()?;
-        index.files = listed;
-        let index = Arc::new(index);
-        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&index));
+        index.files.clone_from(files);
         Ok(index)
     }
 

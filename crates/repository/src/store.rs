@@ -20,6 +20,7 @@ use crate::error::{RepositoryError, Result};
 use crate::id::Id;
 use crate::local::LocalStore;
 use crate::spool::Spool;
+use crate::time::Time;
 
 /// The kinds of files of a repository, which are also its directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -407,6 +408,28 @@ impl Store {
         match &self.inner.local {
             Some(local) => local.settle(kind.directory()),
             None => Ok(()),
+        }
+    }
+
+    /// When a file was written, by the store's own clock; `None` when it does not exist.
+    pub(crate) fn written(&self, kind: FileKind, id: &Id, control: &Control) -> Result<Option<Time>> {
+        control.check()?;
+        let path = kind.path(id);
+        let location = Path::from(path.as_str());
+        let found = match &self.inner.local {
+            Some(local) => local.meta(&location),
+            None => {
+                let objects = self.objects();
+                self.wait(control, async move { objects.head(&location).await })?
+            }
+        };
+        match found {
+            Ok(meta) => Ok(Some(Time::from_unix(
+                meta.last_modified.timestamp(),
+                meta.last_modified.timestamp_subsec_nanos(),
+            ))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(Self::error("look at", &path, e)),
         }
     }
 

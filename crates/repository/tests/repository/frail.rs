@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     DoneButFails,
     /// Another bit is stored.
     Flips,
+    /// A listing tells of nothing.
+    Hides,
     /// The caller is told to stop.
     Cancels(CancellationToken),
 }
@@ -55,6 +57,7 @@ pub(crate) struct Frail {
     counted: AtomicU64,
     dead: AtomicBool,
     struck: Mutex<Option<String>>,
+    deletes_nothing: AtomicBool,
 }
 
 impl std::fmt::Display for Frail {
@@ -72,6 +75,7 @@ enum Act {
     Fail,
     DoAndFail,
     Flip,
+    Hide,
 }
 
 impl Frail {
@@ -91,6 +95,11 @@ impl Frail {
         *self.plan.lock().unwrap() = None;
         self.dead.store(false, Ordering::SeqCst);
         self.counted.swap(0, Ordering::SeqCst)
+    }
+
+    /// As an append-only store does.
+    pub(crate) fn refuse_deletions(&self, refuse: bool) {
+        self.deletes_nothing.store(refuse, Ordering::SeqCst);
     }
 
     /// The call that the fault happened at, if there was one.
@@ -120,9 +129,12 @@ impl Frail {
         names
     }
 
-    /// Writes everything into a directory, for stock restic.
+    /// Writes everything but locks into a directory, for stock restic.
     pub(crate) fn dump(&self, directory: &FilePath) {
-        for name in self.names("") {
+        for kind in ["data", "index", "snapshots", "keys", "locks"] {
+            std::fs::create_dir_all(directory.join(kind)).unwrap();
+        }
+        for name in self.names("").into_iter().filter(|name| !name.starts_with("locks/")) {
             let bytes = self.bytes(&name);
             let path = directory.join(&name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -136,12 +148,17 @@ impl Frail {
         })
     }
 
+    pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
+        futures::executor::block_on(self.inner.put(&Path::from(name), bytes.into())).unwrap();
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         futures::executor::block_on(self.inner.delete(&Path::from(name))).unwrap();
     }
 
     fn act(&self, kind: &str, location: &str) -> Act {
-        if self.dead.load(Ordering::SeqCst) {
+        let is_refused = kind == "delete" && self.deletes_nothing.load(Ordering::SeqCst);
+        if self.dead.load(Ordering::SeqCst) || is_refused {
             return Act::Fail;
         }
         let plan = self.plan.lock().unwrap();
@@ -168,6 +185,7 @@ impl Frail {
             Fault::Fails => Act::Fail,
             Fault::DoneButFails => Act::DoAndFail,
             Fault::Flips => Act::Flip,
+            Fault::Hides => Act::Hide,
             Fault::Cancels(token) => {
                 token.cancel();
                 Act::Do
@@ -185,7 +203,7 @@ impl ObjectStore for Frail {
         how: PutOptions,
     ) -> object_store::Result<PutResult> {
         match self.act("put", location.as_ref()) {
-            Act::Do => self.inner.put_opts(location, payload, how).await,
+            Act::Do | Act::Hide => self.inner.put_opts(location, payload, how).await,
             Act::Fail => Err(no_route()),
             Act::DoAndFail => {
                 self.inner.put_opts(location, payload, how).await?;
@@ -210,7 +228,7 @@ impl ObjectStore for Frail {
 
     async fn get_opts(&self, location: &Path, how: GetOptions) -> object_store::Result<GetResult> {
         match self.act("get", location.as_ref()) {
-            Act::Do | Act::Flip => self.inner.get_opts(location, how).await,
+            Act::Do | Act::Flip | Act::Hide => self.inner.get_opts(location, how).await,
             Act::Fail | Act::DoAndFail => Err(no_route()),
         }
     }
@@ -225,7 +243,7 @@ impl ObjectStore for Frail {
         let given = futures::stream::once(std::future::ready(Ok(path))).boxed();
         let failed = futures::stream::once(std::future::ready(Err(no_route()))).boxed();
         match act {
-            Act::Do | Act::Flip => self.inner.delete_stream(given),
+            Act::Do | Act::Flip | Act::Hide => self.inner.delete_stream(given),
             Act::Fail => failed,
             Act::DoAndFail => {
                 futures::executor::block_on(self.inner.delete_stream(given).collect::<Vec<_>>());
@@ -238,6 +256,7 @@ impl ObjectStore for Frail {
         let location = prefix.map(ToString::to_string).unwrap_or_default();
         match self.act("list", &location) {
             Act::Do | Act::Flip => self.inner.list(prefix),
+            Act::Hide => futures::stream::empty().boxed(),
             // A page of results, then the fault.
             Act::Fail | Act::DoAndFail => self
                 .inner

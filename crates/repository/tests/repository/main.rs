@@ -16,4 +16,5 @@ mod interop;
 mod large;
 mod locks_and_keys;
 mod lying;
+mod prune;
 mod traps;
