@@ -1,6 +1,6 @@
 //! A thin command line over the crate, for benchmarks and for comparing with other programs.
 //!
-//! `seaworthy-repo <repository> init|snapshots|backup|stream|ls|dump|restore|check …`, password in `SEAWORTHY_REPO_PASSWORD`.
+//! `seaworthy-repo <repository> init|snapshots|backup|stream|ls|dump|restore|check|copy|forget|prune …`, password in `SEAWORTHY_REPO_PASSWORD`.
 #![expect(clippy::print_stdout, reason = "it is a command line")]
 
 use std::io::{Read as _, Write as _};
@@ -8,8 +8,9 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use seaworthy_repository::{
-    CheckOptions, CheckRead, Control, Cuts, FileMeta, Id, InitOptions, KdfParams, OpenOptions, ParentUse,
-    Repository, RepositoryError, RestoreOptions, SessionOptions, SnapshotPath, TreeOptions, open_store,
+    CheckOptions, CheckRead, Control, CopyOf, CopyOptions, Cuts, FileMeta, ForgetOptions, Id, InitOptions,
+    KdfParams, OpenOptions, ParentUse, PruneOptions, Repository, RepositoryError, RestoreOptions,
+    SessionOptions, SnapshotPath, TreeOptions, copy, open_store,
 };
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -187,6 +188,25 @@ fn run() -> Fallible<ExitCode> {
             if !summary.is_complete() {
                 return Ok(ExitCode::from(3));
             }
+        }
+        "copy" => {
+            let target = open_store(args.next().ok_or("into which repository?")?)?;
+            let target = Repository::open(&target, password.as_bytes(), &options, &control)?;
+            println!("{:#?}", copy(&repository, CopyOf::All, &target, &CopyOptions::default(), &control)?);
+        }
+        "forget" => {
+            let id = pick(&repository, args.next().ok_or("which snapshot?")?, &control)?;
+            println!("{:#?}", repository.forget(&[id], &ForgetOptions::default(), &control)?);
+        }
+        "prune" => {
+            let delete_after = match args.next() {
+                Some("at-once") => std::time::Duration::ZERO,
+                _ => PruneOptions::default().delete_after,
+            };
+            println!(
+                "{:#?}",
+                repository.prune(&PruneOptions { delete_after, ..PruneOptions::default() }, &control)?
+            );
         }
         "check" => {
             let read = if read_data { CheckRead::All } else { CheckRead::None };

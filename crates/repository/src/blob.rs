@@ -59,6 +59,8 @@ pub(crate) struct Sealed<'a> {
 /// A verified plaintext.
 pub(crate) struct Opened<'a> {
     pub(crate) plain: &'a [u8],
+    /// What it was decompressed from; `None` when it was stored raw.
+    pub(crate) packed: Option<&'a [u8]>,
     /// The declared length was another; the content is right nevertheless.
     pub(crate) length_is_wrong: bool,
 }
@@ -130,19 +132,10 @@ impl Codec {
         let end = inner + OVERHEAD;
         let iv = self.ivs.next().map_err(RepositoryError::random)?;
         self.key.seal_in_place(iv, &mut self.boxed[..end]);
-        let uncompressed_length = match packed {
-            None => None,
-            Some(_) => Some(
-                u32::try_from(plain.len())
-                    .map_err(|_| RepositoryError::refused("a blob of 4 GiB or more cannot be stored"))?,
-            ),
-        };
+        let uncompressed_length = packed.map(|_| short(plain)).transpose()?;
         if verify {
-            grow(&mut self.verify, end);
-            self.verify[..end].copy_from_slice(&self.boxed[..end]);
             let broken = |why: String| RepositoryError::damaged(kind.object(), "being written", why);
-            let opened =
-                self.key.open_in_place(&mut self.verify[..end]).map_err(|e| broken(e.to_string()))?;
+            let opened = reopened(&self.key, &mut self.verify, &self.boxed[..end]).map_err(broken)?;
             let equal = match packed {
                 None => opened == plain,
                 Some(_) => {
@@ -160,6 +153,37 @@ impl Codec {
                 ));
             }
         }
+        Ok(Sealed { boxed: &self.boxed[..end], uncompressed_length })
+    }
+
+    /// Encrypts again what was opened and verified: what is compressed stays as it is, what is raw goes through
+    /// [`Self::seal`].
+    ///
+    /// Compressing is by far the most work of a copy, and any frame may stand in any repository.
+    pub(crate) fn seal_again(
+        &mut self,
+        kind: BlobKind,
+        opened: &Opened<'_>,
+        verify: bool,
+    ) -> Result<Sealed<'_>> {
+        // Trap 16: nothing may be declared as compressed to no length.
+        let Some(packed) = opened.packed.filter(|_| !opened.plain.is_empty()) else {
+            return self.seal(kind, opened.plain, verify);
+        };
+        let end = packed.len() + OVERHEAD;
+        grow(&mut self.boxed, end);
+        self.boxed[16..16 + packed.len()].copy_from_slice(packed);
+        let iv = self.ivs.next().map_err(RepositoryError::random)?;
+        self.key.seal_in_place(iv, &mut self.boxed[..end]);
+        if verify {
+            let broken = |why: String| RepositoryError::damaged(kind.object(), "being written", why);
+            if reopened(&self.key, &mut self.verify, &self.boxed[..end]).map_err(broken)? != packed {
+                return Err(broken(
+                    "what was encrypted differs from what was read; is the memory sound?".into(),
+                ));
+            }
+        }
+        let uncompressed_length = Some(short(opened.plain)?);
         Ok(Sealed { boxed: &self.boxed[..end], uncompressed_length })
     }
 
@@ -195,6 +219,19 @@ impl Codec {
     }
 }
 
+/// The length of a plaintext that the format can tell.
+fn short(plain: &[u8]) -> Result<u32> {
+    u32::try_from(plain.len())
+        .map_err(|_| RepositoryError::refused("a blob of 4 GiB or more cannot be stored"))
+}
+
+/// What a finished box opens to.
+fn reopened<'a>(key: &Key, buffer: &'a mut Vec<u8>, boxed: &[u8]) -> Result<&'a [u8], String> {
+    grow(buffer, boxed.len());
+    buffer[..boxed.len()].copy_from_slice(boxed);
+    key.open_in_place(&mut buffer[..boxed.len()]).map(|opened| &*opened).map_err(|e| e.to_string())
+}
+
 /// Decrypts and decompresses. The content is authentic, but not yet known to be what its id says.
 fn unpack<'a>(
     key: &Key,
@@ -203,13 +240,13 @@ fn unpack<'a>(
     boxed: &'a mut [u8],
     out: &'a mut Vec<u8>,
 ) -> Result<Opened<'a>, BlobError> {
-    let inner = key.open_in_place(boxed)?;
+    let inner: &'a [u8] = key.open_in_place(boxed)?;
     let Some(declared) = blob.uncompressed_length else {
-        return Ok(Opened { plain: inner, length_is_wrong: false });
+        return Ok(Opened { plain: inner, packed: None, length_is_wrong: false });
     };
     let declared = declared as usize;
     let n = decompress(decompressor, inner, declared, limit(blob.kind), out)?;
-    Ok(Opened { plain: &out[..n], length_is_wrong: n != declared })
+    Ok(Opened { plain: &out[..n], packed: Some(inner), length_is_wrong: n != declared })
 }
 
 /// The only way out: what was opened, when its hash is its id.

@@ -877,7 +877,7 @@ fn named(error: &RepositoryError) -> Option<Id> {
 }
 
 /// The same seed chooses the same packs; each pack is chosen with the same chance, whatever the others.
-fn is_chosen(id: &Id, share: f64, seed: u64) -> bool {
+pub(crate) fn is_chosen(id: &Id, share: f64, seed: u64) -> bool {
     let mut bytes = seed.to_le_bytes().to_vec();
     bytes.extend_from_slice(&id.0);
     let draw = Id::of(&bytes);

@@ -2,7 +2,7 @@
 //!
 //! The index is the only way to find a blob, and it is not trusted for content: whoever reads a blob compares its hash.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::error::{Object, RepositoryError, Result};
@@ -10,6 +10,7 @@ use crate::id::{BlobKind, Id};
 use crate::json::{self, go_struct};
 use crate::pack::PackedBlob;
 use crate::records::{self, Record, Sorted};
+use crate::time::Time;
 
 go_struct! {
     #[derive(Default)]
@@ -32,6 +33,20 @@ go_struct! {
     #[derive(Default)]
     struct IndexJson {
         packs: Option<Vec<PackJson>> = "packs",
+    }
+}
+go_struct! {
+    #[derive(Default)]
+    struct DoomedJson {
+        id: Option<Id> = "id",
+        blobs: Vec<BlobJson> = "blobs",
+        time: Option<Time> = "time",
+    }
+}
+go_struct! {
+    #[derive(Default)]
+    struct DoomedListJson {
+        packs: Option<Vec<DoomedJson>> = "packs_to_delete",
     }
 }
 
@@ -68,15 +83,25 @@ pub struct IndexedPack {
     pub blobs: Vec<PackedBlob>,
 }
 
-/// Reads the JSON of one index file.
-pub fn decode(id: &Id, plaintext: &[u8]) -> Result<Vec<IndexedPack>> {
+/// A pack that no index lists any more, and that is removed later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoomedPack {
+    /// What was listed.
+    pub pack: IndexedPack,
+    /// Since when; not every writer says it.
+    pub since: Option<Time>,
+}
+
+fn packs_of(
+    id: &Id,
+    listed: impl IntoIterator<Item = (Option<Id>, Vec<BlobJson>)>,
+) -> Result<Vec<IndexedPack>> {
     let bad = |why: String| RepositoryError::inconsistent(Object::Index, id, why);
-    let file: IndexJson = json::parse(plaintext).map_err(|e| bad(e.to_string()))?;
     let mut packs = Vec::new();
-    for pack in file.packs.unwrap_or_default() {
-        let pack_id = pack.id.ok_or_else(|| bad("a pack has no id".into()))?;
-        let mut blobs = Vec::with_capacity(pack.blobs.len());
-        for blob in pack.blobs {
+    for (pack_id, listed) in listed {
+        let pack_id = pack_id.ok_or_else(|| bad("a pack has no id".into()))?;
+        let mut blobs = Vec::with_capacity(listed.len());
+        for blob in listed {
             let kind = blob.kind.0.ok_or_else(|| bad("a blob has no type".into()))?;
             let blob_id = blob.id.ok_or_else(|| bad("a blob has no id".into()))?;
             if blob.length < 32 || blob.offset.checked_add(blob.length).is_none() {
@@ -95,43 +120,87 @@ pub fn decode(id: &Id, plaintext: &[u8]) -> Result<Vec<IndexedPack>> {
     Ok(packs)
 }
 
+/// Reads the JSON of one index file.
+pub fn decode(id: &Id, plaintext: &[u8]) -> Result<Vec<IndexedPack>> {
+    let bad = |why: String| RepositoryError::inconsistent(Object::Index, id, why);
+    let file: IndexJson = json::parse(plaintext).map_err(|e| bad(e.to_string()))?;
+    packs_of(id, file.packs.unwrap_or_default().into_iter().map(|pack| (pack.id, pack.blobs)))
+}
+
+/// Reads what the JSON of one index file says of packs that are to be removed, as rustic and our prune write it. For whoever
+/// looks for blobs they do not exist.
+pub fn decode_doomed(id: &Id, plaintext: &[u8]) -> Result<Vec<DoomedPack>> {
+    let bad = |why: String| RepositoryError::inconsistent(Object::Index, id, why);
+    let file: DoomedListJson = json::parse(plaintext).map_err(|e| bad(e.to_string()))?;
+    let listed = file.packs.unwrap_or_default();
+    let times: Vec<Option<Time>> = listed.iter().map(|pack| pack.time).collect();
+    let packs = packs_of(id, listed.into_iter().map(|pack| (pack.id, pack.blobs)))?;
+    Ok(packs.into_iter().zip(times).map(|(pack, since)| DoomedPack { pack, since }).collect())
+}
+
 /// The JSON of an index file, as restic writes it.
 #[must_use]
 pub fn encode(packs: &[IndexedPack]) -> Vec<u8> {
-    use json::push_number;
+    encode_with(packs, &[])
+}
+
+/// The same with packs that are to be removed, as rustic writes it; restic does not look at them.
+#[must_use]
+pub fn encode_with(packs: &[IndexedPack], doomed: &[DoomedPack]) -> Vec<u8> {
     let mut out = b"{\"packs\":[".to_vec();
-    let mut hex = String::with_capacity(64);
     for (i, pack) in packs.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(b"{\"id\":\"");
-        out.extend_from_slice(pack.id.hex().as_bytes());
-        out.extend_from_slice(b"\",\"blobs\":[");
-        for (j, blob) in pack.blobs.iter().enumerate() {
-            if j > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(b"{\"id\":\"");
-            hex.clear();
-            blob.id.push_hex(&mut hex);
-            out.extend_from_slice(hex.as_bytes());
-            out.extend_from_slice(b"\",\"type\":\"");
-            out.extend_from_slice(blob.kind.word().as_bytes());
-            out.extend_from_slice(b"\",\"offset\":");
-            push_number(&mut out, u64::from(blob.offset));
-            out.extend_from_slice(b",\"length\":");
-            push_number(&mut out, u64::from(blob.length));
-            if let Some(length) = blob.uncompressed_length {
-                out.extend_from_slice(b",\"uncompressed_length\":");
-                push_number(&mut out, u64::from(length));
-            }
-            out.push(b'}');
-        }
-        out.extend_from_slice(b"]}");
+        push_pack(&mut out, pack);
+        out.push(b'}');
     }
-    out.extend_from_slice(b"]}\n");
+    out.push(b']');
+    for (i, doomed) in doomed.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { b",\"packs_to_delete\":[" } else { b"," });
+        push_pack(&mut out, &doomed.pack);
+        if let Some(since) = &doomed.since {
+            out.extend_from_slice(b",\"time\":\"");
+            since.push(&mut out);
+            out.push(b'"');
+        }
+        out.push(b'}');
+    }
+    if !doomed.is_empty() {
+        out.push(b']');
+    }
+    out.extend_from_slice(b"}\n");
     out
+}
+
+/// A pack, without the brace that closes it.
+fn push_pack(out: &mut Vec<u8>, pack: &IndexedPack) {
+    use json::push_number;
+    let mut hex = String::with_capacity(64);
+    out.extend_from_slice(b"{\"id\":\"");
+    out.extend_from_slice(pack.id.hex().as_bytes());
+    out.extend_from_slice(b"\",\"blobs\":[");
+    for (j, blob) in pack.blobs.iter().enumerate() {
+        if j > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"{\"id\":\"");
+        hex.clear();
+        blob.id.push_hex(&mut hex);
+        out.extend_from_slice(hex.as_bytes());
+        out.extend_from_slice(b"\",\"type\":\"");
+        out.extend_from_slice(blob.kind.word().as_bytes());
+        out.extend_from_slice(b"\",\"offset\":");
+        push_number(out, u64::from(blob.offset));
+        out.extend_from_slice(b",\"length\":");
+        push_number(out, u64::from(blob.length));
+        if let Some(length) = blob.uncompressed_length {
+            out.extend_from_slice(b",\"uncompressed_length\":");
+            push_number(out, u64::from(length));
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
 }
 
 /// A place of a blob as a record that is sorted by blob: id, number of the pack, offset, length, uncompressed length.
@@ -182,6 +251,8 @@ pub struct Place {
 pub struct Index {
     packs: Vec<Id>,
     blobs: Sorted,
+    // The files it was read from, where that is known.
+    pub(crate) files: BTreeSet<Id>,
 }
 
 /// Takes index files, one after another.
@@ -225,7 +296,8 @@ impl IndexBuilder {
     }
 
     pub(crate) fn finish(self) -> Result<Index> {
-        Ok(Index { packs: self.packs, blobs: self.blobs.finish(true).map_err(unsorted)? })
+        let blobs = self.blobs.finish(true).map_err(unsorted)?;
+        Ok(Index { packs: self.packs, blobs, files: BTreeSet::new() })
     }
 }
 
@@ -255,6 +327,43 @@ impl Index {
         self.blobs.starting_with(&id.0, first).map_err(unread)
     }
 
+    /// The number of a blob's first record, one for each blob that exists, and the place that it tells.
+    pub(crate) fn find_numbered(&self, kind: BlobKind, id: &Id) -> Result<Option<(usize, Place)>> {
+        let first = |at: usize, found: &[Record]| {
+            let is_of_kind = |record: &Record| place_of(record).1.kind == kind;
+            let skipped = found.iter().position(is_of_kind)?;
+            Some((at + skipped, self.place(&found[skipped])))
+        };
+        self.blobs.places_of(&id.0, first).map_err(unread)
+    }
+
+    /// The place that the record of this number tells.
+    pub(crate) fn numbered(&self, number: usize) -> Result<Place> {
+        let records = self.blobs.read(number..number + 1).map_err(unread)?;
+        Ok(self.place(&records[0]))
+    }
+
+    /// Gives all places of each blob, and the number of its first record, to `take`, in order of records.
+    pub(crate) fn visit(&self, mut take: impl FnMut(usize, &[Place]) -> Result<()>) -> Result<()> {
+        let mut places: Vec<Place> = Vec::new();
+        let mut at = 0;
+        while at < self.blobs.len() {
+            let end = (at + 4096).min(self.blobs.len());
+            for record in self.blobs.read(at..end).map_err(unread)?.iter() {
+                let place = self.place(record);
+                if let Some(last) = places.last()
+                    && (last.blob.kind, last.blob.id) != (place.blob.kind, place.blob.id)
+                {
+                    take(at - places.len(), &places)?;
+                    places.clear();
+                }
+                places.push(place);
+                at += 1;
+            }
+        }
+        if places.is_empty() { Ok(()) } else { take(at - places.len(), &places) }
+    }
+
     /// Does the blob exist?
     pub fn has(&self, kind: BlobKind, id: &Id) -> Result<bool> {
         Ok(self.find(kind, id)?.is_some())
@@ -275,6 +384,11 @@ impl Index {
             at = end;
         }
         Ok(ids)
+    }
+
+    /// All packs that are listed, by their numbers.
+    pub(crate) fn packs(&self) -> &[Id] {
+        &self.packs
     }
 
     pub(crate) fn pack_count(&self) -> usize {
@@ -333,6 +447,19 @@ mod tests {
                 );
                 assert!(!index.has(BlobKind::Tree, &Id::of(&i.to_le_bytes())).unwrap());
             }
+            let mut next = 0;
+            index
+                .visit(|number, places| {
+                    assert_eq!(number, next, "every record is visited");
+                    next += places.len();
+                    let blob = places[0].blob;
+                    assert!(places.iter().all(|p| (p.blob.kind, p.blob.id) == (blob.kind, blob.id)));
+                    assert_eq!(index.find_numbered(blob.kind, &blob.id).unwrap().unwrap().0, number);
+                    assert_eq!(index.numbered(number).unwrap(), places[0]);
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(next, n as usize);
             for i in n..n + 100 {
                 assert!(!index.has(BlobKind::Data, &Id::of(&i.to_le_bytes())).unwrap());
             }
@@ -371,7 +498,15 @@ mod tests {
             if upper {
                 text = text.replace('a', "A").replace("dAtA", "data").replace("pAcks", "Packs");
             }
-            prop_assert_eq!(decode(&Id::default(), text.as_bytes()).unwrap(), packs);
+            prop_assert_eq!(decode(&Id::default(), text.as_bytes()).unwrap(), packs.clone());
+            prop_assert!(decode_doomed(&Id::default(), text.as_bytes()).unwrap().is_empty());
+
+            let times = [None, Some(Time::from_unix(1_700_000_000, 5))];
+            let doomed: Vec<_> = packs.iter().enumerate()
+                .map(|(n, pack)| DoomedPack { pack: pack.clone(), since: times[n % 2] }).collect();
+            let text = encode_with(&packs[1..], &doomed);
+            prop_assert_eq!(decode(&Id::default(), &text).unwrap(), &packs[1..]);
+            prop_assert_eq!(decode_doomed(&Id::default(), &text).unwrap(), doomed);
         }
     }
 }

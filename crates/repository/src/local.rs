@@ -207,6 +207,11 @@ impl LocalStore {
         sync_directory(&directory)
     }
 
+    /// Makes deletions in a directory durable.
+    pub(crate) fn settle(&self, directory: &str) -> Result<()> {
+        sync_directory(&self.at(directory))
+    }
+
     pub(crate) fn size(&self, path: &str) -> Result<Option<u64>> {
         let full = self.at(path);
         match std::fs::metadata(&full) {
@@ -332,7 +337,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl LocalStore {
-    fn meta(&self, location: &Path) -> object_store::Result<ObjectMeta> {
+    pub(crate) fn meta(&self, location: &Path) -> object_store::Result<ObjectMeta> {
         let path = location.as_ref();
         let meta = std::fs::metadata(self.at(path)).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {

@@ -19,12 +19,13 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use sha2::{Digest as _, Sha256};
 
-use crate::blob::Codec;
+use crate::blob::{Codec, Opened, Sealed};
 use crate::control::{Control, POLL};
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id};
 use crate::index::{self, Index, IndexedPack};
 use crate::large::{self, LargeBox};
+use crate::marks::Marks;
 use crate::pack::{self, PackedBlob};
 use crate::repository::Inner;
 use crate::seen::Seen;
@@ -33,6 +34,8 @@ use crate::store::FileKind;
 /// Blobs of one index file. restic writes up to 50,000; of smaller ones several are read at once.
 const INDEX_BLOBS: usize = 20_000;
 const INDEX_AGE: Duration = Duration::from_secs(600);
+/// What is read back at once of a pack.
+const READ_BACK: u64 = 4 << 20;
 /// Blobs of one pack: of very small ones a pack of 16 MiB would hold hundreds of thousands, and the index file that lists it
 /// is made, sealed and read back in memory.
 const PACK_BLOBS: usize = 20_000;
@@ -51,6 +54,24 @@ pub(crate) struct Counters {
     pub(crate) data_added_packed: AtomicU64,
     pub(crate) duplicate_blobs: AtomicU64,
     pub(crate) packs: AtomicU64,
+    pub(crate) packs_read_back: AtomicU64,
+    pub(crate) bytes_read_back: AtomicU64,
+}
+
+/// How a packer works.
+#[derive(Clone, Copy)]
+pub(crate) struct PackerOptions {
+    /// Open every box again before it is stored, and compare.
+    pub(crate) verify: bool,
+    /// Target size of a pack in bytes.
+    pub(crate) pack_size: usize,
+    /// Read every pack back from the store, and compare its SHA-256 with its name, before an index lists it.
+    pub(crate) read_back: bool,
+    /// Write an index file at the latest after this many packs.
+    pub(crate) index_packs: usize,
+    /// List the packs first, and store again what the index names and the store does not hold. Whoever decides that by himself
+    /// does not ask.
+    pub(crate) look: bool,
 }
 
 #[derive(Default)]
@@ -75,8 +96,7 @@ pub(crate) struct Packer {
     pub(crate) index: Arc<Index>,
     pub(crate) counters: Counters,
     pub(crate) control: Control,
-    verify: bool,
-    pack_size: usize,
+    options: PackerOptions,
     // Ids given to a pack of this session, durable or not. A commit waits until all are.
     seen: Seen,
     // Two for data, so that the order of lengths says little to an observer; one for trees.
@@ -87,9 +107,18 @@ pub(crate) struct Packer {
     listing: Mutex<Listing>,
     failure: Mutex<Option<Arc<RepositoryError>>>,
     // By number of pack in the index: what the store really held when this began.
-    there: Vec<u64>,
-    used_packs: Vec<AtomicU64>,
+    there: Marks,
+    used_packs: Marks,
     own_packs: Mutex<Vec<Id>>,
+    own_indexes: Mutex<Vec<Id>>,
+}
+
+/// The open pack for a blob: of two for data, either.
+fn which(codec: &mut Codec, kind: BlobKind) -> Result<usize> {
+    match kind {
+        BlobKind::Tree => Ok(2),
+        BlobKind::Data => Ok(usize::from(codec.coin()?)),
+    }
 }
 
 impl Packer {
@@ -97,26 +126,31 @@ impl Packer {
         repository: Arc<Inner>,
         index: Arc<Index>,
         control: Control,
-        verify: bool,
-        pack_size: usize,
+        mut options: PackerOptions,
     ) -> Result<Arc<Self>> {
+        options.pack_size = options.pack_size.clamp(64 << 10, 128 << 20);
         let repository_scratch = repository.scratch().map(std::path::Path::to_path_buf);
         // One waiting pack: enough to keep the uploaders busy, and 16 MiB.
         let (sender, receiver) = crossbeam_channel::bounded::<FullPack>(1);
-        let listed: HashSet<Id> =
-            repository.store.list(FileKind::Pack, &control)?.into_iter().map(|listed| listed.id).collect();
-        let mut there = vec![0_u64; index.pack_count().div_ceil(64)];
-        for number in (0..index.pack_count()).filter(|number| listed.contains(&index.pack(*number))) {
-            there[number / 64] |= 1 << (number % 64);
+        let there = Marks::new(index.pack_count());
+        let listed: Option<HashSet<Id>> = if options.look {
+            let listed = repository.store.list(FileKind::Pack, &control)?;
+            Some(listed.into_iter().map(|listed| listed.id).collect())
+        } else {
+            None
+        };
+        for number in 0..index.pack_count() {
+            if listed.as_ref().is_none_or(|listed| listed.contains(&index.pack(number))) {
+                there.set(number);
+            }
         }
-        let used_packs = (0..index.pack_count().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let used_packs = Marks::new(index.pack_count());
         let packer = Arc::new(Self {
             repository,
             index,
             counters: Counters::default(),
             control,
-            verify,
-            pack_size: pack_size.clamp(64 << 10, 128 << 20),
+            options,
             seen: Seen::new(repository_scratch),
             open: Default::default(),
             queue: Mutex::new(Some(sender)),
@@ -127,6 +161,7 @@ impl Packer {
             there,
             used_packs,
             own_packs: Mutex::default(),
+            own_indexes: Mutex::default(),
         });
         for n in 0..2 {
             let uploader = Arc::clone(&packer);
@@ -168,8 +203,7 @@ impl Packer {
 
     /// Whether a pack of the index was there when this began.
     fn is_there(&self, number: u32) -> bool {
-        let number = number as usize;
-        self.there[number / 64] >> (number % 64) & 1 == 1
+        self.there.has(number as usize)
     }
 
     /// The length of a blob's plaintext when an earlier session stored it; marks the packs that hold it as relied upon.
@@ -181,8 +215,7 @@ impl Packer {
             let Some(another) = another else { return Ok(None) };
             place = another;
         }
-        let number = place.pack_number as usize;
-        self.used_packs[number / 64].fetch_or(1 << (number % 64), Ordering::Relaxed);
+        self.used_packs.set(place.pack_number as usize);
         Ok(Some(place.blob.plain_length()))
     }
 
@@ -198,25 +231,60 @@ impl Packer {
             self.counters.duplicate_blobs.fetch_add(1, Ordering::Relaxed);
             return Ok(id);
         }
-        let stored = self.append(codec, kind, id, plain);
+        let stored = (|| {
+            let which = which(codec, kind)?;
+            self.append(which, kind, id, plain.len(), &codec.seal(kind, plain, self.options.verify)?)
+        })();
         self.guard(stored)?;
         Ok(id)
     }
 
-    fn append(&self, codec: &mut Codec, kind: BlobKind, id: Id, plain: &[u8]) -> Result<()> {
-        let which = match kind {
-            BlobKind::Tree => 2,
-            BlobKind::Data => usize::from(codec.coin()?),
-        };
-        let sealed = codec.seal(kind, plain, self.verify)?;
+    /// Stores a blob that was opened in another repository or another pack, unless this packer has it; whatever the index says.
+    pub(crate) fn store_again(
+        &self,
+        codec: &mut Codec,
+        kind: BlobKind,
+        id: Id,
+        opened: &Opened<'_>,
+    ) -> Result<()> {
+        self.ensure()?;
+        if !self.guard(self.seen.insert(kind, &id))? {
+            return Ok(());
+        }
+        let stored = (|| {
+            let which = which(codec, kind)?;
+            let sealed = codec.seal_again(kind, opened, self.options.verify)?;
+            self.append(which, kind, id, opened.plain.len(), &sealed)
+        })();
+        self.guard(stored)
+    }
+
+    /// [`Self::store_again`] for a tree that was made outside of memory.
+    pub(crate) fn store_large_again(&self, tree: LargeBox) -> Result<()> {
+        self.ensure()?;
+        if !self.guard(self.seen.insert(BlobKind::Tree, &tree.id))? {
+            return Ok(());
+        }
+        let stored = self.append_large(tree);
+        self.guard(stored)
+    }
+
+    fn append(
+        &self,
+        which: usize,
+        kind: BlobKind,
+        id: Id,
+        plain_length: usize,
+        sealed: &Sealed<'_>,
+    ) -> Result<()> {
         let length = u32::try_from(sealed.boxed.len())
             .map_err(|_| RepositoryError::refused("a blob of 4 GiB or more cannot be stored"))?;
-        let (blobs, added) = match kind {
-            BlobKind::Data => (&self.counters.data_blobs, plain.len()),
-            BlobKind::Tree => (&self.counters.tree_blobs, plain.len()),
+        let blobs = match kind {
+            BlobKind::Data => &self.counters.data_blobs,
+            BlobKind::Tree => &self.counters.tree_blobs,
         };
         blobs.fetch_add(1, Ordering::Relaxed);
-        self.counters.data_added.fetch_add(added as u64, Ordering::Relaxed);
+        self.counters.data_added.fetch_add(plain_length as u64, Ordering::Relaxed);
         self.counters.data_added_packed.fetch_add(u64::from(length), Ordering::Relaxed);
         let full = {
             let mut open = locked(&self.open[which]);
@@ -233,7 +301,7 @@ impl Packer {
                 length,
                 uncompressed_length: sealed.uncompressed_length,
             });
-            (open.bytes.len() >= self.pack_size || open.blobs.len() >= PACK_BLOBS)
+            (open.bytes.len() >= self.options.pack_size || open.blobs.len() >= PACK_BLOBS)
                 .then(|| std::mem::take(&mut *open))
         };
         match full {
@@ -269,7 +337,7 @@ impl Packer {
                 .map_err(|_| RepositoryError::refused("a blob of 4 GiB or more cannot be stored"))?,
             uncompressed_length: Some(plain_length),
         };
-        if self.verify {
+        if self.options.verify {
             let broken = |why: String| RepositoryError::damaged(Object::Tree, "being written", why);
             let length_is_wrong = large::prove(&self.repository.key, &boxed, &blob, &self.control)?
                 .map_err(|e| broken(e.to_string()))?;
@@ -279,7 +347,7 @@ impl Packer {
         }
         let blobs = vec![blob];
         let trailer = pack::trailer(&self.repository.key, &blobs).map_err(RepositoryError::random)?;
-        if self.verify && pack::read_trailer(&self.repository.key, &trailer) != Ok(blobs.clone()) {
+        if self.options.verify && pack::read_trailer(&self.repository.key, &trailer) != Ok(blobs.clone()) {
             let why = "its header reads back differently";
             return Err(RepositoryError::damaged(Object::Pack, "being written", why));
         }
@@ -293,7 +361,9 @@ impl Packer {
             .map_err(large::unkept)?;
         self.control.check()?;
         let pack = Id(sha.finalize().into());
+        let length = boxed.len();
         self.repository.store.write_spool(FileKind::Pack, &pack, Arc::new(boxed), &self.control)?;
+        self.read_back(&pack, length)?;
         self.counters.tree_blobs.fetch_add(1, Ordering::Relaxed);
         self.counters.data_added.fetch_add(u64::from(plain_length), Ordering::Relaxed);
         self.counters.data_added_packed.fetch_add(u64::from(blob.length), Ordering::Relaxed);
@@ -303,7 +373,7 @@ impl Packer {
     fn finish_pack(&self, open: OpenPack) -> Result<()> {
         let OpenPack { mut bytes, blobs } = open;
         pack::finish(&self.repository.key, &mut bytes, &blobs).map_err(RepositoryError::random)?;
-        if self.verify {
+        if self.options.verify {
             let read = pack::read(&self.repository.key, &bytes)
                 .map_err(|e| RepositoryError::damaged(Object::Pack, "being written", e))?;
             if read != blobs {
@@ -347,6 +417,7 @@ impl Packer {
         let id = Id::of(&pack.bytes);
         let bytes = Bytes::from(pack.bytes);
         self.repository.store.write(FileKind::Pack, &id, bytes.clone(), &self.control)?;
+        self.read_back(&id, bytes.len() as u64)?;
         if let Ok(mut again) = bytes.try_into_mut() {
             // The buffer's pages are kept: faulting them in again costs as much as hashing them.
             again.clear();
@@ -358,6 +429,36 @@ impl Packer {
         self.list_pack(id, pack.blobs)
     }
 
+    /// Proves that the store gives back what it was given, where that was asked for.
+    fn read_back(&self, id: &Id, length: u64) -> Result<()> {
+        if !self.options.read_back {
+            return Ok(());
+        }
+        let store = &self.repository.store;
+        let mut sha = Sha256::new();
+        let mut buffer = Vec::new();
+        let mut at = 0;
+        while at < length {
+            let end = (at + READ_BACK).min(length);
+            if !store.read_into(FileKind::Pack, id, at..end, &mut buffer, &self.control)? {
+                return Err(RepositoryError::missing(Object::Pack, id));
+            }
+            sha.update(&buffer);
+            if buffer.len() as u64 != end - at {
+                break;
+            }
+            at = end;
+        }
+        let there = store.size(FileKind::Pack, id, &self.control)?;
+        if Id(sha.finalize().into()) != *id || there != Some(length) {
+            let why = "the store gives back other bytes than it was given";
+            return Err(RepositoryError::damaged(Object::Pack, id, why));
+        }
+        self.counters.packs_read_back.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes_read_back.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Lists a durable pack; writes what is listed when that is enough for an index file.
     fn list_pack(&self, id: Id, blobs: Vec<PackedBlob>) -> Result<()> {
         self.counters.packs.fetch_add(1, Ordering::Relaxed);
@@ -366,7 +467,9 @@ impl Packer {
             let mut listing = locked(&self.listing);
             listing.blobs += blobs.len();
             listing.packs.push(IndexedPack { id, blobs });
-            let due = listing.blobs >= INDEX_BLOBS || listing.since.elapsed() > INDEX_AGE;
+            let due = listing.blobs >= INDEX_BLOBS
+                || listing.packs.len() >= self.options.index_packs
+                || listing.since.elapsed() > INDEX_AGE;
             due.then(|| listing.take())
         };
         match full {
@@ -377,9 +480,32 @@ impl Packer {
 
     fn write_index(&self, packs: &[IndexedPack]) -> Result<()> {
         if !packs.is_empty() {
-            self.repository.write_unpacked(FileKind::Index, &index::encode(packs), &self.control)?;
+            let id = self.repository.write_unpacked(FileKind::Index, &index::encode(packs), &self.control)?;
+            locked(&self.own_indexes).push(id);
         }
         Ok(())
+    }
+
+    /// After a failure: lists the packs that are durable, so that who tries again need not store them again.
+    ///
+    /// Best effort: it was not asked for, and without it nothing is lost but time.
+    pub(crate) fn salvage(&self) {
+        self.stop();
+        let packs = locked(&self.listing).take();
+        if !packs.is_empty() {
+            let json = index::encode(&packs);
+            self.repository.write_unpacked(FileKind::Index, &json, &Control::brief()).ok();
+        }
+    }
+
+    /// The packs that were stored and listed.
+    pub(crate) fn own_packs(&self) -> Vec<Id> {
+        locked(&self.own_packs).clone()
+    }
+
+    /// The index files that were stored.
+    pub(crate) fn own_indexes(&self) -> Vec<Id> {
+        locked(&self.own_indexes).clone()
     }
 
     /// Packs durable, then the rest of the index durable. Nothing may be stored afterwards.
@@ -409,29 +535,16 @@ impl Packer {
         }
     }
 
-    /// Every pack that the snapshot will rely on, own or older, must still exist: a client that ignores locks may have
-    /// deleted some while we worked.
+    /// Every pack that the snapshot will rely on, own or older, must still exist and be listed by an index: a client that
+    /// ignores locks, or that took ours for that of somebody dead, may have pruned while we worked.
     pub(crate) fn ensure_packs_exist(&self) -> Result<()> {
-        let listed: HashSet<Id> = self
-            .repository
-            .store
-            .list(FileKind::Pack, &self.control)?
-            .into_iter()
-            .map(|listed| listed.id)
-            .collect();
-        for (word, bits) in self.used_packs.iter().enumerate() {
-            let bits = bits.load(Ordering::Relaxed);
-            for bit in (0..64).filter(|bit| bits >> bit & 1 == 1) {
-                let pack = self.index.pack(word * 64 + bit);
-                if !listed.contains(&pack) {
-                    return Err(RepositoryError::missing(Object::Pack, pack));
-                }
-            }
-        }
-        match locked(&self.own_packs).iter().find(|pack| !listed.contains(pack)) {
-            Some(pack) => Err(RepositoryError::missing(Object::Pack, pack)),
-            None => Ok(()),
-        }
+        let relied = || {
+            let used = self.used_packs.iter().map(|number| self.index.pack(number));
+            used.chain(self.own_packs())
+        };
+        self.repository.ensure_packs(relied(), &self.control)?;
+        let own = self.own_indexes();
+        self.repository.ensure_listed(self.index.files.iter().chain(&own), relied(), &self.control)
     }
 }
 

@@ -52,8 +52,8 @@ pub(crate) struct PacksBuilder {
 /// Records that are looked at together.
 const PART: usize = 4096;
 
-/// Pack and kind, offset, id, length, uncompressed length.
-fn record(pack: u32, blob: &PackedBlob) -> Record {
+/// Pack and kind, offset, id, length, uncompressed length: sorted by pack.
+pub(crate) fn record(pack: u32, blob: &PackedBlob) -> Record {
     let mut record = [0; records::SIZE];
     let kind = u32::from(blob.kind == BlobKind::Tree);
     record[..4].copy_from_slice(&(pack << 1 | kind).to_be_bytes());
@@ -64,7 +64,8 @@ fn record(pack: u32, blob: &PackedBlob) -> Record {
     record
 }
 
-fn blob_of(record: &Record) -> PackedBlob {
+/// Takes back what [`record`] wrote.
+pub(crate) fn blob_of(record: &Record) -> PackedBlob {
     let number = |at: usize| u32::from_be_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
     let mut id = [0; 32];
     id.copy_from_slice(&record[8..40]);
@@ -78,7 +79,8 @@ fn blob_of(record: &Record) -> PackedBlob {
     }
 }
 
-fn pack_of(record: &Record) -> u32 {
+/// The pack that [`record`] was given.
+pub(crate) fn pack_of(record: &Record) -> u32 {
     u32::from_be_bytes([record[0], record[1], record[2], record[3]]) >> 1
 }
 

@@ -9,7 +9,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::blob::{Codec, two_of};
+use crate::blob::{Codec, Opened, two_of};
 use crate::control::{Control, POLL};
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id, SnapshotId};
@@ -97,13 +97,40 @@ impl Inner {
         mut sink: impl FnMut(&[T], Result<&[u8]>) -> Result<()>,
     ) -> Result<()> {
         let mut bytes = codec.take_fetched();
-        let range = job.start..job.end;
-        match self.store.read_into(FileKind::Pack, &job.pack, range, &mut bytes, control) {
+        self.fetch_range(job, &mut bytes, control)?;
+        self.open_range(index, job, &mut bytes, codec, control, |targets, opened| {
+            sink(targets, opened.map(|opened| opened.plain))
+        })?;
+        codec.give_fetched(bytes);
+        Ok(())
+    }
+
+    /// Fetches a range, or what there is of it: what is missing is told by [`Self::open_range`], blob by blob.
+    pub(crate) fn fetch_range<T>(
+        &self,
+        job: &RangeJob<T>,
+        bytes: &mut Vec<u8>,
+        control: &Control,
+    ) -> Result<()> {
+        match self.store.read_into(FileKind::Pack, &job.pack, job.start..job.end, bytes, control) {
             Ok(_) => {}
             Err(e) if e.stop().is_some() => return Err(e),
             // Another pack may have a copy; if none has, the blob's own error is given to the sink.
             Err(_) => bytes.clear(),
         }
+        Ok(())
+    }
+
+    /// [`Self::run_range`] for what was fetched.
+    pub(crate) fn open_range<T>(
+        &self,
+        index: &Index,
+        job: &RangeJob<T>,
+        bytes: &mut [u8],
+        codec: &mut Codec,
+        control: &Control,
+        mut sink: impl FnMut(&[T], Result<Opened<'_>>) -> Result<()>,
+    ) -> Result<()> {
         let place = |blob: &PackedBlob| {
             let from = usize::try_from(u64::from(blob.offset) - job.start).unwrap_or(usize::MAX);
             from..from.saturating_add(blob.length as usize)
@@ -114,36 +141,36 @@ impl Inner {
             control.check()?;
             left = rest;
             if let Some(((other, other_targets), rest)) = rest.split_first()
-                && let Some((boxed, other_boxed)) = two_of(&mut bytes, place(blob), place(other))
+                && let Some((boxed, other_boxed)) = two_of(bytes, place(blob), place(other))
             {
                 left = rest;
                 let [first, second] = codec.open_two((blob, boxed), (other, other_boxed));
                 match first {
-                    Ok(opened) => sink(targets, Ok(opened.plain))?,
+                    Ok(opened) => sink(targets, Ok(opened))?,
                     Err(_) => unread.push((blob, targets)),
                 }
                 match second {
-                    Ok(opened) => sink(other_targets, Ok(opened.plain))?,
+                    Ok(opened) => sink(other_targets, Ok(opened))?,
                     Err(_) => unread.push((other, other_targets)),
                 }
                 continue;
             }
             match bytes.get_mut(place(blob)).map(|boxed| codec.open(blob, boxed)) {
-                Some(Ok(opened)) => sink(targets, Ok(opened.plain))?,
+                Some(Ok(opened)) => sink(targets, Ok(opened))?,
                 Some(Err(_)) | None => unread.push((blob, targets)),
             }
         }
         for (blob, targets) in unread {
             control.check()?;
-            let again =
-                self.with_blob(index, blob.kind, &blob.id, codec, control, |plain| sink(targets, Ok(plain)));
+            let again = self.with_blob(index, blob.kind, &blob.id, codec, control, |plain| {
+                sink(targets, Ok(Opened { plain, packed: None, length_is_wrong: false }))
+            });
             match again {
                 Ok(result) => result?,
                 Err(e) if e.stop().is_some() => return Err(e),
                 Err(e) => sink(targets, Err(e))?,
             }
         }
-        codec.give_fetched(bytes);
         Ok(())
     }
 }

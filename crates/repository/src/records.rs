@@ -221,15 +221,32 @@ impl Sorted {
 
     /// Gives the records that begin with `prefix`, of at least eight uniform bytes, to `take`.
     pub(crate) fn starting_with<T>(&self, prefix: &[u8], take: impl FnOnce(&[Record]) -> T) -> io::Result<T> {
+        self.places_of(prefix, |_, records| take(records))
+    }
+
+    /// The same, with the place of the first of them.
+    pub(crate) fn places_of<T>(
+        &self,
+        prefix: &[u8],
+        take: impl FnOnce(usize, &[Record]) -> T,
+    ) -> io::Result<T> {
         match self {
-            Self::Memory(records) => Ok(take(within(around(records, prefix), prefix))),
-            Self::Disk(disk) => Ok(take(within(&disk.around(prefix)?, prefix))),
+            Self::Memory(records) => {
+                let range = around(records, prefix);
+                let (skipped, found) = within(&records[range.clone()], prefix);
+                Ok(take(range.start + skipped, found))
+            }
+            Self::Disk(disk) => {
+                let (first, records) = disk.around(prefix)?;
+                let (skipped, found) = within(&records, prefix);
+                Ok(take(first + skipped, found))
+            }
         }
     }
 }
 
 /// A part of `records` that holds all that begin with `prefix`: the place is guessed, and the search is short.
-fn around<'a>(records: &'a [Record], prefix: &[u8]) -> &'a [Record] {
+fn around(records: &[Record], prefix: &[u8]) -> Range<usize> {
     let count = records.len();
     let guess = usize::try_from((u128::from(word(prefix)) * count as u128) >> 64).unwrap_or(0);
     let (mut low, mut high) = (guess, guess);
@@ -243,13 +260,14 @@ fn around<'a>(records: &'a [Record], prefix: &[u8]) -> &'a [Record] {
         high = (high + step).min(count);
         step *= 4;
     }
-    &records[low..high]
+    low..high
 }
 
-fn within<'a>(records: &'a [Record], prefix: &[u8]) -> &'a [Record] {
+/// The records that begin with `prefix`, and how many are before them.
+fn within<'a>(records: &'a [Record], prefix: &[u8]) -> (usize, &'a [Record]) {
     let start = records.partition_point(|record| record.as_slice() < prefix);
     let rest = &records[start..];
-    &rest[..rest.iter().take_while(|record| record.starts_with(prefix)).count()]
+    (start, &rest[..rest.iter().take_while(|record| record.starts_with(prefix)).count()])
 }
 
 /// A sorted file.
@@ -274,16 +292,18 @@ impl Disk {
         Ok(records.to_vec())
     }
 
-    fn around(&self, prefix: &[u8]) -> io::Result<Vec<Record>> {
+    /// Blocks that hold all records that begin with `prefix`, and the place of the first of their records.
+    fn around(&self, prefix: &[u8]) -> io::Result<(usize, Vec<Record>)> {
         let word = word(prefix);
         let first = self.fences.partition_point(|fence| *fence < word).saturating_sub(1);
         let end = self.fences.partition_point(|fence| *fence <= word);
-        self.read(first * BLOCK..(end * BLOCK).min(self.count).max(first * BLOCK))
+        let records = self.read(first * BLOCK..(end * BLOCK).min(self.count).max(first * BLOCK))?;
+        Ok((first * BLOCK, records))
     }
 
     /// Whether a record begins with `prefix`, of at least eight uniform bytes.
     pub(crate) fn has(&self, prefix: &[u8]) -> io::Result<bool> {
-        Ok(!within(&self.around(prefix)?, prefix).is_empty())
+        Ok(!within(&self.around(prefix)?.1, prefix).1.is_empty())
     }
 }
 
@@ -323,6 +343,10 @@ mod tests {
                 let id = Id::of(&n.to_le_bytes());
                 let found = |sorted: &Sorted| sorted.starting_with(&id.0, <[Record]>::to_vec).unwrap();
                 assert_eq!(found(&in_memory), found(&on_disk));
+                for sorted in [&in_memory, &on_disk] {
+                    let (at, found) = sorted.places_of(&id.0, |at, records| (at, records.to_vec())).unwrap();
+                    assert_eq!(*sorted.read(at..at + found.len()).unwrap(), found);
+                }
                 let expected = if n < count { 1 + usize::from(n % 7 == 0) } else { 0 };
                 assert_eq!(found(&on_disk).len(), expected, "{n} of {count}");
             }

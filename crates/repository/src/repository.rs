@@ -3,9 +3,9 @@
 //! All calls block and may be made from any thread that may block. Everything that is read is treated as hostile until
 //! its MAC and its hash have been compared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +20,7 @@ use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id, KeyId, SnapshotId};
 use crate::index::{self, Index, IndexBuilder, Place};
 use crate::key::{self, KdfParams, KeyFile};
-use crate::large;
+use crate::large::{self, LargeBox, LargeWriter};
 use crate::lock::{Lock, LockContext, LockKind, PendingLock, hostname, username};
 use crate::pack::PackedBlob;
 use crate::polynomial::Polynomial;
@@ -95,7 +95,7 @@ pub(crate) struct Inner {
     pub(crate) key_id: KeyId,
     pub(crate) config: Config,
     pub(crate) tables: Tables,
-    index: Mutex<Option<(BTreeSet<Id>, Arc<Index>)>>,
+    index: Mutex<Option<Arc<Index>>>,
     scratch: Option<PathBuf>,
 }
 
@@ -408,12 +408,19 @@ impl Inner {
     pub(crate) fn index(&self, control: &Control) -> Result<Arc<Index>> {
         let listed: BTreeSet<Id> =
             self.store.list(FileKind::Index, control)?.into_iter().map(|listed| listed.id).collect();
-        if let Some((names, index)) = &*self.index.lock().unwrap_or_else(PoisonError::into_inner)
-            && *names == listed
+        if let Some(index) = &*self.index.lock().unwrap_or_else(PoisonError::into_inner)
+            && index.files == listed
         {
             return Ok(Arc::clone(index));
         }
-        let names: Vec<Id> = listed.iter().copied().collect();
+        let index = Arc::new(self.index_of(&listed, control)?);
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&index));
+        Ok(index)
+    }
+
+    /// The union of these index files.
+    pub(crate) fn index_of(&self, files: &BTreeSet<Id>, control: &Control) -> Result<Index> {
+        let names: Vec<Id> = files.iter().copied().collect();
         let builder = Mutex::new(IndexBuilder::new(self.scratch()));
         in_parallel(&names, 4, |id| {
             let json = self.read_unpacked(FileKind::Index, id, control)?;
@@ -431,9 +438,41 @@ impl Inner {
             builder.lock().unwrap_or_else(PoisonError::into_inner).add(&packs)
         })?;
         let builder = builder.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let index = Arc::new(builder.finish()?);
-        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Some((listed, Arc::clone(&index)));
+        let mut index = builder.finish()?;
+        index.files.clone_from(files);
         Ok(index)
+    }
+
+    /// Each of these packs must be in the store: a client that ignores locks may have deleted some.
+    pub(crate) fn ensure_packs(&self, packs: impl Iterator<Item = Id>, control: &Control) -> Result<()> {
+        let listed: HashSet<Id> =
+            self.store.list(FileKind::Pack, control)?.into_iter().map(|listed| listed.id).collect();
+        for pack in packs {
+            if !listed.contains(&pack) {
+                return Err(RepositoryError::missing(Object::Pack, pack));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each of these packs must be listed by an index, as it was by these files: a prune may have taken it out while its
+    /// file stays for a while, and its blobs would not be found.
+    pub(crate) fn ensure_listed<'a>(
+        &self,
+        mut files: impl Iterator<Item = &'a Id>,
+        mut packs: impl Iterator<Item = Id>,
+        control: &Control,
+    ) -> Result<()> {
+        let there: BTreeSet<Id> =
+            self.store.list(FileKind::Index, control)?.into_iter().map(|listed| listed.id).collect();
+        if files.all(|file| there.contains(file)) {
+            return Ok(());
+        }
+        let listed: HashSet<Id> = self.index(control)?.packs().iter().copied().collect();
+        match packs.find(|pack| !listed.contains(pack)) {
+            Some(pack) => Err(RepositoryError::missing(Object::Pack, pack)),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn codec(&self, level: i32) -> Result<Codec> {
@@ -526,6 +565,47 @@ impl Inner {
         large::prove(&self.key, &boxed, &place.blob, control)?.map_err(|e| damaged_blob(place, &e))?;
         let json = large::open(&self.key, boxed, &place.blob)?;
         Ok(Entries::streamed(place.blob.id, json))
+    }
+
+    /// A large tree for another packer, from any copy of it that is sound.
+    pub(crate) fn seal_large_again(
+        &self,
+        index: &Index,
+        id: &Id,
+        to: &Inner,
+        level: i32,
+        control: &Control,
+    ) -> Result<LargeBox> {
+        let mut first_failure = None;
+        for place in index.places(BlobKind::Tree, id)? {
+            let sealed = (|| {
+                let boxed = self.fetch_large(&place.pack, &place.blob, control)?;
+                large::prove(&self.key, &boxed, &place.blob, control)?
+                    .map_err(|e| damaged_blob(&place, &e))?;
+                let mut json = large::open(&self.key, boxed, &place.blob)?;
+                let mut writer = LargeWriter::new(&to.key, level, to.scratch())?;
+                let mut buffer = vec![0; 256 << 10];
+                loop {
+                    control.check()?;
+                    match json.read(&mut buffer).map_err(large::unkept)? {
+                        0 => return writer.finish(),
+                        n => writer.push(&buffer[..n])?,
+                    }
+                }
+            })();
+            match sealed {
+                Ok(sealed) if sealed.id == *id => return Ok(sealed),
+                Ok(_) => {
+                    let why = "it changed while it was read";
+                    first_failure.get_or_insert(RepositoryError::damaged(Object::Tree, id, why));
+                }
+                Err(e) if e.stop().is_some() => return Err(e),
+                Err(e) => {
+                    first_failure.get_or_insert(e);
+                }
+            }
+        }
+        Err(first_failure.unwrap_or_else(|| RepositoryError::missing(Object::Tree, id)))
     }
 
     /// The box of a large blob, on disk.

@@ -20,7 +20,7 @@ use crate::error::{RepositoryError, Result};
 use crate::id::{BlobKind, Id, SnapshotId};
 use crate::lock::{Lock, LockKind, hostname, username};
 use crate::names::Names;
-use crate::packer::{Packer, locked};
+use crate::packer::{Packer, PackerOptions, locked};
 use crate::repository::Repository;
 use crate::snapshot::{Snapshot, SnapshotSummary};
 use crate::store::FileKind;
@@ -334,8 +334,13 @@ impl Repository {
             index,
             // A child: this session may have to stop what its caller did not cancel.
             control.child(),
-            options.verify,
-            options.pack_size,
+            PackerOptions {
+                verify: options.verify,
+                pack_size: options.pack_size,
+                read_back: false,
+                index_packs: usize::MAX,
+                look: true,
+            },
         )?;
         let (sender, receiver) = crossbeam_channel::bounded::<Job>(workers * 2);
         // The second look at competing locks comes 200 ms after the first; the work need not wait for it, because until

@@ -22,6 +22,7 @@ use crate::fault::{self, StoreFault, StoreWords};
 use crate::id::Id;
 use crate::local::LocalStore;
 use crate::spool::Spool;
+use crate::time::Time;
 
 /// The kinds of files of a repository, which are also its directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -506,7 +507,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a file; one that is not there is already removed.
+    /// Removes a file; one that is not there is already removed. It may come back after a power cut, before
+    /// `settle`.
     pub fn delete(&self, kind: FileKind, id: &Id, control: &Control) -> Result<()> {
         let path = kind.path(id);
         if let Some(local) = &self.inner.local {
@@ -529,6 +531,36 @@ impl Store {
     /// Whether bytes come over a network.
     pub(crate) fn is_remote(&self) -> bool {
         self.inner.local.is_none()
+    }
+
+    /// Makes what was deleted of a kind stay deleted, also after a power cut.
+    pub(crate) fn settle(&self, kind: FileKind) -> Result<()> {
+        match &self.inner.local {
+            Some(local) => local.settle(kind.directory()),
+            None => Ok(()),
+        }
+    }
+
+    /// When a file was written, by the store's own clock; `None` when it does not exist.
+    pub(crate) fn written(&self, kind: FileKind, id: &Id, control: &Control) -> Result<Option<Time>> {
+        control.check()?;
+        let path = kind.path(id);
+        let location = Path::from(path.as_str());
+        let found = match &self.inner.local {
+            Some(local) => local.meta(&location),
+            None => self.asked(control, |objects| {
+                let location = location.clone();
+                async move { objects.head(&location).await }
+            })?,
+        };
+        match found {
+            Ok(meta) => Ok(Some(Time::from_unix(
+                meta.last_modified.timestamp(),
+                meta.last_modified.timestamp_subsec_nanos(),
+            ))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(Self::error("look at", &path, &e)),
+        }
     }
 
     /// Whether a listing that begins after a file was made is known to show that file.

@@ -5,12 +5,16 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test as the tests themselves do")]
 
 mod common;
+mod copy;
 mod crash;
 mod failures;
+mod forget;
+mod frail;
 mod golden;
 mod hostile;
 mod interop;
 mod large;
 mod locks_and_keys;
 mod lying;
+mod prune;
 mod traps;
