@@ -14,9 +14,10 @@ use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
 use seaworthy_model::objective::RecoveryObjective;
+use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{
-    Act, ActKind, Backup, Control, Drill, Due, Engine, Measured, Observed, Outcome, Phase, Receipt,
-    RecoveryPointMeasured, RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool,
+    Act, ActKind, Backup, Control, Drill, Due, Engine, Measured, Moved, Observed, Outcome, Phase, Receipt,
+    RecoveryPointMeasured, Replicate, RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool,
 };
 use seaworthy_model::verdict::Verdict;
 use seaworthy_model::witness::Witness;
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::act::backup::{BackupDone, BackupRequest, backup};
 use crate::act::drill::{DrillDone, DrillRequest, drill};
+use crate::act::replicate::{ReadBack, Replicated, replicate};
 use crate::act::{self, finding_of};
 use crate::notary::{Notary, NotaryError};
 
@@ -118,6 +120,19 @@ impl std::fmt::Debug for DrillJob {
             .field("point", &self.point)
             .finish_non_exhaustive()
     }
+}
+
+/// What is replicated, from where, and where to.
+#[derive(Debug)]
+pub struct ReplicateJob {
+    /// Where the originals lie.
+    pub from: (Repository, RepositoryRef),
+    /// Where the replicas are stored.
+    pub to: (Repository, RepositoryRef),
+    /// The originals, each with the identity of what held its state.
+    pub points: Vec<(RecoveryPoint, Option<String>)>,
+    /// How they are read back.
+    pub read_back: ReadBack,
 }
 
 /// Tells the time of day: when runs begin and end, and when receipts are sealed. What a copy is of is dated by its source; how
@@ -298,6 +313,85 @@ impl Runner {
         };
         let receipt = self.notary.commit(&Act::Backup(Box::new(body.clone())), (self.clock)()).await?;
         Ok(Sealed { receipt, body, error, summary: String::new() })
+    }
+
+    /// Replicates copies of one repository into another: together, and one by one where that fails, so that one that is damaged keeps
+    /// no other from being safe. Each has its own slot and its own receipt.
+    pub async fn replicate(&self, cx: &Cx, job: ReplicateJob) -> Result<Vec<Sealed<Replicate>>, RunError> {
+        let mut begun = Vec::with_capacity(job.points.len());
+        for (point, identity) in job.points {
+            let (run, due, started) = self.due(ActKind::Replicate, &point.service, &point.source).await?;
+            begun.push((point, identity, run, due, started));
+        }
+        let (from, to, read_back) = (&job.from.0, &job.to.0, job.read_back);
+        let all: Vec<&CopyId> = begun.iter().map(|(point, ..)| &point.copy).collect();
+        let (together, _) = patiently(cx, || replicate(cx, from, to, &all, read_back)).await;
+        // Where one copy is at fault the others are tried without it; where the way there is, all have failed.
+        let is_alone = begun.len() == 1;
+        let blames_one = |error: &DriverError| {
+            let codes =
+                [FindingCode::ObjectDamaged, FindingCode::ObjectMissing, FindingCode::IndexInconsistent];
+            !is_alone && error.code.is_some_and(|code| codes.contains(&code))
+        };
+        let mut sealed = Vec::with_capacity(begun.len());
+        for (point, source_identity, run, due, started) in begun {
+            let of = |done: &Replicated| (done.copies.get(&point.copy).cloned(), done.moved);
+            let result = match &together {
+                Ok(done) => Ok(of(done)),
+                Err(error) if blames_one(error) => {
+                    replicate(cx, from, to, &[&point.copy], read_back).await.map(|done| of(&done))
+                }
+                Err(error) => {
+                    let mut same =
+                        DriverError::new(error.kind, error.context.clone()).because(act::chain(error));
+                    (same.code, same.hint) = (error.code, error.hint.clone());
+                    Err(same)
+                }
+            };
+            let mut body = Replicate {
+                run,
+                due: Some(due),
+                service: point.service.clone(),
+                source: point.source.clone(),
+                from: job.from.1.clone(),
+                original: point.copy.clone(),
+                known_by: point.sequence,
+                captured_by: point.run.clone(),
+                repository: job.to.1.clone(),
+                copy: None,
+                was_there: false,
+                point: point.point,
+                captured: point.finished,
+                outcome: Outcome::Failed,
+                restore_bytes: point.restore_bytes,
+                moved: Moved::default(),
+                witness: point.witness.clone(),
+                source_identity,
+                started,
+                finished: (self.clock)(),
+                findings: Vec::new(),
+                executor: self.executor.name.clone(),
+            };
+            let subject = format!("{}/{} of {}", point.service, point.source, point.point);
+            let error = match result {
+                Ok((Some((copy, was_there)), moved)) => {
+                    (body.copy, body.was_there, body.moved, body.outcome) =
+                        (Some(copy), was_there, moved, point.outcome);
+                    None
+                }
+                Ok((None, _)) => Some(
+                    DriverError::new(ErrorKind::Other, "replicate a copy")
+                        .because("the repository did not say what became of it: this is a bug"),
+                ),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = &error {
+                body.findings.push(finding_of(error, &subject));
+            }
+            let receipt = self.notary.commit(&Act::Replicate(Box::new(body.clone())), (self.clock)()).await?;
+            sealed.push(Sealed { receipt, body, error, summary: String::new() });
+        }
+        Ok(sealed)
     }
 
     /// Drills one copy of one source.

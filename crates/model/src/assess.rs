@@ -22,7 +22,8 @@ use crate::id::{CopyId, RepositoryId, RunId, ServiceName, SourceName};
 use crate::objective::{Met, Objective, RecoveryObjective, exposure};
 use crate::point::RecoveryPoint;
 use crate::receipt::{
-    Abandoned, Act, ActKind, Backup, CLOCK_STEP, Drill, Found, Gone, Outcome, Receipt, SourceRef,
+    Abandoned, Act, ActKind, Backup, CLOCK_STEP, Drill, Found, Gone, Outcome, Receipt, Replicate,
+    RepositoryRef, SourceRef,
 };
 use crate::service::Service;
 use crate::verdict::{Assurance, Verdict};
@@ -254,6 +255,7 @@ impl SourceHistory {
             }
             Act::Found(found) => self.found(receipt, found),
             Act::Gone(gone) => self.gone(receipt, gone),
+            Act::Replicate(replicate) => self.replicated(receipt, replicate),
             Act::KeyChange(_) => {}
         }
     }
@@ -295,15 +297,34 @@ impl SourceHistory {
 
     /// A copy without a receipt counts by its instant: it may be older than those that have one.
     fn found(&mut self, receipt: &Receipt, found: &Found) {
-        let point = found.point.min(found.finished).min(receipt.at);
-        let is_newest = self.newest.as_ref().is_none_or(|newest| newest.point < point);
-        if found.outcome == Outcome::Complete && is_newest {
+        if found.outcome == Outcome::Complete {
+            self.came(receipt, &found.repository, &found.copy, found.point, found.finished);
+        }
+    }
+
+    /// A replica makes nothing newer than its original was. Where that is not known any more, the replica is the newest.
+    fn replicated(&mut self, receipt: &Receipt, replicate: &Replicate) {
+        if let (Outcome::Complete, Some(copy)) = (replicate.outcome, &replicate.copy) {
+            self.came(receipt, &replicate.repository, copy, replicate.point, replicate.captured);
+        }
+    }
+
+    fn came(
+        &mut self,
+        receipt: &Receipt,
+        repository: &RepositoryRef,
+        copy: &CopyId,
+        dated: Timestamp,
+        made: Timestamp,
+    ) {
+        let point = dated.min(made).min(receipt.at);
+        if self.newest.as_ref().is_none_or(|newest| newest.point < point) {
             self.newest = Some(NewestCopy {
                 sequence: receipt.sequence,
-                repository: found.repository.id.clone(),
-                copy: found.copy.clone(),
+                repository: repository.id.clone(),
+                copy: copy.clone(),
                 point,
-                future_dated: found.point.duration_since(point) > CLOCK_STEP,
+                future_dated: dated.duration_since(point) > CLOCK_STEP,
                 doubted: false,
             });
         }

@@ -7,9 +7,9 @@ use crate::finding::{Finding, FindingCode};
 use crate::id::{CopyId, Digest, RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
 use crate::objective::Objective;
 use crate::receipt::{
-    Abandoned, ActKind, Backup, Control, Drill, Due, Engine, Found, Gone, KeyChange, Measured, Observed,
-    Outcome, Phase, RecoveryPointMeasured, RepositoryRef, Restore, Seed, Selection, Sizes, SourceRef,
-    Teardown, Tool, VerifiedCopy, Verify,
+    Abandoned, ActKind, Backup, Control, Drill, Due, Engine, Found, Gone, KeyChange, Measured, Moved,
+    Observed, Outcome, Phase, RecoveryPointMeasured, Replicate, RepositoryRef, Restore, Seed, Selection,
+    Sizes, SourceRef, Teardown, Tool, VerifiedCopy, Verify,
 };
 use crate::signature::{PublicKey, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict};
@@ -357,6 +357,44 @@ pub fn found(of: &Backup) -> Found {
         stored_bytes: of.sizes.stored_bytes,
         witness: of.witness.clone(),
         source_identity: of.source_identity.clone(),
+        executor: of.executor.clone(),
+    }
+}
+
+/// The copy of a backup, replicated into another repository.
+#[must_use]
+pub fn replicate(of: &Backup, known_by: u64, at: Timestamp) -> Replicate {
+    let original = of.copy.clone().unwrap_or_else(|| copy_id("none"));
+    Replicate {
+        run: RunId(format!("replicate-{known_by}")),
+        due: None,
+        service: of.service.clone(),
+        source: of.source.clone(),
+        from: of.repository.clone(),
+        known_by,
+        captured_by: of.run.clone(),
+        repository: RepositoryRef { id: RepositoryId("2".repeat(64)), ..of.repository.clone() },
+        copy: Some(copy_id(&format!("replica of {original}"))),
+        original,
+        was_there: false,
+        point: of.point.unwrap_or(of.started),
+        captured: of.finished,
+        outcome: of.outcome,
+        restore_bytes: of.sizes.restore_bytes,
+        moved: Moved {
+            copies: 1,
+            read_bytes: 10,
+            stored_bytes: 10,
+            packs: 1,
+            packs_verified: 1,
+            blobs: 2,
+            blobs_verified: 1,
+        },
+        witness: of.witness.clone(),
+        source_identity: of.source_identity.clone(),
+        started: at,
+        finished: at,
+        findings: Vec::new(),
         executor: of.executor.clone(),
     }
 }

@@ -153,7 +153,8 @@ impl ChainVerifier {
             | Act::Abandoned(_)
             | Act::KeyChange(_)
             | Act::Found(_)
-            | Act::Gone(_) => Vec::new(),
+            | Act::Gone(_)
+            | Act::Replicate(_) => Vec::new(),
         };
         if contradictions.is_empty() {
             self.verified += 1;

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::finding::FindingCode;
 use crate::id::{CopyId, Digest, RunId, ServiceName, SourceName};
-use crate::receipt::{Act, Found, Outcome, Receipt, RepositoryRef, Seed, Selection};
+use crate::receipt::{Act, Found, Outcome, Receipt, Replicate, RepositoryRef, Seed, Selection};
 use crate::signature::sha256;
 use crate::verdict::{Assurance, Verdict};
 
@@ -92,6 +92,9 @@ pub struct RecoveryPoint {
     /// Whether it was found in its repository without a receipt of the backup.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_found: bool,
+    /// The copy in another repository that it is a replica of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_of: Option<CopyId>,
 }
 
 impl RecoveryPoint {
@@ -101,6 +104,7 @@ impl RecoveryPoint {
         let backup = match &receipt.act {
             Act::Backup(backup) => backup,
             Act::Found(found) => return Some(Self::found(receipt, found)),
+            Act::Replicate(replicate) => return Self::replicated(receipt, replicate),
             Act::Due(_)
             | Act::Drill(_)
             | Act::Restore(_)
@@ -124,6 +128,7 @@ impl RecoveryPoint {
             witness: backup.witness.clone(),
             standing: PointStanding::Unproven,
             was_found: false,
+            replica_of: None,
         })
     }
 
@@ -157,7 +162,35 @@ impl RecoveryPoint {
             witness: found.witness.clone(),
             standing: PointStanding::Unproven,
             was_found: true,
+            replica_of: None,
         }
+    }
+
+    fn replicated(receipt: &Receipt, replicate: &Replicate) -> Option<Self> {
+        Some(Self {
+            service: replicate.service.clone(),
+            source: replicate.source.clone(),
+            sequence: receipt.sequence,
+            run: replicate.captured_by.clone(),
+            repository: replicate.repository.clone(),
+            copy: replicate.copy.clone()?,
+            point: replicate.point,
+            // What it holds is as old as the original, whenever it came here.
+            finished: replicate.captured.min(receipt.at),
+            outcome: replicate.outcome,
+            restore_bytes: replicate.restore_bytes,
+            stored_bytes: replicate.moved.stored_bytes,
+            witness: replicate.witness.clone(),
+            standing: PointStanding::Unproven,
+            was_found: false,
+            replica_of: Some(replicate.original.clone()),
+        })
+    }
+
+    /// Whether its receipt was written when the copy was captured, so that the order of receipts is that of the captures.
+    #[must_use]
+    pub fn is_captured(&self) -> bool {
+        !self.was_found && self.replica_of.is_none()
     }
 
     /// Takes over what a later receipt shows of this copy; receipts of other copies change nothing.
@@ -201,7 +234,8 @@ impl RecoveryPoint {
             | Act::Abandoned(_)
             | Act::KeyChange(_)
             | Act::Found(_)
-            | Act::Gone(_) => {}
+            | Act::Gone(_)
+            | Act::Replicate(_) => {}
         }
     }
 
@@ -343,16 +377,16 @@ pub enum SelectError {
 
 /// Puts points in the order in which they were made.
 ///
-/// That of their receipts. A copy that was found later has no receipt of its making: it stands where its own time puts it
-/// among the others, never before a point whose receipt is older than that time.
+/// That of their receipts. A copy that was found later, and a replica, have no receipt of their making: they stand where the
+/// time of their capture puts them among the others, never before a point whose receipt is older than that time.
 pub fn in_order(points: &mut Vec<&RecoveryPoint>) {
     points.sort_by(|a, b| (a.sequence, &a.copy).cmp(&(b.sequence, &b.copy)));
     let mut made: Vec<(Timestamp, &RecoveryPoint)> = Vec::with_capacity(points.len());
     let mut latest = Timestamp::MIN;
     for point in points.drain(..) {
         // Of points with receipts the order is that of the receipts, whatever their clocks said.
-        let at = if point.was_found { point.finished } else { latest.max(point.finished) };
-        if !point.was_found {
+        let at = if point.is_captured() { latest.max(point.finished) } else { point.finished };
+        if point.is_captured() {
             latest = at;
         }
         made.push((at, point));
@@ -599,6 +633,26 @@ mod tests {
         in_order(&mut order);
         let sequences: Vec<u64> = order.iter().map(|point| point.sequence).collect();
         assert_eq!(sequences, [9, 8, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_replica_is_as_old_as_its_original_and_nothing_is_shown_of_it_yet() {
+        let backup = |n| example::backup(&About::new("shop", "db", day(n)), None);
+        let replica = |n, sequence| {
+            let act = Act::Replicate(Box::new(example::replicate(&backup(n), 1, day(9))));
+            RecoveryPoint::made_by(&receipt(&act, sequence)).unwrap()
+        };
+        let (newer, older) = (replica(5, 20), replica(2, 21));
+        assert_eq!((newer.point, newer.finished), (day(5), backup(5).finished));
+        assert_eq!((newer.run.clone(), newer.replica_of.clone()), (backup(5).run, backup(5).copy));
+        assert!(newer.copy != backup(5).copy.unwrap() && newer.standing == PointStanding::Unproven);
+        assert!(!newer.was_found && !newer.is_captured());
+        // Newest first is how a backlog is replicated.
+        let both = [older, newer];
+        assert_eq!(select(&both, &PointRule::Latest, day(9)).unwrap().point.point, day(5));
+        let mut failed = example::replicate(&backup(1), 1, day(9));
+        failed.copy = None;
+        assert!(RecoveryPoint::made_by(&receipt(&Act::Replicate(Box::new(failed)), 22)).is_none());
     }
 
     #[test]

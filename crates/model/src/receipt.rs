@@ -207,6 +207,8 @@ pub enum ActKind {
     Restore,
     /// [`Verify`].
     Verify,
+    /// [`Replicate`].
+    Replicate,
 }
 
 impl fmt::Display for ActKind {
@@ -216,6 +218,7 @@ impl fmt::Display for ActKind {
             Self::Drill => "drill",
             Self::Restore => "restore",
             Self::Verify => "verify",
+            Self::Replicate => "replicate",
         })
     }
 }
@@ -700,6 +703,79 @@ pub struct Remaining {
     pub point: Timestamp,
 }
 
+/// A replication of one copy into another repository that ended.
+///
+/// The replica holds the same trees, and is another copy: it may be lost, damaged and proven by itself, so nothing that was shown of
+/// the original is said of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicate {
+    /// The run.
+    pub run: RunId,
+    /// Sequence of its [`Due`] receipt.
+    pub due: Option<u64>,
+    /// Service.
+    pub service: ServiceName,
+    /// Source.
+    pub source: SourceName,
+    /// Where the original was read from.
+    pub from: RepositoryRef,
+    /// The original.
+    pub original: CopyId,
+    /// Sequence of the receipt by which the original is known.
+    pub known_by: u64,
+    /// The run that captured it.
+    pub captured_by: RunId,
+    /// Where the replica was stored.
+    pub repository: RepositoryRef,
+    /// The replica; `None` when none was stored.
+    pub copy: Option<CopyId>,
+    /// Whether it was there already, without a receipt.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_there: bool,
+    /// The instant that it brings the source back to, by the source's clock.
+    pub point: Timestamp,
+    /// When the original was durable.
+    pub captured: Timestamp,
+    /// What the original holds: all of the declared scope, or not; failed where no replica was stored.
+    pub outcome: Outcome,
+    /// Bytes that a restore needs.
+    pub restore_bytes: u64,
+    /// What the run has moved, for all copies that it replicated together.
+    pub moved: Moved,
+    /// Digest of the witness.
+    pub witness: Option<Digest>,
+    /// Identity of what held the state, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_identity: Option<String>,
+    /// When the run began.
+    pub started: Timestamp,
+    /// When the replica was durable and read back as far as [`Replicate::moved`] says.
+    pub finished: Timestamp,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// Who ran it: user and host.
+    pub executor: String,
+}
+
+/// What a replication has moved and read back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Copies that this is the sum of.
+    pub copies: u64,
+    /// Bytes fetched from the repository that the originals lie in.
+    pub read_bytes: u64,
+    /// Bytes stored in the other one.
+    pub stored_bytes: u64,
+    /// Packs stored.
+    pub packs: u64,
+    /// Of these, packs that were read back whole and have the SHA-256 that is their name.
+    pub packs_verified: u64,
+    /// Pieces of content that were sent; the others were there.
+    pub blobs: u64,
+    /// Of these, pieces that were found by the other repository's index, read back, decrypted and hashed.
+    pub blobs_verified: u64,
+}
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -722,10 +798,13 @@ pub enum Act {
     Found(Box<Found>),
     /// A copy is no longer in its repository.
     Gone(Box<Gone>),
+    /// A replication ended.
+    Replicate(Box<Replicate>),
 }
 
 impl Act {
-    /// The act's word: `due`, `backup`, `drill`, `restore`, `verify`, `abandoned`, `key-change`, `found`, `gone`.
+    /// The act's word: `due`, `backup`, `drill`, `restore`, `verify`, `abandoned`, `key-change`, `found`, `gone`,
+    /// `replicate`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -738,6 +817,7 @@ impl Act {
             Self::KeyChange(_) => "key-change",
             Self::Found(_) => "found",
             Self::Gone(_) => "gone",
+            Self::Replicate(_) => "replicate",
         }
     }
 
@@ -753,7 +833,8 @@ impl Act {
             | Self::Abandoned(_)
             | Self::KeyChange(_)
             | Self::Found(_)
-            | Self::Gone(_) => self
+            | Self::Gone(_)
+            | Self::Replicate(_) => self
                 .about()
                 .map(|(service, source)| SourceRef { service: service.clone(), source: source.clone() })
                 .into_iter()
@@ -773,7 +854,8 @@ impl Act {
             | Self::Restore(_)
             | Self::Abandoned(_)
             | Self::KeyChange(_)
-            | Self::Found(_) => Vec::new(),
+            | Self::Found(_)
+            | Self::Replicate(_) => Vec::new(),
         }
     }
 
@@ -788,6 +870,7 @@ impl Act {
             Self::Abandoned(act) => Some((&act.service, &act.source)),
             Self::Found(act) => Some((&act.service, &act.source)),
             Self::Gone(act) => Some((&act.service, &act.source)),
+            Self::Replicate(act) => Some((&act.service, &act.source)),
             Self::Verify(_) | Self::KeyChange(_) => None,
         }
     }
@@ -802,6 +885,7 @@ impl Act {
             Self::Restore(act) => Some(&act.run),
             Self::Verify(act) => Some(&act.run),
             Self::Abandoned(act) => Some(&act.run),
+            Self::Replicate(act) => Some(&act.run),
             // What was found belongs to the run that made it, and this receipt is not one of that run's.
             Self::KeyChange(_) | Self::Found(_) | Self::Gone(_) => None,
         }
@@ -816,6 +900,7 @@ impl Act {
             Self::Restore(act) => act.due,
             Self::Verify(act) => act.due,
             Self::Abandoned(act) => act.due,
+            Self::Replicate(act) => act.due,
             Self::Due(_) | Self::KeyChange(_) | Self::Found(_) | Self::Gone(_) => None,
         }
     }
@@ -840,6 +925,11 @@ impl Act {
                 subjects.extend(act.witness.as_ref().map(witness));
             }
             Self::Gone(act) => subjects.push(copy(&act.copy)),
+            Self::Replicate(act) => {
+                subjects.push(copy(&act.original));
+                subjects.extend(act.copy.as_ref().map(copy));
+                subjects.extend(act.witness.as_ref().map(witness));
+            }
             Self::Verify(act) => subjects.extend(act.copies.iter().map(|one| copy(&one.copy))),
             Self::Due(_) | Self::Abandoned(_) | Self::KeyChange(_) => {}
         }

@@ -1056,3 +1056,23 @@ fn a_copy_that_is_yet_to_come_is_told_from_one_that_a_clock_ran_ahead_of() {
     let words = "by a clock that ran ahead: its age is not known until the next backup";
     assert_eq!(said(&doubted), [format!("the newest copy is dated {point} {words}")]);
 }
+
+#[test]
+fn a_replica_makes_nothing_newer_and_proves_nothing_of_its_original() {
+    let (old, new) = (example::backup(&about(1), None), example::backup(&about(3), None));
+    let replica = |of: &Backup| Act::Replicate(Box::new(example::replicate(of, 1, hour(4))));
+    let due = || Act::Due(example::due(&about(1), ActKind::Backup));
+    let known = history(vec![due(), due(), Act::Backup(Box::new(new.clone())), replica(&new), replica(&old)]);
+    assert_eq!(known.newest.as_ref().unwrap().copy, new.copy.clone().unwrap());
+    assert!(known.proofs.is_empty());
+    // Where nothing is known of the original any more, the replica is what there is; an incomplete one is nothing.
+    let alone = history(vec![due(), due(), due(), replica(&old), replica(&new), replica(&old)]);
+    assert_eq!(alone.newest.unwrap().point, new.point.unwrap());
+    let mut part = example::replicate(&new, 1, hour(4));
+    part.outcome = Outcome::Incomplete;
+    assert!(history(vec![due(), due(), due(), Act::Replicate(Box::new(part))]).newest.is_none());
+    // A failure of the original is not answered by a replica of the same instant, only by a newer copy.
+    let failed = Act::Drill(Box::new(example::failed_drill(&about(4), None, &new, Some(1))));
+    let known = history(vec![Act::Backup(Box::new(new.clone())), failed, replica(&new)]);
+    assert!(known.failure.is_some());
+}

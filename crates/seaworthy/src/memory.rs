@@ -212,6 +212,7 @@ impl Memory {
         match stored.receipt().map_err(|error| failure("read a receipt", &error))?.act {
             Act::Backup(backup) => Ok(backup.source_identity),
             Act::Found(found) => Ok(found.source_identity),
+            Act::Replicate(replicate) => Ok(replicate.source_identity),
             Act::Due(_)
             | Act::Drill(_)
             | Act::Restore(_)

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod check;
 pub mod drill;
+pub mod replicate;
 pub mod survey;
 
 use std::time::Duration;

@@ -100,7 +100,7 @@ fn dated(points: &[&RecoveryPoint]) -> Vec<Timestamp> {
         .map(|point| {
             let here = limit;
             // A clock that begins in 1970 says nothing of what was before.
-            if !point.was_found && point.finished >= EPOCH {
+            if point.is_captured() && point.finished >= EPOCH {
                 limit = limit.min(point.finished);
             }
             here

@@ -99,8 +99,10 @@ pub(crate) enum Verb {
     Doctor(Doctor),
     /// Check, show or describe the configuration
     Config(Config),
-    /// Back up services
+    /// Back up services, and replicate what they store into their other repositories
     Backup(Backup),
+    /// Copy what one repository has and the others of its services lack
+    Replicate(Replicate),
     /// Restore a copy into isolation, prove that it is equal, measure RTO and RPO, sign a receipt
     Drill(Drill),
     /// One line per service: could it be recovered?
@@ -201,9 +203,29 @@ pub(crate) struct Backup {
     /// Services; all of them where omitted
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
-    /// Only into this repository
+    /// Only into this repository; nothing is replicated
     #[arg(long, value_name = "NAME")]
     pub(crate) repository: Option<String>,
+    /// Replicate nothing: `seaworthy replicate` does it later
+    #[arg(long)]
+    pub(crate) no_replicate: bool,
+}
+
+/// Arguments of `replicate`.
+#[derive(Debug, Args)]
+pub(crate) struct Replicate {
+    /// Services; all of them where omitted
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// From this repository [default: the service's first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: Option<String>,
+    /// To this repository; may be given several times [default: the service's others]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) to: Vec<String>,
+    /// Of what is sent, the share that is decrypted and hashed again at its new place; all packs' digests are compared anyway
+    #[arg(long, value_name = "SHARE", default_value = "1%")]
+    pub(crate) read_back: Option<String>,
 }
 
 /// How a recovery point is chosen.

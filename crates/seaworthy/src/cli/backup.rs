@@ -1,12 +1,17 @@
-//! `backup`: every source of the services asked for, into each of their repositories.
+//! `backup`: every source of the services asked for, into the first of their repositories that takes it, and from there into the others.
+
+use std::collections::BTreeMap;
 
 use seaworthy_interface::ErrorKind;
 use seaworthy_model::finding::Severity;
+use seaworthy_model::id::RepositoryName;
 use seaworthy_model::receipt::{Backup, Outcome as Ending};
+use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Opened, reference, run_failure};
 use crate::cli::args::{self, Cli};
+use crate::cli::replicate;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::output::{Face, Tone, bytes, duration};
@@ -28,20 +33,22 @@ pub(crate) async fn run(
     let mut opened = Opened::new(&app.setup.state);
     let mut worst = Exit::Ok;
     let services = app.setup.services(&arguments.services)?;
-    let mut runs = 0;
+    let sources: usize = services.iter().map(|service| service.sources.len()).sum();
+    // What was captured into a repository, and is to be replicated into the others of its service.
+    let mut captured: BTreeMap<RepositoryName, Vec<&Service>> = BTreeMap::new();
     for service in &services {
-        runs +=
-            app.setup.repositories(service, arguments.repository.as_deref())?.len() * service.sources.len();
-    }
-    for service in &services {
-        for spec in app.setup.repositories(service, arguments.repository.as_deref())? {
-            for source in &service.sources {
-                let subject = format!("{}/{}", service.name, source.name);
+        for source in &service.sources {
+            let subject = format!("{}/{}", service.name, source.name);
+            let places = app.setup.repositories(service, arguments.repository.as_deref())?;
+            let is_only = sources == 1 && places.len() == 1;
+            // The first that takes it: a source is not read twice where once is enough.
+            for spec in places {
                 let result = one(&app, face, &mut opened, service, source, spec, &cancel).await;
+                let is_stored = matches!(result, Ok(Exit::Ok | Exit::Incomplete));
                 let exit = match result {
                     Ok(exit) => exit,
                     // Only where nothing else is to be tried: the second repository must not suffer from the first.
-                    Err(failure) if runs == 1 => return Err(failure),
+                    Err(failure) if is_only => return Err(failure),
                     Err(failure) => {
                         face.fail(&subject, &face.paint(Tone::Bad, "✗ FAILED"), &failure)?;
                         failure.exit
@@ -54,8 +61,25 @@ pub(crate) async fn run(
                         "interrupted: no copy of the source in hand was made visible",
                     ));
                 }
+                if is_stored {
+                    let of = captured.entry(spec.name.clone()).or_default();
+                    if of.last().is_none_or(|last| last.name != service.name) {
+                        of.push(service);
+                    }
+                    break;
+                }
             }
         }
+    }
+    if arguments.repository.is_none() && !arguments.no_replicate {
+        let exit = replicate::after(&app, face, &mut opened, &captured, &cancel).await?;
+        if cancel.is_cancelled() {
+            return Err(Failure::new(
+                Exit::Interrupted,
+                "interrupted: the backup is safe; `seaworthy replicate` does the rest",
+            ));
+        }
+        worst = worse(worst, exit);
     }
     if worst == Exit::Ok && !face.json {
         face.say(format!(
@@ -77,16 +101,22 @@ fn worse(one: Exit, other: Exit) -> Exit {
 fn plan(cli: &Cli, face: &Face, arguments: &args::Backup) -> Outcome {
     let setup = crate::setup::load(cli, face)?;
     for service in setup.services(&arguments.services)? {
-        for repository in setup.repositories(service, arguments.repository.as_deref())? {
-            for source in &service.sources {
-                face.data(format!(
-                    "would back up {}/{} ({}) into {}",
-                    service.name,
-                    source.name,
-                    source.spec.kind(),
-                    repository.name
-                ))?;
-            }
+        let places = setup.repositories(service, arguments.repository.as_deref())?;
+        let Some((first, others)) = places.split_first() else { continue };
+        let others: Vec<&str> = others.iter().map(|spec| spec.name.as_str()).collect();
+        let then = match others.as_slice() {
+            [] => String::new(),
+            _ if arguments.no_replicate => String::new(),
+            others => format!(", then replicate it into {}", others.join(" and ")),
+        };
+        for source in &service.sources {
+            face.data(format!(
+                "would back up {}/{} ({}) into {}{then}",
+                service.name,
+                source.name,
+                source.spec.kind(),
+                first.name
+            ))?;
         }
     }
     Ok(Exit::Ok)
@@ -96,9 +126,9 @@ async fn one(
     app: &App,
     face: &Face,
     opened: &mut Opened,
-    service: &seaworthy_model::service::Service,
-    source: &seaworthy_model::service::ServiceSource,
-    spec: &seaworthy_model::service::RepositorySpec,
+    service: &Service,
+    source: &ServiceSource,
+    spec: &RepositorySpec,
     cancel: &CancellationToken,
 ) -> Outcome {
     let name = format!("{}/{}", service.name, source.name);

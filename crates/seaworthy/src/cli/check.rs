@@ -151,7 +151,7 @@ async fn seal(
 }
 
 /// `10%` as 0.1.
-fn percent(text: &str) -> Outcome<f64> {
+pub(crate) fn percent(text: &str) -> Outcome<f64> {
     let number: Option<u8> = text
         .strip_suffix('%')
         .and_then(|number| number.parse().ok())

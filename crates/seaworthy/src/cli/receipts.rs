@@ -33,6 +33,15 @@ fn line(receipt: &Receipt) -> String {
             instant(found.point),
             found.repository.name
         ),
+        Act::Replicate(replicate) => format!(
+            "{}/{} as of {} from {} {} {}",
+            replicate.service,
+            replicate.source,
+            instant(replicate.point),
+            replicate.from.name,
+            if replicate.copy.is_some() { "to" } else { "NOT to" },
+            replicate.repository.name
+        ),
         Act::Gone(gone) => format!(
             "copy {} of {}/{} is no longer in {}",
             gone.copy.0.get(..12).unwrap_or(&gone.copy.0),

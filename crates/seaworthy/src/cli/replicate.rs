@@ -1,0 +1,326 @@
+//! `replicate`: copies of one repository into the others of its services.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use seaworthy_engine::act::replicate::{Missing, missing};
+use seaworthy_engine::{ReadBack, ReplicateJob, Sealed};
+use seaworthy_model::id::RepositoryName;
+use seaworthy_model::point::RecoveryPoint;
+use seaworthy_model::receipt::Replicate;
+use seaworthy_model::service::{RepositorySpec, Service};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Opened, points, reference, run_failure};
+use crate::cli::args::{self, Cli};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, printable};
+use crate::output::{Face, Tone, bytes, duration};
+use crate::render::drill::instant;
+use crate::setup::Setup;
+
+/// Copies that are replicated together: their shared content is sent once, and what is durable is told before the next ones.
+const TOGETHER: usize = 32;
+/// Of what is sent, the share that is decrypted and hashed again at its new place; the digests of all packs are compared in any case.
+const SHARE: f64 = 0.01;
+
+/// A way from one repository to another, and the services that go it.
+type Ways<'a> = BTreeMap<(RepositoryName, RepositoryName), Vec<&'a Service>>;
+
+/// Replicates what is missing; the exit code is the worst of all ways.
+pub(crate) async fn run(
+    cli: &Cli,
+    face: &Face,
+    arguments: &args::Replicate,
+    cancel: CancellationToken,
+) -> Outcome {
+    let cx = super::silent(&cancel);
+    let app = App::open(cli, face, &cx).await?;
+    let ways = ways(&app.setup, arguments)?;
+    let mut opened = Opened::new(&app.setup.state);
+    let share = match &arguments.read_back {
+        None => SHARE,
+        Some(text) => super::check::percent(text)?,
+    };
+    let mut worst = Exit::Ok;
+    for ((from, to), services) in &ways {
+        let way = Way { app: &app, face, from, to, services, share, is_rehearsal: cli.global.dry_run };
+        let exit = match way.go(&mut opened, &cancel).await {
+            Ok(exit) => exit,
+            Err(failure) if ways.len() == 1 => return Err(failure),
+            Err(failure) => {
+                face.fail(&format!("{from} to {to}"), &face.paint(Tone::Bad, "✗ NOT REPLICATED"), &failure)?;
+                failure.exit
+            }
+        };
+        if worst == Exit::Ok {
+            worst = exit;
+        }
+        if cancel.is_cancelled() {
+            return Err(Failure::new(
+                Exit::Interrupted,
+                "interrupted: what was replicated is durable; run it again for the rest",
+            ));
+        }
+    }
+    Ok(worst)
+}
+
+/// Which ways there are: from a service's first repository to its others, or as asked.
+fn ways<'a>(setup: &'a Setup, arguments: &args::Replicate) -> Outcome<Ways<'a>> {
+    let mut ways = Ways::new();
+    let mut alone = Vec::new();
+    for service in setup.services(&arguments.services)? {
+        let from = match &arguments.from {
+            Some(name) => setup.repositories(service, Some(name))?,
+            None => setup.repositories(service, None)?.into_iter().take(1).collect(),
+        };
+        let Some(from) = from.first() else { continue };
+        let to: Vec<&RepositorySpec> = match arguments.to.as_slice() {
+            [] => setup.repositories(service, None)?,
+            names => {
+                let mut chosen = Vec::new();
+                for name in names {
+                    chosen.extend(setup.repositories(service, Some(name))?);
+                }
+                chosen
+            }
+        };
+        let to: Vec<&RepositorySpec> = to.into_iter().filter(|to| to.name != from.name).collect();
+        if to.is_empty() {
+            alone.push(service.name.to_string());
+        }
+        for to in to {
+            ways.entry((from.name.clone(), to.name.clone())).or_default().push(service);
+        }
+    }
+    if ways.is_empty() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("nothing to replicate to: {} has one repository only", alone.join(", ")),
+        )
+        .hint("add a second repository at another site, and name it in the service's `repositories`"));
+    }
+    Ok(ways)
+}
+
+/// From a repository to another, for some services.
+pub(crate) struct Way<'a> {
+    pub(crate) app: &'a App,
+    pub(crate) face: &'a Face,
+    pub(crate) from: &'a RepositoryName,
+    pub(crate) to: &'a RepositoryName,
+    pub(crate) services: &'a [&'a Service],
+    /// Of what is sent, the share that is read back in full.
+    pub(crate) share: f64,
+    pub(crate) is_rehearsal: bool,
+}
+
+impl Way<'_> {
+    /// The same after a backup, with the usual share read back.
+    pub(crate) fn after_backup<'a>(
+        app: &'a App,
+        face: &'a Face,
+        (from, to): (&'a RepositoryName, &'a RepositoryName),
+        services: &'a [&'a Service],
+    ) -> Way<'a> {
+        Way { app, face, from, to, services, share: SHARE, is_rehearsal: false }
+    }
+
+    /// Replicates everything that is missing, newest first.
+    pub(crate) async fn go(&self, opened: &mut Opened, cancel: &CancellationToken) -> Outcome {
+        let watch = self.face.watch(&format!("{} to {}", self.from, self.to));
+        let cx = super::context(cancel, watch.sink());
+        let (from, to) =
+            (self.app.setup.repository(self.from.as_str())?, self.app.setup.repository(self.to.as_str())?);
+        let (from_repository, to_repository) = (opened.get(&cx, from).await?, opened.get(&cx, to).await?);
+        let places = (reference(from, &from_repository), reference(to, &to_repository));
+        if places.0.id == places.1.id {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "`{}` and `{}` are one repository: a copy in itself is no second copy",
+                    self.from, self.to
+                ),
+            ));
+        }
+        let mut known = Vec::new();
+        for service in self.services {
+            for source in &service.sources {
+                known.extend(points(&self.app.memory, &service.name, &source.name, None).await?);
+            }
+        }
+        let missing = missing(&known, &places.0.id, &places.1.id);
+        self.tell(&missing)?;
+        if self.is_rehearsal || missing.wanted.is_empty() {
+            return Ok(if missing.bad.is_empty() { Exit::Ok } else { Exit::Findings });
+        }
+        let mut worst = if missing.bad.is_empty() { Exit::Ok } else { Exit::Findings };
+        let seed = super::drill::random()?;
+        for together in missing.wanted.chunks(TOGETHER) {
+            let mut job = ReplicateJob {
+                from: (from_repository.clone(), places.0.clone()),
+                to: (to_repository.clone(), places.1.clone()),
+                points: Vec::new(),
+                read_back: ReadBack { share: self.share, seed },
+            };
+            for point in together {
+                let identity = self.app.memory.source_identity(point.sequence).await?;
+                job.points.push(((*point).clone(), identity));
+            }
+            cx.phase("copy");
+            let sealed = self.app.runner.replicate(&cx, job).await.map_err(|error| run_failure(&error))?;
+            let mut failed = None;
+            for one in sealed {
+                self.report(&one)?;
+                failed = failed.or(one.error);
+            }
+            if let Some(error) = failed {
+                let mut failure = Failure::from(error);
+                failure.chain.insert(0, format!("replicate from {} to {}", self.from, self.to));
+                if together.len() == missing.wanted.len() {
+                    return Err(failure);
+                }
+                worst = failure.exit;
+                // The way itself is closed: the rest would wait as long, each.
+                if failure.exit != Exit::Findings && failure.exit != Exit::DrillFailed {
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(worst)
+    }
+
+    /// What is to be done, and what is left alone.
+    fn tell(&self, missing: &Missing<'_>) -> Outcome<()> {
+        for bad in &missing.bad {
+            self.face.say(format!(
+                "note: copy {} of {}/{} is known to be bad and is not replicated",
+                short(bad),
+                bad.service,
+                bad.source
+            ))?;
+        }
+        if missing.wanted.is_empty() {
+            let words = format!(
+                "{} {} has everything that is in {}",
+                self.face.paint(Tone::Good, "✓"),
+                self.to,
+                self.from
+            );
+            return if self.face.json { Ok(()) } else { self.face.data(words) };
+        }
+        for ((service, source), lag) in &missing.lag {
+            let behind = match lag {
+                None => "has no copy yet".to_owned(),
+                Some(lag) => format!("is {} behind", span(*lag)),
+            };
+            self.face.say(format!("{service}/{source}: {} {behind}", self.to))?;
+        }
+        if self.is_rehearsal {
+            for point in &missing.wanted {
+                self.face.data(format!(
+                    "would replicate {}/{} as of {}, copy {}, from {} to {}",
+                    point.service,
+                    point.source,
+                    instant(point.point),
+                    short(point),
+                    self.from,
+                    self.to
+                ))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, sealed: &Sealed<Replicate>) -> Outcome<()> {
+        let body = &sealed.body;
+        if self.face.json {
+            return self.face.json(&serde_json::json!({
+                "schema": "seaworthy.replicate/1", "event": "summary", "receipt": sealed.receipt.sequence,
+                "digest": sealed.receipt.digest, "replicate": body,
+            }));
+        }
+        let name = format!("{}/{} as of {}", body.service, body.source, instant(body.point));
+        let Some(copy) = &body.copy else {
+            self.face.data(format!("{} {name} is NOT in {}", self.face.paint(Tone::Bad, "✗"), self.to))?;
+            for finding in &body.findings {
+                self.face
+                    .data(format!("    {}", self.face.paint(Tone::Warn, &printable(&finding.to_string()))))?;
+            }
+            return self.face.say(format!("    receipt {}", sealed.receipt.digest));
+        };
+        let took = Duration::try_from(body.finished.duration_since(body.started)).unwrap_or_default();
+        let moved = &body.moved;
+        let how = if body.was_there {
+            "was there already".to_owned()
+        } else {
+            let with =
+                if moved.copies > 1 { format!(" with {} others", moved.copies - 1) } else { String::new() };
+            format!(
+                "{} stored{with} in {}; {} of {} packs and {} of {} pieces read back",
+                bytes(moved.stored_bytes),
+                duration(took),
+                moved.packs_verified,
+                moved.packs,
+                moved.blobs_verified,
+                moved.blobs
+            )
+        };
+        if !self.face.is_quiet() {
+            self.face.data(format!(
+                "{} replicated {name} to {}: {how}; copy {}",
+                self.face.paint(Tone::Good, "✓"),
+                self.to,
+                copy.0.get(..12).unwrap_or(&copy.0)
+            ))?;
+        }
+        self.face.say(format!("    receipt {}", sealed.receipt.digest))
+    }
+}
+
+fn short(point: &RecoveryPoint) -> &str {
+    point.copy.0.get(..12).unwrap_or(&point.copy.0)
+}
+
+fn span(lag: SignedDuration) -> String {
+    duration(Duration::try_from(lag).unwrap_or_default())
+}
+
+/// What a replication after a backup ends with, told and not returned: the backup itself is safe.
+pub(crate) async fn after(
+    app: &App,
+    face: &Face,
+    opened: &mut Opened,
+    captured: &BTreeMap<RepositoryName, Vec<&Service>>,
+    cancel: &CancellationToken,
+) -> Outcome {
+    let mut worst = Exit::Ok;
+    for (from, services) in captured {
+        let mut ways: BTreeMap<&RepositoryName, Vec<&Service>> = BTreeMap::new();
+        for service in services {
+            for to in service.repositories.iter().filter(|to| *to != from) {
+                ways.entry(to).or_default().push(service);
+            }
+        }
+        for (to, services) in ways {
+            let way = Way::after_backup(app, face, (from, to), &services);
+            let exit = match way.go(opened, cancel).await {
+                Ok(exit) => exit,
+                Err(failure) => {
+                    let subject = format!("{from} to {to}");
+                    face.fail(&subject, &face.paint(Tone::Bad, "✗ NOT REPLICATED"), &failure)?;
+                    failure.exit
+                }
+            };
+            if worst == Exit::Ok {
+                worst = exit;
+            }
+            if cancel.is_cancelled() {
+                return Ok(Exit::Interrupted);
+            }
+        }
+    }
+    Ok(worst)
+}
