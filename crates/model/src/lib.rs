@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod objective;
 pub mod point;
 pub mod receipt;
+pub mod retention;
 pub mod secret;
 pub mod service;
 pub mod signature;
