@@ -95,7 +95,7 @@ impl NewestRun {
 /// What a repository was seen to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listing<'a> {
-    /// All of it.
+    /// All of it: the ids of the copies that were seen.
     Whole(&'a BTreeSet<CopyId>),
     /// Something, and why it may not be all.
     Doubtful(String),
@@ -141,7 +141,8 @@ pub struct Case<'a> {
     pub source: &'a SourceName,
     /// Repository.
     pub repository: &'a RepositoryId,
-    /// Copies, in any order. Those of another source or in another repository are not looked at.
+    /// Copies, in any order. Those of another source or in another repository are not looked at. Those that have gone may be
+    /// left out, but for the newest: that it has gone is a reason to let nothing else go.
     pub points: &'a [RecoveryPoint],
     /// The policy in force.
     pub policy: &'a RetentionPolicy,

@@ -238,7 +238,7 @@ fn an_unproven_newer_copy_does_not_replace_a_proven_one() {
 
 #[test]
 fn newer_means_at_least_as_proven() {
-    let levels = [Assurance::A2, Assurance::A3, Assurance::A4, Assurance::A5, Assurance::A6];
+    let levels = Assurance::ALL;
     for (older, newer) in levels.into_iter().flat_map(|older| levels.map(|newer| (older, newer))) {
         let mut given = Given::daily(4, last(1));
         given.points[0].standing = proven(older);
@@ -380,6 +380,11 @@ fn nothing_goes_while_the_newest_copy_is_not_good() {
         given.aside.insert(id(4), Aside::Unsigned);
     };
     assert_eq!(whys(&set_aside), "set aside");
+    let set_aside_and_bad = |given: &mut Given| {
+        given.aside.insert(id(4), Aside::Unsigned);
+        given.points[3].standing = bad();
+    };
+    assert_eq!(whys(&set_aside_and_bad), "set aside");
     // One that was found is no sign that the source is being backed up, and none that it is not.
     let found = |given: &mut Given| given.points.iter_mut().for_each(|point| point.was_found = true);
     let mut given = Given::daily(3, last(1));
@@ -533,6 +538,10 @@ fn at_most_a_fifth_goes_at_once_and_one_always_may() {
     assert_eq!(given.decision(3), refused(Rule::NotMuchAtOnce, Some(evidence(10, None))));
     let waiting: Vec<u64> = given.plan().awaiting_approval().map(|one| one.sequence).collect();
     assert_eq!(waiting, [3, 4, 5, 6, 7, 8, 9]);
+    // So it is where the bytes say nothing.
+    let mut given = Given::daily(10, last(1));
+    given.points.iter_mut().for_each(|point| point.stored_bytes = 0);
+    assert_eq!(given.letters(), "xx4444444k");
     // What has gone is not counted.
     let mut given = Given::daily(10, last(1));
     given.points[0].standing = gone();
@@ -718,6 +727,13 @@ fn nothing_goes_while_the_clock_is_before_every_receipt() {
     given.now = EPOCH - NANO;
     assert_eq!(given.plan().suspended[0].rule, Rule::BelievedClock);
     assert_eq!(given.letters(), "7kk");
+    // Within the two minutes that a clock may step, too.
+    let mut first = Given::of(vec![copy(1, EPOCH), copy(2, EPOCH)], last(1));
+    first.newest_receipt = None;
+    first.now = EPOCH;
+    assert_eq!(first.letters(), "xk");
+    first.now = EPOCH - NANO;
+    assert!(first.is_suspended_by(Rule::BelievedClock));
     // A copy of the time before was dated by a clock that was behind.
     given.now = EPOCH + days(3);
     given.points[0].finished = EPOCH;
@@ -1127,9 +1143,12 @@ fn newer_is_what_a_later_receipt_tells_of() {
     given.points.reverse();
     given.points[0].point = day(4) - days(900);
     given.points[3].point = day(1) - days(900);
-    let order: Vec<u64> = given.plan().decisions.iter().map(|one| one.sequence).collect();
-    assert_eq!(order, [1, 2, 3, 4]);
+    let order = |given: &Given| given.plan().decisions.iter().map(|one| one.sequence).collect::<Vec<_>>();
+    assert_eq!(order(&given), [1, 2, 3, 4]);
     assert_eq!(given.letters(), "x44k");
+    let mut without = given.clone();
+    without.points.iter_mut().skip(1).for_each(|point| point.standing = gone());
+    assert_eq!((order(&without), without.letters().as_str()), (vec![1, 2, 3, 4], "---k"));
     assert_eq!(given.plan().decisions[0].at, day(1));
 }
 
@@ -1250,9 +1269,7 @@ fn a_flood_of_wrongly_dated_copies_expires_no_genuine_one() {
     given.now = burst + HOUR * 9;
     given.newest_receipt = None;
     let plan = given.plan();
-    // Dates within a day of the end are believed: two days can be claimed in one, as at midnight.
-    let expected: Vec<u64> = survivors.iter().copied().filter(|n| *n > 22 || is_kept(&plan, *n)).collect();
-    assert_eq!(survivors, expected);
+    assert!(survivors.iter().all(|n| is_kept(&plan, *n)), "a day of copies is one day, whatever they claim");
     // Of days to come: nothing goes at all.
     for point in given.points.iter_mut().skip(28) {
         point.point = point.finished + days(30);
@@ -1273,6 +1290,7 @@ fn what_an_earlier_policy_kept_stays_for_three_days() {
     assert_eq!(given.decision(2), refused(Rule::CoolingOff, Some(evidence(5, None))));
     given.earlier = vec![earlier(Some(last(4)), given.now - COOLING_OFF)];
     assert_eq!(given.letters(), "x44kk");
+    assert_eq!(COOLING_OFF, days(3));
     // Its own reasons are heeded, not its size: a policy may be weaker in one respect only.
     given.policy = RetentionPolicy::new(Some(RetentionSpec { daily: Some(4), ..spec() }), "UTC").unwrap();
     given.earlier = vec![earlier(Some(RetentionSpec { monthly: Some(1), ..spec() }), given.now)];
@@ -1371,6 +1389,8 @@ fn a_plan_lists_what_is_kept_longer_than_was_asked_for() {
     assert_eq!(given.letters(), "k-1kx4kkk");
     let longer: Vec<u64> = given.plan().kept_longer().map(|one| one.sequence).collect();
     assert_eq!(longer, [1, 3, 4, 5, 6]);
+    let waiting: Vec<u64> = given.plan().awaiting_approval().map(|one| one.sequence).collect();
+    assert_eq!(waiting, [6]);
 }
 
 #[test]
