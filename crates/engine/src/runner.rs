@@ -342,8 +342,10 @@ impl Runner {
                     replicate(cx, from, to, &[&point.copy], read_back).await.map(|done| of(&done))
                 }
                 Err(error) => {
-                    let mut same =
-                        DriverError::new(error.kind, error.context.clone()).because(act::chain(error));
+                    let mut same = DriverError::new(error.kind, error.context.clone());
+                    if let Some(cause) = std::error::Error::source(error) {
+                        same = same.because(act::chain(cause));
+                    }
                     (same.code, same.hint) = (error.code, error.hint.clone());
                     Err(same)
                 }

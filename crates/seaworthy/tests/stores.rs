@@ -467,3 +467,184 @@ fn a_service_that_lies_makes_no_false_copy() {
         undecided.stdout
     );
 }
+
+/// The product with a directory and two object stores, which its copies are replicated into.
+fn three_places(bucket: &Bucket, azurite: &Emulator) -> Away {
+    let key = azurite.environment();
+    let away = Away::new(&s3(bucket), &[("KEY", KEY), ("SECRET", SECRET), key]);
+    let path = away.product.path().display().to_string();
+    let password = format!("password = \"file:{path}/password\"\n");
+    let s3 = s3(bucket).replace("vault/ships/one", "vault/replica");
+    let text = format!(
+        "[defaults]\nowner = \"crew\"\ntier = \"low\"\n\n[repositories.near]\nlocation = \"{path}/near\"\n{password}site = \"here\"\n\n\
+         [repositories.far]\n{password}site = \"far\"\n{s3}\n[repositories.farther]\n{password}site = \"farther\"\nlocation = \"{}/ships\"\n{}\n\
+         [services.docs.sources.files]\nkind = \"files\"\npaths = [\"{path}/files\"]\n",
+        azurite.location("vault"),
+        azurite.configuration()
+    );
+    fs::write(away.product.path().join("seaworthy.toml"), text).unwrap();
+    away
+}
+
+/// What the receipts of a run say, in order.
+fn replicated(ran: &Ran) -> Vec<Value> {
+    let events = ran.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events
+        .filter(|one| one["schema"] == "seaworthy.replicate/1")
+        .map(|one| one["replicate"].clone())
+        .collect()
+}
+
+#[test]
+fn what_is_replicated_outlives_its_original_and_is_proven_by_itself() {
+    let bucket = bucket();
+    let azurite = Emulator::start(Kind::Azurite, "vault").unwrap();
+    let away = three_places(&bucket, &azurite);
+    away.init();
+    let first = away.run(&["--json", "backup"]);
+    assert_eq!(first.code, Some(0), "{} {}", first.stdout, first.stderr);
+    let there = replicated(&first);
+    assert_eq!(there.len(), 2, "{}", first.stdout);
+    assert!(
+        there
+            .iter()
+            .all(|one| one["copy"].is_string() && one["moved"]["packs_verified"] == one["moved"]["packs"])
+    );
+    // The source was read once.
+    let captures = first.stdout.lines().filter(|line| line.contains("seaworthy.backup/1")).count();
+    assert_eq!(captures, 1, "{}", first.stdout);
+    // Nothing is missing now, and a backlog is caught up with.
+    assert_eq!(replicated(&away.run(&["--json", "replicate"])), Vec::<Value>::new());
+    for n in 0..3 {
+        away.write("file-5", &format!("change {n}"));
+        away.done(&["backup", "--no-replicate"]);
+    }
+    let rehearsal = away.done(&["replicate", "--dry-run"]);
+    assert_eq!(rehearsal.matches("would replicate").count(), 6, "{rehearsal}");
+    let caught_up = away.run(&["--json", "replicate", "--to", "far"]);
+    let points: Vec<String> = replicated(&caught_up).iter().map(|one| one["point"].to_string()).collect();
+    assert!(points.len() == 3 && points.is_sorted_by(|a, b| a >= b), "newest first: {points:?}");
+    away.done(&["replicate", "--read-back", "100%"]);
+    for from in ["near", "far", "farther"] {
+        away.done(&["drill", "--from", from]);
+    }
+    restic(&format!("s3:{}/vault/replica", bucket.endpoint()), KEY, SECRET);
+    // What lacks here is not taken away there, and there is enough of it.
+    fs::remove_dir_all(away.product.path().join("near")).unwrap();
+    assert_ne!(away.run(&["replicate"]).code, Some(0), "a repository that is gone is not an empty one");
+    for from in ["far", "farther"] {
+        let drill = away.summary(&["drill", "--from", from], 0);
+        assert_eq!(drill["drill"]["verdict"]["level"], "A4", "{from}");
+        let to = away.product.path().join(format!("back-{from}"));
+        away.done(&["restore", "docs", "--from", from, "--to", to.to_str().unwrap()]);
+        let found = Command::new("diff")
+            .arg("-r")
+            .arg(away.product.path().join("files"))
+            .arg(root_of(&to))
+            .output()
+            .unwrap();
+        assert!(found.status.success(), "{from}: {}", String::from_utf8_lossy(&found.stdout));
+    }
+    // A backup goes to the next place while the first is gone; and the ledger is whole.
+    let without = away.run(&["backup"]);
+    assert!(
+        without.code == Some(10) && without.stdout.contains("in far"),
+        "{:?} {} {}",
+        without.code,
+        without.stdout,
+        without.stderr
+    );
+    away.done(&["verify"]);
+}
+
+/// The directory of files below a place.
+fn root_of(place: &Path) -> std::path::PathBuf {
+    let mut place = place.to_owned();
+    while !place.join("file-1").exists() {
+        let mut entries = fs::read_dir(&place).unwrap().flatten().filter(|entry| entry.path().is_dir());
+        place = entries.next().unwrap().path();
+    }
+    place
+}
+
+#[test]
+fn nothing_is_called_replicated_that_is_not() {
+    let bucket = bucket();
+    let away = Away::new(&s3(&bucket), &[("KEY", KEY), ("SECRET", SECRET)]);
+    let path = away.product.path().display().to_string();
+    let text = format!(
+        "[defaults]\nowner = \"crew\"\ntier = \"low\"\n\n[repositories.near]\nlocation = \"{path}/near\"\npassword = \"file:{path}/password\"\n\
+         site = \"here\"\n\n[repositories.far]\npassword = \"file:{path}/password\"\nsite = \"far\"\n{}\n\
+         [services.docs.sources.files]\nkind = \"files\"\npaths = [\"{path}/files\"]\n",
+        s3(&bucket)
+    );
+    fs::write(away.product.path().join("seaworthy.toml"), text).unwrap();
+    away.init();
+    let wrongs = [
+        ("/data/", Wrong::Forgotten),
+        ("/snapshots/", Wrong::Forgotten),
+        ("/data/", Wrong::Refused(503, "SlowDown")),
+        ("/index/", Wrong::Refused(403, "AccessDenied")),
+        ("/data/", Wrong::Broken),
+    ];
+    for (n, (key, wrong)) in (1..).zip(wrongs) {
+        bucket.plan(vec![Plan { key, ..Plan::every(Operation::Put, wrong.clone()) }]);
+        away.write("file-6", &format!("{n} {}", "r".repeat(5_000)));
+        let ran = away.run(&["--json", "backup"]);
+        assert!(ran.code == Some(1), "{key} {wrong:?}: {:?} {}", ran.code, ran.stderr);
+        let told = replicated(&ran);
+        assert!(
+            told.iter().all(|one| one["copy"].is_null() && one["outcome"] == "failed"),
+            "{key} {wrong:?}: {told:?}"
+        );
+        // The backup itself is safe.
+        assert!(ran.stdout.contains("seaworthy.backup/1"), "{}", ran.stdout);
+        bucket.plan(Vec::new());
+        let again = replicated(&away.run(&["--json", "replicate"]));
+        assert!(again.len() == 1 && again[0]["copy"].is_string(), "{key} {wrong:?}: {again:?}");
+        assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
+    }
+    // A read that is damaged on its way back is no pack that was verified; one answer is asked for again.
+    bucket.plan(vec![Plan { key: "/data/", ..Plan::every(Operation::Get, Wrong::Corrupt(40)) }]);
+    away.write("file-6", "damaged on its way");
+    let ran = away.run(&["--json", "backup"]);
+    assert!(
+        ran.code == Some(1) && replicated(&ran).iter().all(|one| one["copy"].is_null()),
+        "{} {}",
+        ran.stdout,
+        ran.stderr
+    );
+    bucket.plan(vec![Plan { key: "/data/", ..Plan::first(1, Operation::Get, Wrong::Corrupt(40)) }]);
+    away.done(&["replicate"]);
+    bucket.plan(Vec::new());
+    // A copy whose original is damaged is named, and keeps no other from being safe.
+    away.write("file-7", "to be damaged");
+    away.done(&["backup", "--no-replicate"]);
+    let data = away.product.path().join("near/data");
+    let mut packs: Vec<_> = fs::read_dir(&data)
+        .unwrap()
+        .flatten()
+        .flat_map(|one| fs::read_dir(one.path()).unwrap().flatten())
+        .map(|one| one.path())
+        .collect();
+    packs.sort_by_key(|pack| fs::metadata(pack).unwrap().modified().unwrap());
+    away.write("file-8", "sound");
+    for pack in packs.iter().rev().take(2) {
+        let mut bytes = fs::read(pack).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let mut open = fs::metadata(pack).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut open, 0o600);
+        fs::set_permissions(pack, open).unwrap();
+        fs::write(pack, bytes).unwrap();
+    }
+    let ran = away.run(&["--json", "replicate"]);
+    let told = replicated(&ran);
+    assert!(
+        ran.code != Some(0) && told.len() == 1 && told[0]["findings"].to_string().contains("RP-01"),
+        "{:?} {} {}",
+        ran.code,
+        ran.stdout,
+        ran.stderr
+    );
+}
