@@ -365,6 +365,7 @@ impl Runner {
                 point: point.point,
                 captured: point.finished,
                 outcome: Outcome::Failed,
+                is_implausible: point.is_implausible,
                 restore_bytes: point.restore_bytes,
                 moved: Moved::default(),
                 witness: point.witness.clone(),

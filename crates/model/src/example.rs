@@ -377,6 +377,7 @@ pub fn replicate(of: &Backup, known_by: u64, at: Timestamp) -> Replicate {
         copy: Some(copy_id(&format!("replica of {original}"))),
         original,
         was_there: false,
+        is_implausible: false,
         point: of.point.unwrap_or(of.started),
         captured: of.finished,
         outcome: of.outcome,

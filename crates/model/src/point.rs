@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::finding::FindingCode;
+use crate::finding::{FindingCode, Severity};
 use crate::id::{CopyId, Digest, RunId, ServiceName, SourceName};
 use crate::receipt::{Act, Found, Outcome, Receipt, Replicate, RepositoryRef, Seed, Selection};
 use crate::signature::sha256;
@@ -95,6 +95,10 @@ pub struct RecoveryPoint {
     /// The copy in another repository that it is a replica of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica_of: Option<CopyId>,
+    /// Whether its capture found something that no healthy source has, e.g. that it is empty: it may be restored, and never stands for
+    /// a good copy where copies are let go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_implausible: bool,
 }
 
 impl RecoveryPoint {
@@ -129,6 +133,7 @@ impl RecoveryPoint {
             standing: PointStanding::Unproven,
             was_found: false,
             replica_of: None,
+            is_implausible: backup.findings.iter().any(|one| one.code.severity() == Severity::Critical),
         })
     }
 
@@ -163,6 +168,7 @@ impl RecoveryPoint {
             standing: PointStanding::Unproven,
             was_found: true,
             replica_of: None,
+            is_implausible: false,
         }
     }
 
@@ -184,6 +190,7 @@ impl RecoveryPoint {
             standing: PointStanding::Unproven,
             was_found: false,
             replica_of: Some(replicate.original.clone()),
+            is_implausible: replicate.is_implausible,
         })
     }
 
@@ -507,6 +514,7 @@ mod tests {
 
     use super::*;
     use crate::example::{self, About};
+    use crate::finding::Finding;
     use crate::receipt::{read_unverified, seal};
     use crate::signature::SigningKey;
 
@@ -650,6 +658,15 @@ mod tests {
         // Newest first is how a backlog is replicated.
         let both = [older, newer];
         assert_eq!(select(&both, &PointRule::Latest, day(9)).unwrap().point.point, day(5));
+        assert!(!both[0].is_implausible);
+        let mut odd = backup(1);
+        odd.findings.push(Finding::new(FindingCode::PointImplausible, "shop/db", "it is empty"));
+        let made = |act| RecoveryPoint::made_by(&receipt(&act, 22)).unwrap().is_implausible;
+        assert!(made(Act::Backup(Box::new(odd.clone()))));
+        let passed_on = Replicate { is_implausible: true, ..example::replicate(&odd, 1, day(9)) };
+        assert!(made(Act::Replicate(Box::new(passed_on))));
+        odd.findings = vec![Finding::new(FindingCode::ScopeNarrow, "shop/db", "a warning")];
+        assert!(!made(Act::Backup(Box::new(odd))));
         let mut failed = example::replicate(&backup(1), 1, day(9));
         failed.copy = None;
         assert!(RecoveryPoint::made_by(&receipt(&Act::Replicate(Box::new(failed)), 22)).is_none());

@@ -738,6 +738,9 @@ pub struct Replicate {
     pub captured: Timestamp,
     /// What the original holds: all of the declared scope, or not; failed where no replica was stored.
     pub outcome: Outcome,
+    /// Whether the capture found something that no healthy source has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_implausible: bool,
     /// Bytes that a restore needs.
     pub restore_bytes: u64,
     /// What the run has moved, for all copies that it replicated together.

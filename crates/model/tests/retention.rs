@@ -90,6 +90,7 @@ fn copy(sequence: u64, at: Timestamp) -> RecoveryPoint {
         standing: PointStanding::Unproven,
         was_found: false,
         replica_of: None,
+        is_implausible: false,
     }
 }
 

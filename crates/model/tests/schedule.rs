@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: what cannot be unwrapped is a failed test")]
 
 use jiff::civil::{Date, date};
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -77,7 +77,7 @@ fn changes(zone: &TimeZone, from: i16, until: i16) -> Vec<Timestamp> {
 fn every_civil_day_around_a_change_of_clocks_has_exactly_one_run() {
     let (mut seen, mut put_off) = (0, 0);
     for name in ZONES {
-        let zone = TimeZone::get(name).unwrap();
+        let zone = TimeZoneDatabase::bundled().get(name).unwrap();
         for change in changes(&zone, 2024, 2041) {
             for cron in ["0 0 * * *", "30 0 * * *", "30 1 * * *", "15 2 * * *", "59 2 * * *", "59 23 * * *"] {
                 let around = SignedDuration::from_hours(72);
@@ -127,7 +127,7 @@ fn looking_twice_finds_what_looking_once_finds() {
             "@daily".to_owned(),
         ][kind]
             .clone();
-        let zone = TimeZone::get(ZONES[zone]).unwrap();
+        let zone = TimeZoneDatabase::bundled().get(ZONES[zone]).unwrap();
         let schedule = schedule(&cron, zone.iana_name().unwrap());
         let changes = changes(&zone, 2024, 2030);
         let start = match changes.is_empty() {

@@ -6,6 +6,7 @@
 use croner::parser::{CronParser, Seconds, Year};
 use croner::time::Weekday;
 use jiff::civil::{Date, date};
+use jiff::tz::TimeZoneDatabase;
 use jiff::{SignedDuration, Timestamp};
 
 /// Pauses between the runs of a schedule.
@@ -83,7 +84,8 @@ pub(super) fn cadence(cron: &str) -> Result<Cadence, CronError> {
 pub(crate) fn next_after(cron: &str, zone: &str, instant: Timestamp) -> Option<Timestamp> {
     let parsed =
         CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build().parse(cron).ok()?;
-    let from = instant.in_tz(zone).ok()?;
+    // The zones of this program, which the configuration was checked against: a machine's own may be older, or not there.
+    let from = instant.to_zoned(TimeZoneDatabase::bundled().get(zone).ok()?);
     parsed.find_next_occurrence(&from, false).ok().map(|next: jiff::Zoned| next.timestamp())
 }
 

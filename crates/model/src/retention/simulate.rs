@@ -83,6 +83,7 @@ fn left(
         standing: PointStanding::Unproven,
         was_found: false,
         replica_of: None,
+        is_implausible: false,
     };
     let points: Vec<RecoveryPoint> = (1..).zip(due).map(made).collect();
     let listed: BTreeSet<CopyId> = points.iter().map(|point| point.copy.clone()).collect();

@@ -1,7 +1,7 @@
 //! Every rule in both directions: what it keeps, and what it lets go.
 
 use jiff::civil::date;
-use jiff::tz::TimeZone;
+use jiff::tz::TimeZoneDatabase;
 
 use super::*;
 use crate::example::{self, About};
@@ -47,6 +47,7 @@ fn copy(sequence: u64, at: Timestamp) -> RecoveryPoint {
         standing: PointStanding::Unproven,
         was_found: false,
         replica_of: None,
+        is_implausible: false,
     }
 }
 
@@ -1512,7 +1513,7 @@ fn survivors(spec: RetentionSpec, zone: &str, from: &str, to: &str) -> Vec<Strin
     let policy = RetentionPolicy::new(Some(spec), zone).unwrap();
     let schedule = ScheduleSpec { cron: "0 3 * * *".to_owned(), zone: zone.to_owned() };
     let survivors = simulate(&policy, &schedule, at(from), at(to)).unwrap();
-    let zone = TimeZone::get(zone).unwrap();
+    let zone = TimeZoneDatabase::bundled().get(zone).unwrap();
     survivors.iter().map(|one| zone.to_datetime(one.at).date().to_string()).collect()
 }
 
