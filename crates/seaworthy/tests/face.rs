@@ -503,7 +503,16 @@ fn the_second_repository_is_served_where_the_first_one_fails() {
     std::fs::rename(estate.path("away"), estate.path("hidden")).unwrap();
     let run = estate.run(&["backup", "papers"]).exits(10);
     assert!(
-        run.out.contains("✓ backed up papers/files") && run.err.contains("✗ FAILED papers/files"),
+        run.out.contains("✓ backed up papers/files") && run.err.contains("✗ NOT REPLICATED local to away"),
+        "{run}"
+    );
+    std::fs::rename(estate.path("hidden"), estate.path("away")).unwrap();
+    std::fs::rename(estate.path("repository"), estate.path("hidden")).unwrap();
+    let run = estate.run(&["backup", "papers"]).exits(10);
+    assert!(
+        run.out.contains("✓ backed up papers/files")
+            && run.out.contains(" in away")
+            && run.err.contains("✗ FAILED papers/files"),
         "{run}"
     );
 }
@@ -905,6 +914,9 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["config", "schema"],
         &["backup"],
         &["backup", "papers", "--repository", "local"],
+        &["replicate"],
+        &["retain"],
+        &["retain", "--simulate", "90d"],
         &["drill"],
         &["drill", "run", "papers", "--report", "reports"],
         &["drill", "list"],
@@ -944,7 +956,8 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
     for call in calls {
         let mut dry = call.to_vec();
         dry.push("--dry-run");
-        estate.run(&dry).exits(0);
+        // With one repository there is nowhere to replicate to; see below for two.
+        estate.run(&dry).exits(if call[0] == "replicate" { 2 } else { 0 });
         let after = everything(&estate.path(""));
         for (path, facts) in &before {
             assert_eq!(after.get(path), Some(facts), "{call:?} changed {}", path.display());
@@ -1167,4 +1180,81 @@ fn another_repository_in_the_place_of_ours_is_not_a_lack_of_points() {
     assert!(!shown.err.contains("no recovery point"), "{shown}");
     std::fs::write(estate.path("password"), "").unwrap();
     estate.run(&["drill", "shop"]).exits(2).says(&["KY-02"]).hints();
+}
+
+#[test]
+fn retention_is_shown_with_every_reason_and_removes_nothing() {
+    let estate = Estate::new();
+    let with = |policy: &str| {
+        let path = estate.path("seaworthy.toml");
+        let is_ours = |line: &&str| !line.starts_with("retention") && *line != "[services.papers]";
+        let told = text(&path).lines().filter(is_ours).collect::<Vec<_>>().join("\n");
+        let source = "[services.papers.sources.files]";
+        let changed = told.replace(source, &format!("[services.papers]\nretention = {policy}\n{source}"));
+        std::fs::write(path, changed).unwrap();
+    };
+    for _ in 0..4 {
+        estate.run(&["backup", "papers", "-q"]).exits(0);
+    }
+    let before = estate.objects("snapshots").len();
+    // Without a policy nothing goes.
+    estate.run(&["retain", "papers"]).exits(0).says(&["4 copies kept, 0 may go"]);
+    with("{ last = 1 }");
+    let plan = estate.run(&["retain", "papers"]).exits(0).says(&[
+        "may go: ",
+        "is newer (not yet proven)",
+        "a day later",
+    ]);
+    assert!(!plan.out.contains("kept: "), "{plan}");
+    estate.run(&["retain", "papers", "--all"]).exits(0).says(&["kept: ", "the newest"]);
+    // A proven copy is not replaced by one that nobody has restored.
+    estate.run(&["drill", "papers", "-q"]).exits(0);
+    estate.run(&["backup", "papers", "-q"]).exits(0);
+    let json = estate.run(&["retain", "papers", "--json"]).exits(0).json();
+    assert_eq!(
+        (&json["schema"], json["plan"]["decisions"].as_array().unwrap().len()),
+        (&"seaworthy.retain/1".into(), 5)
+    );
+    with("{ daily = 2, monthly = 3 }");
+    estate.run(&["retain", "papers", "--simulate", "400d"]).exits(0).says(&["copies left at", "●"]);
+    estate.run(&["retain", "papers", "--simulate", "4 moons"]).exits(2).hints();
+    // What the ledger knows and the repository does not hold lets nothing go, and is a finding.
+    let gone = estate.objects("snapshots").remove(0);
+    std::fs::remove_file(gone).unwrap();
+    let doubt = estate.run(&["retain", "papers"]).exits(4);
+    assert!(doubt.out.contains("nothing goes") && doubt.out.contains("[R5]"), "{doubt}");
+    assert_eq!(estate.objects("snapshots").len(), before, "one more backup, one taken away by hand");
+}
+
+#[test]
+fn a_rehearsal_of_a_replication_changes_nothing() {
+    let estate = Estate::empty();
+    estate.sources();
+    let root = estate.path("").display().to_string();
+    estate.configure(&format!(
+        "\n[repositories.away]\nlocation = \"{root}away\"\npassword = \"file:{root}password\"\nsite = \"there\"\n"
+    ));
+    estate.run(&["init", "--missing-repositories"]).exits(0);
+    estate.run(&["backup", "papers", "--no-replicate"]).exits(0);
+    let before = everything(&estate.path(""));
+    estate
+        .run(&["replicate", "--dry-run"])
+        .exits(0)
+        .says(&["would replicate papers/files", "from local to away"]);
+    assert_eq!(everything(&estate.path("")), before);
+    estate.run(&["replicate", "--from", "nowhere"]).exits(2).hints();
+    estate.run(&["replicate", "--to", "nowhere"]).exits(2).hints();
+    estate.run(&["replicate"]).exits(0).says(&["✓ replicated papers/files", "to away", "read back"]);
+    estate.run(&["replicate"]).exits(0).says(&["✓ away has everything that is in local"]);
+    estate.run(&["receipts"]).exits(0).says(&["replicate", "from local to away"]);
+    estate.run(&["verify"]).exits(0);
+    // One repository under two names is one place: what is in it is not in another.
+    std::fs::remove_dir_all(estate.path("away")).unwrap();
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(estate.path("repository"))
+        .arg(estate.path("away"))
+        .status();
+    assert!(copied.unwrap().success());
+    estate.run(&["replicate"]).exits(20).says(&["are one repository"]);
 }

@@ -103,6 +103,8 @@ pub(crate) enum Verb {
     Backup(Backup),
     /// Copy what one repository has and the others of its services lack
     Replicate(Replicate),
+    /// Show what the retention policies keep, what may go, and why each copy stays; removes nothing
+    Retain(Retain),
     /// Restore a copy into isolation, prove that it is equal, measure RTO and RPO, sign a receipt
     Drill(Drill),
     /// One line per service: could it be recovered?
@@ -226,6 +228,23 @@ pub(crate) struct Replicate {
     /// Of what is sent, the share that is decrypted and hashed again at its new place; all packs' digests are compared anyway
     #[arg(long, value_name = "SHARE", default_value = "1%")]
     pub(crate) read_back: Option<String>,
+}
+
+/// Arguments of `retain`.
+#[derive(Debug, Args)]
+pub(crate) struct Retain {
+    /// Services; all of them where omitted
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Only in this repository
+    #[arg(long, value_name = "NAME")]
+    pub(crate) repository: Option<String>,
+    /// Show the copies that are kept too, each with every reason
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Instead, show a calendar of what would be left after so long, were every copy good, e.g. `3650d`
+    #[arg(long, value_name = "DURATION", conflicts_with = "repository")]
+    pub(crate) simulate: Option<String>,
 }
 
 /// How a recovery point is chosen.

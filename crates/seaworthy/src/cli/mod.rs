@@ -14,6 +14,7 @@ mod prove;
 mod receipts;
 mod replicate;
 mod restore;
+mod retain;
 mod status;
 mod verify;
 
@@ -56,6 +57,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Points(arguments) => waiting(cli, |_| status::points(cli, face, arguments)),
         Verb::Receipts(arguments) => waiting(cli, |_| receipts::run(cli, face, arguments)),
         Verb::Verify(arguments) => verify::run(cli, face, arguments),
+        Verb::Retain(arguments) => waiting(cli, |cancel| retain::run(cli, face, arguments, cancel)),
         Verb::Replicate(arguments) => waiting(cli, |cancel| replicate::run(cli, face, arguments, cancel)),
         Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use seaworthy_engine::act::replicate::{Missing, missing};
-use seaworthy_engine::{ReadBack, ReplicateJob, Sealed};
+use seaworthy_engine::{ReadBack, ReplicateJob, Runner, Sealed};
 use seaworthy_model::id::RepositoryName;
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::Replicate;
@@ -16,8 +16,10 @@ use crate::app::{App, Opened, points, reference, run_failure};
 use crate::cli::args::{self, Cli};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
+use crate::memory::Memory;
 use crate::output::{Face, Tone, bytes, duration};
 use crate::render::drill::instant;
+use crate::setup;
 use crate::setup::Setup;
 
 /// Copies that are replicated together: their shared content is sent once, and what is durable is told before the next ones.
@@ -35,8 +37,20 @@ pub(crate) async fn run(
     arguments: &args::Replicate,
     cancel: CancellationToken,
 ) -> Outcome {
-    let cx = super::silent(&cancel);
-    let app = App::open(cli, face, &cx).await?;
+    let setup = setup::load(cli, face)?;
+    // A name that is none is told before anything is opened.
+    ways(&setup, arguments)?;
+    if cli.global.dry_run {
+        let memory = Memory::open_to_read(cli, &setup.state).await?;
+        let mut opened = Opened::new(&setup.state);
+        for ((from, to), services) in &ways(&setup, arguments)? {
+            let way =
+                Way { setup: &setup, memory: &memory, runner: None, face, from, to, services, share: SHARE };
+            way.go(&mut opened, &cancel).await?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let app = App::with(setup, face, &super::silent(&cancel)).await?;
     let ways = ways(&app.setup, arguments)?;
     let mut opened = Opened::new(&app.setup.state);
     let share = match &arguments.read_back {
@@ -45,7 +59,7 @@ pub(crate) async fn run(
     };
     let mut worst = Exit::Ok;
     for ((from, to), services) in &ways {
-        let way = Way { app: &app, face, from, to, services, share, is_rehearsal: cli.global.dry_run };
+        let way = Way { share, ..Way::acting(&app, face, (from, to), services) };
         let exit = match way.go(&mut opened, &cancel).await {
             Ok(exit) => exit,
             Err(failure) if ways.len() == 1 => return Err(failure),
@@ -107,25 +121,28 @@ fn ways<'a>(setup: &'a Setup, arguments: &args::Replicate) -> Outcome<Ways<'a>> 
 
 /// From a repository to another, for some services.
 pub(crate) struct Way<'a> {
-    pub(crate) app: &'a App,
-    pub(crate) face: &'a Face,
-    pub(crate) from: &'a RepositoryName,
-    pub(crate) to: &'a RepositoryName,
-    pub(crate) services: &'a [&'a Service],
+    setup: &'a Setup,
+    memory: &'a Memory,
+    /// Carries it out; `None` in a rehearsal.
+    runner: Option<&'a Runner>,
+    face: &'a Face,
+    from: &'a RepositoryName,
+    to: &'a RepositoryName,
+    services: &'a [&'a Service],
     /// Of what is sent, the share that is read back in full.
-    pub(crate) share: f64,
-    pub(crate) is_rehearsal: bool,
+    share: f64,
 }
 
 impl Way<'_> {
-    /// The same after a backup, with the usual share read back.
-    pub(crate) fn after_backup<'a>(
+    /// One that is carried out, with the usual share read back.
+    fn acting<'a>(
         app: &'a App,
         face: &'a Face,
         (from, to): (&'a RepositoryName, &'a RepositoryName),
         services: &'a [&'a Service],
     ) -> Way<'a> {
-        Way { app, face, from, to, services, share: SHARE, is_rehearsal: false }
+        let (setup, memory, runner) = (&app.setup, &app.memory, Some(&app.runner));
+        Way { setup, memory, runner, face, from, to, services, share: SHARE }
     }
 
     /// Replicates everything that is missing, newest first.
@@ -133,7 +150,7 @@ impl Way<'_> {
         let watch = self.face.watch(&format!("{} to {}", self.from, self.to));
         let cx = super::context(cancel, watch.sink());
         let (from, to) =
-            (self.app.setup.repository(self.from.as_str())?, self.app.setup.repository(self.to.as_str())?);
+            (self.setup.repository(self.from.as_str())?, self.setup.repository(self.to.as_str())?);
         let (from_repository, to_repository) = (opened.get(&cx, from).await?, opened.get(&cx, to).await?);
         let places = (reference(from, &from_repository), reference(to, &to_repository));
         if places.0.id == places.1.id {
@@ -148,14 +165,14 @@ impl Way<'_> {
         let mut known = Vec::new();
         for service in self.services {
             for source in &service.sources {
-                known.extend(points(&self.app.memory, &service.name, &source.name, None).await?);
+                known.extend(points(self.memory, &service.name, &source.name, None).await?);
             }
         }
         let missing = missing(&known, &places.0.id, &places.1.id);
         self.tell(&missing)?;
-        if self.is_rehearsal || missing.wanted.is_empty() {
+        let Some(runner) = self.runner.filter(|_| !missing.wanted.is_empty()) else {
             return Ok(if missing.bad.is_empty() { Exit::Ok } else { Exit::Findings });
-        }
+        };
         let mut worst = if missing.bad.is_empty() { Exit::Ok } else { Exit::Findings };
         let seed = super::drill::random()?;
         for together in missing.wanted.chunks(TOGETHER) {
@@ -166,11 +183,11 @@ impl Way<'_> {
                 read_back: ReadBack { share: self.share, seed },
             };
             for point in together {
-                let identity = self.app.memory.source_identity(point.sequence).await?;
+                let identity = self.memory.source_identity(point.sequence).await?;
                 job.points.push(((*point).clone(), identity));
             }
             cx.phase("copy");
-            let sealed = self.app.runner.replicate(&cx, job).await.map_err(|error| run_failure(&error))?;
+            let sealed = runner.replicate(&cx, job).await.map_err(|error| run_failure(&error))?;
             let mut failed = None;
             for one in sealed {
                 self.report(&one)?;
@@ -218,7 +235,7 @@ impl Way<'_> {
             };
             self.face.say(format!("{service}/{source}: {} {behind}", self.to))?;
         }
-        if self.is_rehearsal {
+        if self.runner.is_none() {
             for point in &missing.wanted {
                 self.face.data(format!(
                     "would replicate {}/{} as of {}, copy {}, from {} to {}",
@@ -305,7 +322,7 @@ pub(crate) async fn after(
             }
         }
         for (to, services) in ways {
-            let way = Way::after_backup(app, face, (from, to), &services);
+            let way = Way::acting(app, face, (from, to), &services);
             let exit = match way.go(opened, cancel).await {
                 Ok(exit) => exit,
                 Err(failure) => {
