@@ -37,7 +37,7 @@ const INDEX_AGE: Duration = Duration::from_secs(600);
 const READ_BACK: u64 = 4 << 20;
 /// Blobs of one pack: of very small ones a pack of 16 MiB would hold hundreds of thousands, and the index file that lists it
 /// is made, sealed and read back in memory.
-const PACK_BLOBS: usize = 20_000;
+pub(crate) const PACK_BLOBS: usize = 20_000;
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whoever panicked with the lock held has also failed the session, which is looked at before any commit.
@@ -209,7 +209,8 @@ impl Packer {
         Ok(id)
     }
 
-    /// Stores a blob that was opened in another repository or another pack, unless this packer has it; whatever the index says.
+    /// Stores a blob that was opened in another repository or another pack, whatever the index says; the caller gives each
+    /// once.
     pub(crate) fn store_again(
         &self,
         codec: &mut Codec,
@@ -218,9 +219,6 @@ impl Packer {
         opened: &Opened<'_>,
     ) -> Result<()> {
         self.ensure()?;
-        if !self.guard(self.seen.insert(kind, &id))? {
-            return Ok(());
-        }
         let stored = (|| {
             let which = which(codec, kind)?;
             let sealed = codec.seal_again(kind, opened, self.options.verify)?;
@@ -232,9 +230,6 @@ impl Packer {
     /// [`Self::store_again`] for a tree that was made outside of memory.
     pub(crate) fn store_large_again(&self, tree: LargeBox) -> Result<()> {
         self.ensure()?;
-        if !self.guard(self.seen.insert(BlobKind::Tree, &tree.id))? {
-            return Ok(());
-        }
         let stored = self.append_large(tree);
         self.guard(stored)
     }
@@ -387,7 +382,7 @@ impl Packer {
         let id = Id::of(&pack.bytes);
         let bytes = Bytes::from(pack.bytes);
         self.repository.store.write(FileKind::Pack, &id, bytes.clone(), &self.control)?;
-        self.read_back(&id, bytes.len() as u64)?;
+        let length = bytes.len() as u64;
         if let Ok(mut again) = bytes.try_into_mut() {
             // The buffer's pages are kept: faulting them in again costs as much as hashing them.
             again.clear();
@@ -396,6 +391,7 @@ impl Packer {
                 spare.push(again.into());
             }
         }
+        self.read_back(&id, length)?;
         self.list_pack(id, pack.blobs)
     }
 

@@ -48,8 +48,8 @@ use crate::transfer::Transfer;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Blobs of one index file that is written anew.
 const INDEX_BLOBS: usize = 20_000;
-/// Index files with fewer blobs are small …
-const INDEX_SMALL: usize = INDEX_BLOBS / 4;
+/// Index files with fewer blobs and fewer packs are small …
+const INDEX_SMALL: (usize, usize) = (INDEX_BLOBS / 4, INDEX_PACKS / 4);
 /// … and become one when there are so many: each costs a read whenever a repository is opened.
 const INDEX_SMALL_MIN: usize = 16;
 /// An index file of new packs is written at the latest after this many: a gigabyte.
@@ -638,7 +638,8 @@ fn replaced<'f>(plan: &Plan, found: &'f Found) -> Vec<&'f File> {
         });
         listed || doomed
     };
-    let is_small = |file: &File| file.blobs < INDEX_SMALL;
+    let is_small =
+        |file: &File| file.blobs < INDEX_SMALL.0 && file.listed.len() + file.doomed.len() < INDEX_SMALL.1;
     let small = found.files.iter().filter(|file| is_small(file)).count();
     found.files.iter().filter(|file| is_old(file) || small >= INDEX_SMALL_MIN && is_small(file)).collect()
 }
