@@ -66,6 +66,8 @@ pub(crate) struct PackerOptions {
     pub(crate) pack_size: usize,
     /// Read every pack back from the store, and compare its SHA-256 with its name, before an index lists it.
     pub(crate) read_back: bool,
+    /// Packs that may wait for an uploader.
+    pub(crate) waiting: usize,
     /// Write an index file at the latest after this many packs.
     pub(crate) index_packs: usize,
 }
@@ -124,8 +126,7 @@ impl Packer {
     ) -> Result<Arc<Self>> {
         options.pack_size = options.pack_size.clamp(64 << 10, 128 << 20);
         let repository_scratch = repository.scratch().map(std::path::Path::to_path_buf);
-        // One waiting pack: enough to keep the uploaders busy, and 16 MiB.
-        let (sender, receiver) = crossbeam_channel::bounded::<FullPack>(1);
+        let (sender, receiver) = crossbeam_channel::bounded::<FullPack>(options.waiting);
         let used_packs = Marks::new(index.pack_count());
         let packer = Arc::new(Self {
             repository,

@@ -42,7 +42,7 @@ use crate::session::DEFAULT_LEVEL;
 use crate::snapshot::Snapshot;
 use crate::store::{FileKind, Store};
 use crate::time::Time;
-use crate::transfer::Transfer;
+use crate::transfer::{Transfer, WORKERS_MAX};
 
 /// A day: longer than the longest backup, and a prune a day removes what that of the day before has doomed.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -78,7 +78,7 @@ pub struct PruneOptions {
     pub pack_size: usize,
     /// zstd level for what is not compressed. What is, stays as it is.
     pub compression_level: i32,
-    /// Worker threads; 0 takes the number of processors.
+    /// Worker threads; 0 takes the number of processors, but at most two: the third would cost 40 MiB of memory.
     pub workers: usize,
 }
 
@@ -188,7 +188,7 @@ impl Repository {
             lock: &lock,
             now: now.ok_or_else(|| RepositoryError::missing(Object::Lock, own))?,
             workers: match options.workers {
-                0 => std::thread::available_parallelism().map_or(2, usize::from).min(8),
+                0 => std::thread::available_parallelism().map_or(2, usize::from).min(WORKERS_MAX),
                 n => n,
             },
         };
@@ -469,6 +469,7 @@ impl Prune<'_> {
                 pack_size: self.options.pack_size,
                 // The only other copy is going to be deleted.
                 read_back: true,
+                waiting: 0,
                 index_packs: INDEX_PACKS,
             },
         )?;
