@@ -26,7 +26,7 @@ use crate::repository::{Repository, in_parallel};
 use crate::session::DEFAULT_LEVEL;
 use crate::snapshot::Snapshot;
 use crate::store::FileKind;
-use crate::transfer::Transfer;
+use crate::transfer::{Transfer, WORKERS_MAX};
 
 /// Blobs that are known to be missing before some of them are sent: 4 MiB of them.
 const PENDING: usize = 250_000;
@@ -91,7 +91,7 @@ pub struct CopyOptions {
     pub pack_size: usize,
     /// zstd level for what is not compressed at the source. What is, stays as it is.
     pub compression_level: i32,
-    /// Worker threads; 0 takes the number of processors.
+    /// Worker threads; 0 takes the number of processors, but at most two: the third would cost 40 MiB of memory.
     pub workers: usize,
 }
 
@@ -297,7 +297,7 @@ impl<'a> Copier<'a> {
         let target = to.index(control)?;
         let sizes = pack_sizes(to, &target, control)?;
         let workers = match options.workers {
-            0 => std::thread::available_parallelism().map_or(2, usize::from).min(8),
+            0 => std::thread::available_parallelism().map_or(2, usize::from).min(WORKERS_MAX),
             n => n,
         };
         Ok(Self {
@@ -369,6 +369,8 @@ impl<'a> Copier<'a> {
                 verify: true,
                 pack_size: self.options.pack_size,
                 read_back: self.options.read_back,
+                // The workers who have filled one wait, and hold no more than that.
+                waiting: 0,
                 index_packs: INDEX_PACKS,
                 look: false,
             },

@@ -38,7 +38,7 @@ const INDEX_AGE: Duration = Duration::from_secs(600);
 const READ_BACK: u64 = 4 << 20;
 /// Blobs of one pack: of very small ones a pack of 16 MiB would hold hundreds of thousands, and the index file that lists it
 /// is made, sealed and read back in memory.
-const PACK_BLOBS: usize = 20_000;
+pub(crate) const PACK_BLOBS: usize = 20_000;
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whoever panicked with the lock held has also failed the session, which is looked at before any commit.
@@ -67,6 +67,8 @@ pub(crate) struct PackerOptions {
     pub(crate) pack_size: usize,
     /// Read every pack back from the store, and compare its SHA-256 with its name, before an index lists it.
     pub(crate) read_back: bool,
+    /// Packs that may wait for an uploader.
+    pub(crate) waiting: usize,
     /// Write an index file at the latest after this many packs.
     pub(crate) index_packs: usize,
     /// List the packs first, and store again what the index names and the store does not hold. Whoever decides that by himself
@@ -130,8 +132,7 @@ impl Packer {
     ) -> Result<Arc<Self>> {
         options.pack_size = options.pack_size.clamp(64 << 10, 128 << 20);
         let repository_scratch = repository.scratch().map(std::path::Path::to_path_buf);
-        // One waiting pack: enough to keep the uploaders busy, and 16 MiB.
-        let (sender, receiver) = crossbeam_channel::bounded::<FullPack>(1);
+        let (sender, receiver) = crossbeam_channel::bounded::<FullPack>(options.waiting);
         let there = Marks::new(index.pack_count());
         let listed: Option<HashSet<Id>> = if options.look {
             let listed = repository.store.list(FileKind::Pack, &control)?;
@@ -239,7 +240,8 @@ impl Packer {
         Ok(id)
     }
 
-    /// Stores a blob that was opened in another repository or another pack, unless this packer has it; whatever the index says.
+    /// Stores a blob that was opened in another repository or another pack, whatever the index says; the caller gives each
+    /// once.
     pub(crate) fn store_again(
         &self,
         codec: &mut Codec,
@@ -248,9 +250,6 @@ impl Packer {
         opened: &Opened<'_>,
     ) -> Result<()> {
         self.ensure()?;
-        if !self.guard(self.seen.insert(kind, &id))? {
-            return Ok(());
-        }
         let stored = (|| {
             let which = which(codec, kind)?;
             let sealed = codec.seal_again(kind, opened, self.options.verify)?;
@@ -262,9 +261,6 @@ impl Packer {
     /// [`Self::store_again`] for a tree that was made outside of memory.
     pub(crate) fn store_large_again(&self, tree: LargeBox) -> Result<()> {
         self.ensure()?;
-        if !self.guard(self.seen.insert(BlobKind::Tree, &tree.id))? {
-            return Ok(());
-        }
         let stored = self.append_large(tree);
         self.guard(stored)
     }
@@ -417,7 +413,7 @@ impl Packer {
         let id = Id::of(&pack.bytes);
         let bytes = Bytes::from(pack.bytes);
         self.repository.store.write(FileKind::Pack, &id, bytes.clone(), &self.control)?;
-        self.read_back(&id, bytes.len() as u64)?;
+        let length = bytes.len() as u64;
         if let Ok(mut again) = bytes.try_into_mut() {
             // The buffer's pages are kept: faulting them in again costs as much as hashing them.
             again.clear();
@@ -426,6 +422,7 @@ impl Packer {
                 spare.push(again.into());
             }
         }
+        self.read_back(&id, length)?;
         self.list_pack(id, pack.blobs)
     }
 

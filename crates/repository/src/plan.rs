@@ -12,6 +12,7 @@ use crate::id::{BlobKind, Id};
 use crate::index::{Index, Place};
 use crate::large;
 use crate::marks::Marks;
+use crate::packer::PACK_BLOBS;
 use crate::time::Time;
 
 /// Small packs are merged when there are so many of a kind: fewer are made by every backup.
@@ -79,6 +80,11 @@ impl Pack {
     fn keep(&mut self, place: &Place) {
         self.kept += u64::from(place.blob.length);
         self.kept_blobs += 1;
+    }
+
+    /// It could take much more: bytes, and blobs, of which a pack of very small ones is full before it is large.
+    fn is_small(&self, wishes: &Wishes) -> bool {
+        self.size < wishes.pack_size / 4 && self.blobs < PACK_BLOBS as u64 / 4 && !self.has_large_tree
     }
 
     fn is_odd(&self, wishes: &Wishes) -> bool {
@@ -342,10 +348,7 @@ fn staying(packs: &[Pack], stays: &[bool], mut moved: Moved, wishes: &Wishes) ->
         let small: Vec<usize> = (0..packs.len())
             .filter(|n| {
                 let pack = &packs[*n];
-                next[*n]
-                    && pack.has_trees == trees
-                    && pack.size < wishes.pack_size / 4
-                    && !pack.has_large_tree
+                next[*n] && pack.has_trees == trees && pack.is_small(wishes)
             })
             .collect();
         // What is written anew may end in as many small packs as are open at once.
@@ -466,6 +469,23 @@ mod tests {
             let needed: Vec<u8> = (0..count).collect();
             let plan = plan(&used(&index, &needed), &index, found, &wishes()).unwrap();
             assert!(plan.fates.iter().all(|found| *found == fate), "{count}");
+        }
+        // A pack of very small blobs is full, however short it is.
+        for (blobs, fate) in [(4_999u32, Fate::Repack), (5_000, Fate::Keep)] {
+            let pack = |n: u8| {
+                (0..blobs)
+                    .map(|i| PackedBlob {
+                        id: Id::of(&[&[n], &i.to_le_bytes()[..]].concat()),
+                        ..blob(n, i * 50, 50, BlobKind::Data)
+                    })
+                    .collect()
+            };
+            let packs: Vec<Vec<PackedBlob>> = (0..10).map(pack).collect();
+            let (index, found) = index_of(&packs);
+            let all = Marks::new(index.len());
+            (0..index.len()).for_each(|number| assert!(all.set(number)));
+            let plan = plan(&all, &index, found, &wishes()).unwrap();
+            assert!(plan.fates.iter().all(|found| *found == fate), "{blobs}");
         }
         // Trees that are too large to be held stay alone, however well they are compressed.
         let large = |n| PackedBlob { uncompressed_length: Some(9 << 20), ..blob(n, 0, 1000, BlobKind::Tree) };

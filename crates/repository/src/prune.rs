@@ -42,14 +42,14 @@ use crate::session::DEFAULT_LEVEL;
 use crate::snapshot::Snapshot;
 use crate::store::{FileKind, Store};
 use crate::time::Time;
-use crate::transfer::Transfer;
+use crate::transfer::{Transfer, WORKERS_MAX};
 
 /// A day: longer than the longest backup, and a prune a day removes what that of the day before has doomed.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Blobs of one index file that is written anew.
 const INDEX_BLOBS: usize = 20_000;
-/// Index files with fewer blobs are small …
-const INDEX_SMALL: usize = INDEX_BLOBS / 4;
+/// Index files with fewer blobs and fewer packs are small …
+const INDEX_SMALL: (usize, usize) = (INDEX_BLOBS / 4, INDEX_PACKS / 4);
 /// … and become one when there are so many: each costs a read whenever a repository is opened.
 const INDEX_SMALL_MIN: usize = 16;
 /// An index file of new packs is written at the latest after this many: a gigabyte.
@@ -78,7 +78,7 @@ pub struct PruneOptions {
     pub pack_size: usize,
     /// zstd level for what is not compressed. What is, stays as it is.
     pub compression_level: i32,
-    /// Worker threads; 0 takes the number of processors.
+    /// Worker threads; 0 takes the number of processors, but at most two: the third would cost 40 MiB of memory.
     pub workers: usize,
 }
 
@@ -188,7 +188,7 @@ impl Repository {
             lock: &lock,
             now: now.ok_or_else(|| RepositoryError::missing(Object::Lock, own))?,
             workers: match options.workers {
-                0 => std::thread::available_parallelism().map_or(2, usize::from).min(8),
+                0 => std::thread::available_parallelism().map_or(2, usize::from).min(WORKERS_MAX),
                 n => n,
             },
         };
@@ -469,6 +469,7 @@ impl Prune<'_> {
                 pack_size: self.options.pack_size,
                 // The only other copy is going to be deleted.
                 read_back: true,
+                waiting: 0,
                 index_packs: INDEX_PACKS,
                 look: false,
             },
@@ -639,7 +640,8 @@ fn replaced<'f>(plan: &Plan, found: &'f Found) -> Vec<&'f File> {
         });
         listed || doomed
     };
-    let is_small = |file: &File| file.blobs < INDEX_SMALL;
+    let is_small =
+        |file: &File| file.blobs < INDEX_SMALL.0 && file.listed.len() + file.doomed.len() < INDEX_SMALL.1;
     let small = found.files.iter().filter(|file| is_small(file)).count();
     found.files.iter().filter(|file| is_old(file) || small >= INDEX_SMALL_MIN && is_small(file)).collect()
 }

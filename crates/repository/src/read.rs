@@ -59,7 +59,12 @@ pub(crate) struct RangeJob<T> {
 }
 
 /// Groups blobs by pack and place, so that each is fetched and decoded once.
-pub(crate) fn plan_ranges<T>(mut wanted: Vec<(Place, T)>) -> Vec<RangeJob<T>> {
+pub(crate) fn plan_ranges<T>(wanted: Vec<(Place, T)>) -> Vec<RangeJob<T>> {
+    plan_ranges_up_to(RANGE_MAX, wanted)
+}
+
+/// The same with ranges of at most about `most` bytes.
+pub(crate) fn plan_ranges_up_to<T>(most: u64, mut wanted: Vec<(Place, T)>) -> Vec<RangeJob<T>> {
     wanted.sort_by_key(|(place, _)| (place.pack, place.blob.offset));
     let mut jobs: Vec<RangeJob<T>> = Vec::new();
     for (place, target) in wanted {
@@ -74,7 +79,7 @@ pub(crate) fn plan_ranges<T>(mut wanted: Vec<(Place, T)>) -> Vec<RangeJob<T>> {
                 targets.push(target);
                 continue;
             }
-            if start <= job.end + GAP_MAX && end.saturating_sub(job.start) <= RANGE_MAX {
+            if start <= job.end + GAP_MAX && end.saturating_sub(job.start) <= most {
                 job.end = job.end.max(end);
                 job.blobs.push((place.blob, vec![target]));
                 continue;

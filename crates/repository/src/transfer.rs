@@ -21,10 +21,16 @@ use crate::id::{BlobKind, Id};
 use crate::index::{Index, Place};
 use crate::large;
 use crate::packer::{Packer, locked};
-use crate::read::{RangeJob, plan_ranges};
+use crate::read::{RangeJob, plan_ranges_up_to};
 use crate::repository::Inner;
 
 const FETCHERS: usize = 2;
+/// Bytes that are fetched at once: of several stages each holds one such range.
+const RANGE: u64 = 4 << 20;
+
+/// Workers unless more are asked for: each holds some 40 MiB of buffers where blobs are large, and two open and seal more than
+/// most networks carry (measured: 500 MB/s of files).
+pub(crate) const WORKERS_MAX: usize = 2;
 
 /// What is moved from where.
 pub(crate) struct Transfer<'a> {
@@ -59,7 +65,7 @@ impl<N: FnMut() -> Result<Vec<Place>>> Feed<N> {
                 places.into_iter().partition(|place| large::is_large_tree(&place.blob));
             self.ready.extend(large.into_iter().map(|place| Job::Large(place.blob.id)));
             let wanted = others.into_iter().map(|place| (place, (place.blob.kind, place.blob.id)));
-            self.ready.extend(plan_ranges(wanted.collect()).into_iter().map(Job::Range));
+            self.ready.extend(plan_ranges_up_to(RANGE, wanted.collect()).into_iter().map(Job::Range));
         }
         Ok(self.ready.pop_front())
     }
@@ -97,8 +103,8 @@ impl Transfer<'_> {
             reading: self.control.child(),
             spare: Mutex::default(),
         };
-        // One waiting range: with those that are being fetched and opened, about 40 MiB.
-        let (sender, receiver) = crossbeam_channel::bounded::<(Job, Vec<u8>)>(1);
+        // Nothing waits but in the hands of a fetcher: a range of one large blob has 8 MiB and more.
+        let (sender, receiver) = crossbeam_channel::bounded::<(Job, Vec<u8>)>(0);
         std::thread::scope(|scope| {
             for _ in 0..FETCHERS {
                 let sender = sender.clone();

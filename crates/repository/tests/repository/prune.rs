@@ -924,11 +924,11 @@ fn a_prune_that_ends_at_any_moment_loses_nothing_and_is_finished_by_the_next() {
             let repository = frail.open();
             frail.plan(Counted::Changes, u64::MAX, Fault::Dies);
             let report = prune(&repository, &options);
-            assert!(report.repacked.packs > 3 && report.duplicates > 3, "{report:?}");
+            assert!(report.repacked.packs > 1 && report.duplicates > 3, "{report:?}");
             assert_eq!(report.unlisted.packs > 0, options.delete_after.is_zero(), "{report:?}");
             frail.heal()
         };
-        assert!(changes > 8, "{changes}");
+        assert!(changes > 7, "{changes}");
         let (failed, deleted) = (AtomicU64::new(0), AtomicU64::new(0));
         trials(4 * changes, |trial| {
             let fault = [Fault::Dies, Fault::DiesAfter, Fault::Fails, Fault::DoneButFails]
@@ -951,7 +951,7 @@ fn a_prune_that_ends_at_any_moment_loses_nothing_and_is_finished_by_the_next() {
             }
             estate.assert_finished_by_the_next(&frail, &options, &what);
         });
-        assert!(failed.into_inner() > 3 * changes);
+        assert!(failed.into_inner() > 2 * changes);
         assert_eq!(deleted.into_inner() > 8, options.delete_after.is_zero());
     }
 }
