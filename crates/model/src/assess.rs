@@ -304,7 +304,8 @@ impl SourceHistory {
 
     /// A replica makes nothing newer than its original was. Where that is not known any more, the replica is the newest.
     fn replicated(&mut self, receipt: &Receipt, replicate: &Replicate) {
-        if let (Outcome::Complete, Some(copy)) = (replicate.outcome, &replicate.copy) {
+        let is_of_newest = self.newest.as_ref().is_some_and(|newest| newest.sequence == replicate.known_by);
+        if let (Outcome::Complete, Some(copy), false) = (replicate.outcome, &replicate.copy, is_of_newest) {
             self.came(receipt, &replicate.repository, copy, replicate.point, replicate.captured);
         }
     }

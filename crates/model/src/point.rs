@@ -185,7 +185,8 @@ impl RecoveryPoint {
             finished: replicate.captured.min(receipt.at),
             outcome: replicate.outcome,
             restore_bytes: replicate.restore_bytes,
-            stored_bytes: replicate.moved.stored_bytes,
+            // Of what several have added together, an equal part.
+            stored_bytes: replicate.moved.stored_bytes / replicate.moved.copies.max(1),
             witness: replicate.witness.clone(),
             standing: PointStanding::Unproven,
             was_found: false,

@@ -121,6 +121,10 @@ impl Provider {
 #[must_use]
 pub fn is_loopback(url: &str) -> bool {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    // Before an `@` stand credentials, and after it the host that is really asked.
+    if authority.contains('@') {
+        return false;
+    }
     let host = match authority.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => authority.split(':').next().unwrap_or_default(),
@@ -152,6 +156,7 @@ mod tests {
             "http://10.0.0.1",
             "http://[::2]:1",
             "http://127.0.0.1.example.org:1",
+            "http://127.0.0.1:80@example.org",
         ] {
             assert!(!is_loopback(other), "{other}");
         }

@@ -179,7 +179,8 @@ impl Repository {
         let report = check.run(options)?;
         if let Some(lock) = lock {
             lock.ensure()?;
-            lock.release()?;
+            // What was seen is true, whether or not the lock's file can be removed: it is reaped later.
+            lock.release().ok();
         }
         Ok(report)
     }

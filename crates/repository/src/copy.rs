@@ -85,6 +85,9 @@ pub struct CopyOptions {
     pub read_back: bool,
     /// Of the blobs that were sent, those that are found by the target's index afterwards, read, decrypted and hashed.
     pub verify: Share,
+    /// Read each pack of the target that would be relied on, and send again what is in those that are not what their names say: for a
+    /// target that is known to be damaged.
+    pub distrust: bool,
     /// What is locked at the source; the target always gets a shared lock.
     pub source_lock: SourceLock,
     /// Target size of a pack in bytes.
@@ -102,6 +105,7 @@ impl Default for CopyOptions {
             // One in a hundred: of a terabyte of new data that is 10 GB to read, and what it finds beyond the packs' digests are
             // faults of the index, which are seldom alone.
             verify: Share { part: 0.01, seed: 0 },
+            distrust: false,
             source_lock: SourceLock::Shared,
             pack_size: 16 << 20,
             compression_level: DEFAULT_LEVEL,
@@ -171,12 +175,14 @@ pub fn copy(
     let mut wanted = wanted(from, what, control)?;
     wanted.sort_by_key(|(id, snapshot)| std::cmp::Reverse((snapshot.time.unix_nanos(), *id)));
     let mut there = There::read(to, control, &mut report)?;
+    // What is asked for by name is looked through also where its snapshot is there already: packs may have gone since, and are sent again.
+    let is_named = matches!(what, CopyOf::These(_));
     wanted.retain(|(id, snapshot)| match there.find(id, snapshot) {
-        Some(target) => {
+        Some(target) if !is_named => {
             report.present.push(Copied { source: *id, target });
             false
         }
-        None => true,
+        Some(_) | None => true,
     });
     if !wanted.is_empty() {
         Copier::new(from, to, options, control, &target_lock)?.run(&wanted, &mut there, &mut report)?;
@@ -275,8 +281,11 @@ struct Copier<'a> {
     sizes: Vec<Option<u64>>,
     // The target's packs that the copied snapshots rely on, by number.
     relied: Marks,
-    // The blobs that are sent, by the number of their record at the source.
+    // The blobs that are sent, by the number of their record at the source; those of them that were up for reading back.
     sent: Marks,
+    verified: Marks,
+    // The target's packs that were read whole because they are not trusted: whether they are sound.
+    read: Mutex<HashMap<usize, bool>>,
     pending: Mutex<Vec<Missing>>,
     // What this run has stored.
     made: Vec<Id>,
@@ -309,6 +318,8 @@ impl<'a> Copier<'a> {
             workers,
             relied: Marks::new(target.pack_count()),
             sent: Marks::new(source.len()),
+            verified: Marks::new(source.len()),
+            read: Mutex::default(),
             source,
             target,
             sizes,
@@ -353,11 +364,13 @@ impl<'a> Copier<'a> {
             report.packs_verified += get(&counters.packs_read_back);
             report.bytes_verified += get(&counters.bytes_read_back);
             let (group, later) = rest.split_at(count);
+            // Before any snapshot says that it is here.
+            self.verify(report)?;
             self.commit(group, there, report)?;
             (rest, is_first) = (later, false);
         }
         drop(walk);
-        self.verify(report)
+        Ok(())
     }
 
     fn packer(&self) -> Result<Arc<Packer>> {
@@ -408,12 +421,26 @@ impl<'a> Copier<'a> {
         Ok(rest.len())
     }
 
+    /// Whether a pack of the target may be relied on: where the target is not trusted, only when it is what its name says.
+    fn is_trusted(&self, pack: usize) -> Result<bool> {
+        if !self.options.distrust {
+            return Ok(true);
+        }
+        if let Some(known) = locked(&self.read).get(&pack) {
+            return Ok(*known);
+        }
+        let (id, size) = (self.target.pack(pack), self.sizes[pack].unwrap_or(0));
+        let is_sound = self.to.inner.digest(&id, size, self.control)? == id;
+        locked(&self.read).insert(pack, is_sound);
+        Ok(is_sound)
+    }
+
     /// Called once for each blob that the snapshots refer to.
     fn found(&self, number: usize, place: &Place) -> Result<()> {
         for there in self.target.places(place.blob.kind, &place.blob.id)? {
             let end = u64::from(there.blob.offset) + u64::from(there.blob.length);
             let pack = there.pack_number as usize;
-            if self.sizes[pack].is_some_and(|size| size > end) {
+            if self.sizes[pack].is_some_and(|size| size > end) && self.is_trusted(pack)? {
                 self.relied.set(pack);
                 return Ok(());
             }
@@ -497,6 +524,10 @@ impl<'a> Copier<'a> {
         let index = self.to.index(self.control)?;
         let mut chosen: Vec<Missing> = Vec::new();
         for number in self.sent.iter() {
+            // Those of the groups before were looked at then.
+            if !self.verified.set(number) {
+                continue;
+            }
             let blob = self.source.numbered(number)?.blob;
             if share.has(&blob.id) {
                 let (number, place) = index

@@ -22,6 +22,7 @@ use crate::blob::{open_unpacked, seal_unpacked};
 use crate::control::{Control, POLL};
 use crate::crypto::Key;
 use crate::error::{Object, RepositoryError, Result};
+use crate::fault::StoreFault;
 use crate::id::Id;
 use crate::json;
 use crate::snapshot::{LockFile, LockJson};
@@ -215,8 +216,11 @@ impl LockContext {
             if !holder.hostname.is_empty() && holder.hostname == host {
                 let age = Time::now().unix_nanos() - holder.time.unix_nanos();
                 if !is_alive(holder.pid) || age > STALE {
-                    self.store.delete(FileKind::Lock, &holder.id, control)?;
-                    continue;
+                    match self.store.delete(FileKind::Lock, &holder.id, control) {
+                        // Who may not delete leaves it to those who may: its process is dead, and it holds nothing.
+                        Ok(()) | Err(RepositoryError::Store { fault: StoreFault::Denied, .. }) => continue,
+                        Err(error) => return Err(error),
+                    }
                 }
             }
             if kind == LockKind::Exclusive || holder.exclusive {
@@ -286,7 +290,8 @@ impl PendingLock {
             pause(SETTLE.saturating_sub(written.elapsed()), control)?;
         }
         if let Some(holder) = lock.shared.context.conflict(lock.shared.kind, Some(own), control)? {
-            lock.release()?;
+            // Who holds it is what matters; a lock of ours that stays is dead when we are.
+            lock.release().ok();
             return Err(RepositoryError::Locked { holder: Box::new(holder) });
         }
         Ok(lock)

@@ -35,7 +35,6 @@ use crate::store::FileKind;
 const INDEX_BLOBS: usize = 20_000;
 const INDEX_AGE: Duration = Duration::from_secs(600);
 /// What is read back at once of a pack.
-const READ_BACK: u64 = 4 << 20;
 /// Blobs of one pack: of very small ones a pack of 16 MiB would hold hundreds of thousands, and the index file that lists it
 /// is made, sealed and read back in memory.
 pub(crate) const PACK_BLOBS: usize = 20_000;
@@ -433,9 +432,9 @@ impl Packer {
             return Ok(());
         }
         let store = &self.repository.store;
-        let mut found = self.digest(id, length)?;
+        let mut found = self.repository.digest(id, length, &self.control)?;
         if found != *id && store.is_remote() {
-            found = self.digest(id, length)?;
+            found = self.repository.digest(id, length, &self.control)?;
         }
         let there = store.size(FileKind::Pack, id, &self.control)?;
         if found != *id || there != Some(length) {
@@ -445,26 +444,6 @@ impl Packer {
         self.counters.packs_read_back.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_read_back.fetch_add(length, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// The SHA-256 of so many bytes of a pack, or of fewer where it is shorter.
-    fn digest(&self, id: &Id, length: u64) -> Result<Id> {
-        let store = &self.repository.store;
-        let mut sha = Sha256::new();
-        let mut buffer = Vec::new();
-        let mut at = 0;
-        while at < length {
-            let end = (at + READ_BACK).min(length);
-            if !store.read_into(FileKind::Pack, id, at..end, &mut buffer, &self.control)? {
-                return Err(RepositoryError::missing(Object::Pack, id));
-            }
-            sha.update(&buffer);
-            if buffer.len() as u64 != end - at {
-                break;
-            }
-            at = end;
-        }
-        Ok(Id(sha.finalize().into()))
     }
 
     /// Lists a durable pack; writes what is listed when that is enough for an index file.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::blob::{BlobError, Codec, open_unpacked, seal_unpacked};
 use crate::chunker::Tables;
@@ -631,6 +632,30 @@ impl Inner {
             at = until;
         }
         Ok(spool)
+    }
+}
+
+/// Read at once where a pack is hashed.
+const READ_BACK: u64 = 4 << 20;
+
+impl Inner {
+    /// The SHA-256 of so many bytes of a pack, or of fewer where it is shorter.
+    pub(crate) fn digest(&self, id: &Id, length: u64, control: &Control) -> Result<Id> {
+        let mut sha = Sha256::new();
+        let mut buffer = Vec::new();
+        let mut at = 0;
+        while at < length {
+            let end = (at + READ_BACK).min(length);
+            if !self.store.read_into(FileKind::Pack, id, at..end, &mut buffer, control)? {
+                return Err(RepositoryError::missing(Object::Pack, id));
+            }
+            sha.update(&buffer);
+            if buffer.len() as u64 != end - at {
+                break;
+            }
+            at = end;
+        }
+        Ok(Id(sha.finalize().into()))
     }
 }
 

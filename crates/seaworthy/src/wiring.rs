@@ -18,7 +18,7 @@ use seaworthy_model::remote::{Credential, RemoteSpec};
 use seaworthy_model::service::{Inventory, RepositorySpec, Service, ServiceSource};
 use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::{
-    Control, InitOptions, KdfParams, OpenOptions, Repository, RepositoryError, Store, open_store,
+    Control, InitOptions, KdfParams, Lock, OpenOptions, Repository, RepositoryError, Store, open_store,
 };
 
 use secrecy::SecretString;
@@ -203,6 +203,16 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Failure::because(Exit::Unexpected, "carry out blocking work", &error))?
+}
+
+/// Lets a lock go. What it protected is done and sealed: a file that cannot be removed, for want of the right or of an answer, is
+/// taken for dead by whoever comes next, and is no reason to call the work failed.
+pub(crate) async fn unlock(lock: Lock) -> Outcome<()> {
+    blocking(move || {
+        lock.release().ok();
+        Ok(())
+    })
+    .await
 }
 
 /// Opens a repository without blocking the runtime.

@@ -43,6 +43,9 @@ fn init_by_flags_writes_a_configuration_that_works() {
         .run(&["init", "--files", "files", "--sqlite", "shop.db", "--repository", "repository"])
         .exits(0)
         .says(&["2 services", "seaworthy drill"]);
+    let bucket =
+        estate.run(&["init", "--files", "files", "--repository", "s3://vault/ships", "--config", "b.toml"]);
+    bucket.exits(2).hints().says(&["not in an object store"]);
     let again = estate.run(&["init", "--files", "files"]).exits(20).hints();
     assert!(again.err.contains("is there already"), "{again}");
     estate.run(&["config", "check"]).exits(0).says(&["2 services, 1 repository, 0 warnings"]);

@@ -303,9 +303,14 @@ fn what_is_wrong_for_good_is_told_with_what_to_do() {
     // Who may not delete can back up and drill.
     away.configure(&s3(&bucket));
     bucket.set(|now| now.may_delete = false);
-    away.write("more", "more");
-    let without = away.run(&["backup"]);
-    assert_eq!(without.code, Some(0), "{}", without.stderr);
+    for n in 0..2 {
+        away.write("more", &format!("more {n}"));
+        away.done(&["backup"]);
+        away.proves();
+        away.done(&["check", "--read-data"]);
+    }
+    let to = away.product.path().join("back");
+    away.done(&["restore", "docs", "--to", to.to_str().unwrap()]);
 }
 
 #[test]
@@ -647,4 +652,76 @@ fn nothing_is_called_replicated_that_is_not() {
         ran.stdout,
         ran.stderr
     );
+}
+
+/// The product with a directory and one object store.
+fn two_places(bucket: &Bucket) -> Away {
+    let away = Away::new(&s3(bucket), &[("KEY", KEY), ("SECRET", SECRET)]);
+    let path = away.product.path().display().to_string();
+    let text = format!(
+        "[defaults]\nowner = \"crew\"\ntier = \"low\"\n\n[repositories.near]\nlocation = \"{path}/near\"\npassword = \"file:{path}/password\"\n\
+         site = \"here\"\n\n[repositories.far]\npassword = \"file:{path}/password\"\nsite = \"far\"\n{}\n\
+         [services.docs.sources.files]\nkind = \"files\"\npaths = [\"{path}/files\"]\n",
+        s3(bucket)
+    );
+    fs::write(away.product.path().join("seaworthy.toml"), text).unwrap();
+    away.init();
+    away
+}
+
+#[test]
+fn what_is_not_read_back_as_it_was_asked_for_is_not_replicated() {
+    let bucket = bucket();
+    let away = two_places(&bucket);
+    let mut refused = 0;
+    for after in 0..8 {
+        away.write("file-9", &format!("{after} {}", "q".repeat(4_000)));
+        away.done(&["backup", "--no-replicate"]);
+        let wrong = Wrong::Corrupt(33);
+        bucket.plan(vec![Plan { key: "/data/", after, ..Plan::every(Operation::Get, wrong) }]);
+        // Twice: what a first run leaves must not be taken for done by the next one.
+        for _ in 0..2 {
+            for one in replicated(&away.run(&["--json", "replicate", "--read-back", "100%"])) {
+                let moved = &one["moved"];
+                let is_read =
+                    moved["packs_verified"] == moved["packs"] && moved["blobs_verified"] == moved["blobs"];
+                assert!(one["copy"].is_null() || (is_read && one["was_there"].is_null()), "{after}: {one}");
+                refused += u32::from(one["copy"].is_null());
+            }
+            bucket.plan(vec![Plan {
+                key: "/data/",
+                after,
+                ..Plan::every(Operation::Get, Wrong::Corrupt(33))
+            }]);
+        }
+        bucket.plan(Vec::new());
+        away.done(&["replicate"]);
+        assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
+    }
+    assert!(refused >= 2, "the damage was never met");
+}
+
+#[test]
+fn nothing_rests_on_a_repository_that_is_known_to_be_damaged() {
+    let bucket = bucket();
+    let away = two_places(&bucket);
+    away.done(&["backup"]);
+    // One bit in the largest pack: names, sizes and times stay.
+    bucket.change("vault", |objects| {
+        let packs = objects.iter_mut().filter(|(key, _)| key.contains("/data/"));
+        let (_, pack) = packs.max_by_key(|(_, object)| object.bytes.len()).unwrap();
+        let middle = pack.bytes.len() / 2;
+        pack.bytes[middle] ^= 1;
+    });
+    assert_eq!(away.run(&["check", "--read-data", "far"]).code, Some(4));
+    // Most of the next copy's content is in that pack.
+    away.write("file-1", "one more change");
+    let ran = away.run(&["backup"]);
+    assert!(ran.stderr.contains("known to be damaged"), "{} {}", ran.stdout, ran.stderr);
+    assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
+    // And where a pack has gone, what it held is sent again, under the snapshot that is there.
+    bucket.change("vault", |objects| objects.retain(|key, _| !key.contains("/data/")));
+    assert_eq!(away.run(&["check", "far"]).code, Some(4));
+    away.run(&["replicate"]);
+    assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
 }

@@ -4,7 +4,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder}
 use seaworthy_interface::{DriverError, ErrorKind};
 use seaworthy_model::remote::{Credential, Provider};
 
-use super::{StoreRequest, unusable};
+use super::{StoreRequest, Traffic, unusable};
 
 /// Variables that lead to an identity's token.
 const IDENTITIES: &[(&str, AzureConfigKey)] = &[
@@ -15,7 +15,11 @@ const IDENTITIES: &[(&str, AzureConfigKey)] = &[
     ("AZURE_AUTHORITY_HOST", AzureConfigKey::AuthorityHost),
 ];
 
-pub(super) fn store(request: &StoreRequest<'_>, container: &str) -> Result<MicrosoftAzure, DriverError> {
+pub(super) fn store(
+    request: &StoreRequest<'_>,
+    container: &str,
+    traffic: Traffic,
+) -> Result<MicrosoftAzure, DriverError> {
     let account = request
         .remote
         .storage_account
@@ -31,7 +35,8 @@ pub(super) fn store(request: &StoreRequest<'_>, container: &str) -> Result<Micro
         .with_account(account)
         .with_container_name(container)
         .with_retry(request.retry())
-        .with_client_options(request.client(endpoint.as_deref()));
+        .with_client_options(request.client(endpoint.as_deref()))
+        .with_http_connector(request.connector(endpoint.as_deref(), traffic));
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint.clone());
     }

@@ -7,14 +7,19 @@ use object_store::gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBui
 use seaworthy_interface::DriverError;
 use seaworthy_model::remote::{Credential, Provider, is_loopback};
 
-use super::{StoreRequest, unusable};
+use super::{StoreRequest, Traffic, unusable};
 
-pub(super) fn store(request: &StoreRequest<'_>, bucket: &str) -> Result<GoogleCloudStorage, DriverError> {
+pub(super) fn store(
+    request: &StoreRequest<'_>,
+    bucket: &str,
+    traffic: Traffic,
+) -> Result<GoogleCloudStorage, DriverError> {
     let endpoint = request.endpoint(&[])?;
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(bucket)
         .with_retry(request.retry())
-        .with_client_options(request.client(endpoint.as_deref()));
+        .with_client_options(request.client(endpoint.as_deref()))
+        .with_http_connector(request.connector(endpoint.as_deref(), traffic));
     if let Some(endpoint) = &endpoint {
         builder = builder.with_base_url(endpoint);
     }

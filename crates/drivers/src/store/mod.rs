@@ -12,12 +12,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, ClientOptions, CopyOptions, GetOptions, GetResult, ListResult,
-    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    RetryConfig,
+    Attribute, Attributes, BackoffConfig, ClientConfigKey, ClientOptions, CopyOptions, GetOptions, GetResult,
+    ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RetryConfig,
 };
 use seaworthy_interface::{DriverError, ErrorKind};
 use seaworthy_model::remote::{Credential, Provider, RemoteSpec, is_loopback};
@@ -103,20 +104,63 @@ impl StoreRequest<'_> {
     }
 
     fn client(&self, endpoint: Option<&str>) -> ClientOptions {
-        let silence = self.silence();
-        ClientOptions::new()
-            .with_allow_http(endpoint.is_some_and(is_loopback))
-            .with_connect_timeout(CONNECT)
-            .with_read_timeout(silence)
-            .with_timeout(WHOLE_REQUEST.max(silence))
+        ClientOptions::new().with_allow_http(endpoint.is_some_and(is_loopback))
+    }
+
+    /// Makes the connections: see [`Connector`].
+    fn connector(&self, endpoint: Option<&str>, traffic: Traffic) -> Connector {
+        Connector { is_loopback: endpoint.is_some_and(is_loopback), traffic, silence: self.silence() }
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Traffic {
+    /// Answers are waited for, and may not be silent for long.
+    Reads,
+    /// What is sent takes as long as it takes: the silence of the other side meanwhile says nothing.
+    Writes,
+}
+
+/// Makes the HTTP clients, because the usual ones would do two things that are wrong here: count the time that a slow line needs for
+/// an upload as silence, and send what is for this machine alone through a proxy.
+#[derive(Debug, Clone)]
+struct Connector {
+    is_loopback: bool,
+    traffic: Traffic,
+    silence: Duration,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        // Addresses of a machine's own credentials are asked without encryption, which the client's own options then allow.
+        let allows_http =
+            options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
+        let mut client = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .timeout(WHOLE_REQUEST.max(self.silence))
+            .https_only(!allows_http)
+            .user_agent("seaworthy");
+        if self.traffic == Traffic::Reads {
+            client = client.read_timeout(self.silence);
+        }
+        if self.is_loopback {
+            client = client.no_proxy();
+        }
+        let client = client
+            .build()
+            .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })?;
+        Ok(HttpClient::new(client))
     }
 }
 
 /// Where the configuration's silence is no span of time; the parser lets none such through.
 const DEFAULT_SILENCE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(10);
-/// 10 min: a part of an upload, 16 MiB, at 28 kB/s.
-const WHOLE_REQUEST: Duration = Duration::from_secs(600);
+/// 20 min: a part of an upload or a download, 16 MiB, at 14 kB/s.
+const WHOLE_REQUEST: Duration = Duration::from_secs(1_200);
+/// Bytes a second of the slowest line that is waited for: half a megabit, of which a pack of 16 MiB takes four minutes.
+const SLOWEST: u64 = 64 << 10;
 
 /// How long something that may pass by itself is waited out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,26 +202,31 @@ pub fn open(request: &StoreRequest<'_>) -> Result<Arc<dyn ObjectStore>, DriverEr
     };
     // Only the first call of a process installs it; a later one finds it there.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let inner: Arc<dyn ObjectStore> = match provider {
-        #[cfg(feature = "s3")]
-        Provider::S3 => Arc::new(s3::store(request, bucket)?),
-        #[cfg(feature = "google")]
-        Provider::Google => Arc::new(google::store(request, bucket)?),
-        #[cfg(feature = "azure")]
-        Provider::Azure => Arc::new(azure::store(request, bucket)?),
-        #[cfg(not(all(feature = "s3", feature = "google", feature = "azure")))]
-        _ => {
-            return Err(DriverError::new(
-                ErrorKind::Unsupported,
-                format!("open the store {}", request.location),
-            )
-            .because(format!("this program was built without {}", provider.name())));
-        }
+    let of = |traffic| -> Result<PrefixStore<Arc<dyn ObjectStore>>, DriverError> {
+        let store: Arc<dyn ObjectStore> = match provider {
+            #[cfg(feature = "s3")]
+            Provider::S3 => Arc::new(s3::store(request, bucket, traffic)?),
+            #[cfg(feature = "google")]
+            Provider::Google => Arc::new(google::store(request, bucket, traffic)?),
+            #[cfg(feature = "azure")]
+            Provider::Azure => Arc::new(azure::store(request, bucket, traffic)?),
+            #[cfg(not(all(feature = "s3", feature = "google", feature = "azure")))]
+            _ => {
+                return Err(DriverError::new(
+                    ErrorKind::Unsupported,
+                    format!("open the store {}", request.location),
+                )
+                .because(format!("this program was built without {}", provider.name())));
+            }
+        };
+        Ok(PrefixStore::new(store, Path::from(prefix)))
     };
     Ok(Arc::new(Placed {
         name: request.location.to_owned(),
         class: request.remote.storage_class.clone(),
-        inner: PrefixStore::new(inner, Path::from(prefix)),
+        silence: request.silence(),
+        reads: of(Traffic::Reads)?,
+        writes: of(Traffic::Writes)?,
     }))
 }
 
@@ -193,7 +242,9 @@ fn unusable(provider: Provider, what: &str) -> DriverError {
 struct Placed {
     name: String,
     class: Option<String>,
-    inner: PrefixStore<Arc<dyn ObjectStore>>,
+    silence: Duration,
+    reads: PrefixStore<Arc<dyn ObjectStore>>,
+    writes: PrefixStore<Arc<dyn ObjectStore>>,
 }
 
 impl Placed {
@@ -222,7 +273,16 @@ impl ObjectStore for Placed {
         mut options: PutOptions,
     ) -> object_store::Result<PutResult> {
         options.attributes = self.attributes(location, options.attributes);
-        self.inner.put_opts(location, payload, options).await
+        // With the client's own tries, and the time that a slow line needs for the bytes.
+        let bytes = u64::try_from(payload.content_length()).unwrap_or(u64::MAX);
+        let allowed = self.silence * 4 + Duration::from_secs(bytes / SLOWEST);
+        match tokio::time::timeout(allowed, self.writes.put_opts(location, payload, options)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(object_store::Error::Generic {
+                store: "HTTP",
+                source: format!("timed out: no answer in {} s", allowed.as_secs()).into(),
+            }),
+        }
     }
 
     async fn put_multipart_opts(
@@ -231,33 +291,33 @@ impl ObjectStore for Placed {
         mut options: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
         options.attributes = self.attributes(location, options.attributes);
-        self.inner.put_multipart_opts(location, options).await
+        self.writes.put_multipart_opts(location, options).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.inner.get_opts(location, options).await
+        self.reads.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
+        self.reads.get_ranges(location, ranges).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(locations)
+        self.reads.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        self.reads.list(prefix)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
+        self.reads.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
+        self.reads.copy_opts(from, to, options).await
     }
 }

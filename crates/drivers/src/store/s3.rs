@@ -4,7 +4,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use seaworthy_interface::{DriverError, ErrorKind};
 use seaworthy_model::remote::{Credential, Provider};
 
-use super::{StoreRequest, unusable};
+use super::{StoreRequest, Traffic, unusable};
 
 /// Where a compatible service is asked and no region is given: the one that all of them take.
 const ANY_REGION: &str = "us-east-1";
@@ -20,7 +20,11 @@ const ROLES: &[(&str, &str)] = &[
     ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "aws_container_authorization_token_file"),
 ];
 
-pub(super) fn store(request: &StoreRequest<'_>, bucket: &str) -> Result<AmazonS3, DriverError> {
+pub(super) fn store(
+    request: &StoreRequest<'_>,
+    bucket: &str,
+    traffic: Traffic,
+) -> Result<AmazonS3, DriverError> {
     let endpoint = request.endpoint(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])?;
     let region = request
         .region
@@ -43,7 +47,8 @@ pub(super) fn store(request: &StoreRequest<'_>, bucket: &str) -> Result<AmazonS3
         // One at a time is understood everywhere, and we remove little.
         .with_disable_bulk_delete(true)
         .with_retry(request.retry())
-        .with_client_options(request.client(endpoint.as_deref()));
+        .with_client_options(request.client(endpoint.as_deref()))
+        .with_http_connector(request.connector(endpoint.as_deref(), traffic));
     if let Some(endpoint) = &endpoint {
         // A bucket that stands in the name of the host is no part of what the client is told to sign.
         builder = builder.with_endpoint(match (is_path_style, endpoint.split_once("://")) {

@@ -33,11 +33,12 @@ pub struct Missing<'a> {
 /// only in the second are none of this act's business.
 #[must_use]
 pub fn missing<'a>(points: &'a [RecoveryPoint], from: &RepositoryId, to: &RepositoryId) -> Missing<'a> {
-    let there: BTreeSet<&RunId> = points
-        .iter()
-        .filter(|point| point.repository.id == *to && !point.is_gone())
-        .map(|point| &point.run)
-        .collect();
+    // A replica that is known to be bad is none.
+    let is_there = |point: &&RecoveryPoint| {
+        let is_bad = matches!(point.standing, PointStanding::Failed { .. });
+        point.repository.id == *to && !point.is_gone() && !is_bad
+    };
+    let there: BTreeSet<&RunId> = points.iter().filter(is_there).map(|point| &point.run).collect();
     let mut here: Vec<&RecoveryPoint> =
         points.iter().filter(|point| point.repository.id == *from && !point.is_gone()).collect();
     in_order(&mut here);
@@ -78,6 +79,22 @@ pub struct ReadBack {
     pub share: f64,
     /// Chooses the share.
     pub seed: u64,
+    /// Whether the other repository is known to be damaged: then everything in it that is relied on is read, and sent again where it is
+    /// not what it should be.
+    pub distrust: bool,
+}
+
+/// Whether something that lies in a repository has been shown to be damaged there: new replicas must not rest on it.
+#[must_use]
+pub fn is_damaged(points: &[RecoveryPoint], repository: &RepositoryId) -> bool {
+    let codes = [FindingCode::ObjectDamaged, FindingCode::ObjectMissing, FindingCode::IndexInconsistent];
+    points.iter().filter(|point| point.repository.id == *repository).any(|point| match &point.standing {
+        // Without codes it is known to be bad and not why.
+        PointStanding::Failed { codes: found, .. } => {
+            found.is_empty() || found.iter().any(|code| codes.contains(code))
+        }
+        PointStanding::Unproven | PointStanding::Proven { .. } | PointStanding::Gone { .. } => false,
+    })
 }
 
 /// What became of some copies.
@@ -115,6 +132,7 @@ pub async fn replicate(
     blocking("replicate copies", move || {
         let options = CopyOptions {
             verify: Share { part: read_back.share, seed: read_back.seed },
+            distrust: read_back.distrust,
             ..CopyOptions::default()
         };
         let report = copy(&from, CopyOf::These(&ids), &to, &options, &control)
@@ -207,6 +225,26 @@ mod tests {
         let found = missing(&points, &from, &to);
         assert_eq!(found.wanted.iter().map(|point| point.point).collect::<Vec<_>>(), [at(2)]);
         assert_eq!(found.lag.into_values().next(), Some(None));
+    }
+
+    #[test]
+    fn a_replica_that_is_known_to_be_bad_is_none_and_its_repository_is_not_trusted() {
+        let (from, to) = places();
+        let failed = |codes: &[FindingCode]| PointStanding::Failed {
+            sequence: 9,
+            at: at(9),
+            codes: codes.iter().copied().collect(),
+        };
+        let mut points = [original(1), replica(1)];
+        assert!(missing(&points, &from, &to).wanted.is_empty() && !is_damaged(&points, &to));
+        points[1].standing = failed(&[FindingCode::ObjectDamaged]);
+        assert_eq!(missing(&points, &from, &to).wanted.len(), 1);
+        assert!(is_damaged(&points, &to) && !is_damaged(&points, &from));
+        points[1].standing = failed(&[]);
+        assert!(is_damaged(&points, &to));
+        // That content differs says nothing of the bytes that are stored.
+        points[1].standing = failed(&[FindingCode::RowContent]);
+        assert!(!is_damaged(&points, &to));
     }
 
     #[test]

@@ -643,21 +643,28 @@ impl Judge<'_> {
     }
 
     fn repositories(&mut self, documents: &[Document]) -> Vec<Repository> {
-        let mut locations: BTreeMap<String, Place> = BTreeMap::new();
+        let mut locations: BTreeMap<_, Place> = BTreeMap::new();
         let mut repositories = Vec::new();
         for (key, table) in self.entries("repository", documents, |file| &file.repositories) {
             let name = self.name::<RepositoryName>("repository", key.place(), &key.at.value);
             let spec = self.repository(&key, &table, name);
             if let (Some(spec), Some(location)) = (&spec, &table.at.value.location) {
                 let place = Place { text: table.text, span: location.span.clone() };
-                if let Some(first) = locations.get(&spec.location) {
+                let remote = spec.remote.as_ref();
+                // One name at two services, or in two accounts, is two buckets.
+                let whole = (
+                    spec.location.clone(),
+                    remote.and_then(|remote| remote.endpoint.clone()),
+                    remote.and_then(|remote| remote.storage_account.clone()),
+                );
+                if let Some(first) = locations.get(&whole) {
                     Draft::error(place, "two repositories are the same place, so two copies are one")
                         .label("here again")
                         .with(first.clone(), "first here")
                         .hint("delete one of them, or give it another location")
                         .report(self.sink);
                 } else {
-                    locations.insert(spec.location.clone(), place);
+                    locations.insert(whole, place);
                 }
             }
             repositories.push(Repository { name: key.at.value.clone(), place: key.place(), spec });

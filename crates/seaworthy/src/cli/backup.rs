@@ -91,7 +91,7 @@ pub(crate) async fn run(
 }
 
 /// The worse of two endings: an unexpected error before an incomplete copy, anything before none.
-fn worse(one: Exit, other: Exit) -> Exit {
+pub(crate) fn worse(one: Exit, other: Exit) -> Exit {
     match (one, other) {
         (Exit::Ok, other) | (Exit::Incomplete, other) if other != Exit::Ok => other,
         (one, _) => one,

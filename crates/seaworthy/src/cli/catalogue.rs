@@ -182,9 +182,7 @@ impl Surveyor<'_> {
         };
         let result = self.locked(cx, &repository, spec).await;
         if let Some(lock) = lock {
-            let what = format!("unlock repository `{}`", spec.name);
-            let unlocking = move || lock.release().map_err(|error| wiring::repository_failure(&what, error));
-            wiring::blocking(unlocking).await?;
+            wiring::unlock(lock).await?;
         }
         result
     }

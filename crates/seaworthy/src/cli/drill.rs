@@ -373,9 +373,7 @@ pub(crate) async fn one(
         .await
         .map_err(|error| run_failure(&error))?;
     watch.sealed(&sealed.receipt, &sealed.body.phases);
-    let what = format!("unlock repository `{}`", chosen.spec.name);
-    wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error)))
-        .await?;
+    wiring::unlock(lock).await?;
     Ok(sealed)
 }
 

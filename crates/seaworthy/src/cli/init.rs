@@ -138,7 +138,11 @@ fn gather(cli: &Cli, face: &Face, arguments: &Init, state: &State) -> Outcome<Di
         }
     }
     let mut repository = match &arguments.repository {
-        Some(path) => absolute(path)?,
+        Some(path) => {
+            let path = absolute(path)?;
+            no_store(&path.to_string_lossy())?;
+            path
+        }
         None => wiring::default_repository(state),
     };
     let is_told = !arguments.postgres.is_empty() || !sqlite.is_empty() || !directories.is_empty();
@@ -211,6 +215,16 @@ fn asked<T>(answer: Result<T, inquire::InquireError>) -> Outcome<T> {
         error => Failure::because(Exit::Unexpected, "ask", &error)
             .hint("every question has a flag: seaworthy init --help"),
     })
+}
+
+/// A bucket needs more than its name: it is written into the configuration.
+fn no_store(place: &str) -> Outcome<()> {
+    if !["s3:/", "gs:/", "az:/"].iter().any(|scheme| place.contains(scheme)) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Usage, "the first repository is made in a directory, not in an object store").hint(
+        "begin with a directory; then add the bucket to seaworthy.toml (docs/guide/object-stores.md) and run: seaworthy init --missing-repositories",
+    ))
 }
 
 /// A path as a person types it: `~/` is the home, which no shell has put in here.
@@ -286,6 +300,7 @@ fn ask(
     let place = asked(
         inquire::Text::new("Where copies go:").with_default(&repository.display().to_string()).prompt(),
     )?;
+    no_store(&place)?;
     *repository = typed(&place)?;
     Ok(())
 }

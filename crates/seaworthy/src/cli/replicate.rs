@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use seaworthy_engine::act::replicate::{Missing, missing};
+use seaworthy_engine::act::replicate::{Missing, is_damaged, missing};
 use seaworthy_engine::{ReadBack, ReplicateJob, Runner, Sealed};
+use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::RepositoryName;
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::Replicate;
@@ -26,6 +27,10 @@ use crate::setup::Setup;
 const TOGETHER: usize = 32;
 /// Of what is sent, the share that is decrypted and hashed again at its new place; the digests of all packs are compared in any case.
 const SHARE: f64 = 0.01;
+
+/// What is wrong with one copy and not with the way.
+const OF_ONE: [FindingCode; 3] =
+    [FindingCode::ObjectDamaged, FindingCode::ObjectMissing, FindingCode::IndexInconsistent];
 
 /// A way from one repository to another, and the services that go it.
 type Ways<'a> = BTreeMap<(RepositoryName, RepositoryName), Vec<&'a Service>>;
@@ -68,9 +73,7 @@ pub(crate) async fn run(
                 failure.exit
             }
         };
-        if worst == Exit::Ok {
-            worst = exit;
-        }
+        worst = super::backup::worse(worst, exit);
         if cancel.is_cancelled() {
             return Err(Failure::new(
                 Exit::Interrupted,
@@ -170,17 +173,23 @@ impl Way<'_> {
         }
         let missing = missing(&known, &places.0.id, &places.1.id);
         self.tell(&missing)?;
-        let Some(runner) = self.runner.filter(|_| !missing.wanted.is_empty()) else {
-            return Ok(if missing.bad.is_empty() { Exit::Ok } else { Exit::Findings });
-        };
-        let mut worst = if missing.bad.is_empty() { Exit::Ok } else { Exit::Findings };
+        let in_there = self.memory.points_in(&places.1.id).await?;
+        let distrust = is_damaged(&in_there, &places.1.id);
+        if distrust {
+            self.face.say(format!(
+                "note: {} is known to be damaged: what is relied on in it is read, and sent again where it must be",
+                self.to
+            ))?;
+        }
+        let Some(runner) = self.runner.filter(|_| !missing.wanted.is_empty()) else { return Ok(Exit::Ok) };
+        let mut worst = Exit::Ok;
         let seed = super::drill::random()?;
         for together in missing.wanted.chunks(TOGETHER) {
             let mut job = ReplicateJob {
                 from: (from_repository.clone(), places.0.clone()),
                 to: (to_repository.clone(), places.1.clone()),
                 points: Vec::new(),
-                read_back: ReadBack { share: self.share, seed },
+                read_back: ReadBack { share: self.share, seed, distrust },
             };
             for point in together {
                 let identity = self.memory.source_identity(point.sequence).await?;
@@ -194,16 +203,22 @@ impl Way<'_> {
                 failed = failed.or(one.error);
             }
             if let Some(error) = failed {
+                let is_of_one = error.code.is_some_and(|code| OF_ONE.contains(&code));
                 let mut failure = Failure::from(error);
                 failure.chain.insert(0, format!("replicate from {} to {}", self.from, self.to));
                 if together.len() == missing.wanted.len() {
                     return Err(failure);
                 }
-                worst = failure.exit;
-                // The way itself is closed: the rest would wait as long, each.
-                if failure.exit != Exit::Findings && failure.exit != Exit::DrillFailed {
+                // One copy is at fault, and keeps no other from being safe; where the way itself is closed, the rest would wait as long.
+                if !is_of_one {
                     return Err(failure);
                 }
+                self.face.fail(
+                    self.to.as_str(),
+                    &self.face.paint(Tone::Bad, "✗ NOT REPLICATED"),
+                    &failure,
+                )?;
+                worst = failure.exit;
             }
         }
         Ok(worst)
@@ -331,9 +346,7 @@ pub(crate) async fn after(
                     failure.exit
                 }
             };
-            if worst == Exit::Ok {
-                worst = exit;
-            }
+            worst = super::backup::worse(worst, exit);
             if cancel.is_cancelled() {
                 return Ok(Exit::Interrupted);
             }

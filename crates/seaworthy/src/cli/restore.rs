@@ -103,9 +103,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
     let sealed = app.runner.restore(&cx, &subject, place, job).await.map_err(|error| run_failure(&error))?;
     watch.sealed(&sealed.receipt, &sealed.body.phases);
     drop(watch);
-    let what = format!("unlock repository `{}`", chosen.spec.name);
-    wiring::blocking(move || lock.release().map_err(|error| wiring::repository_failure(&what, error)))
-        .await?;
+    wiring::unlock(lock).await?;
     if face.json {
         face.json(&serde_json::json!({ "schema": "seaworthy.restore/1", "event": "summary", "receipt": sealed.receipt.sequence, "digest": sealed.receipt.digest, "restore": sealed.body }))?;
     }
