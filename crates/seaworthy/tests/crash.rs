@@ -170,11 +170,14 @@ impl Estate {
     }
 }
 
-/// How long an undisturbed run takes.
+/// How long an undisturbed run takes: the shorter of two, because one of them may have waited for something else.
 fn takes(estate: &Estate, arguments: &[&str]) -> Duration {
-    let began = Instant::now();
-    estate.product.run(arguments).unwrap().expect(0).unwrap();
-    began.elapsed()
+    let run = || {
+        let began = Instant::now();
+        estate.product.run(arguments).unwrap().expect(0).unwrap();
+        began.elapsed()
+    };
+    run().min(run())
 }
 
 #[test]

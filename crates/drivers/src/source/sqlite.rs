@@ -1186,12 +1186,18 @@ impl Restored for RestoredSqlite {
                     "what was written was not read back",
                     FindingCode::ObjectUnusable,
                 ),
-                Err(error) => answered(
-                    "write-probe",
-                    CheckOutcome::Failed,
-                    error.to_string(),
-                    FindingCode::ObjectUnusable,
-                ),
+                Err(error) => {
+                    let (outcome, code) = match error.sqlite_error_code() {
+                        // A machine that has no room, or fails, says nothing of the restore.
+                        Some(ErrorCode::DiskFull) => (CheckOutcome::Inconclusive, FindingCode::EnvDisk),
+                        Some(ErrorCode::ReadOnly) => (CheckOutcome::Inconclusive, FindingCode::EnvPermission),
+                        Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::CannotOpen) => {
+                            (CheckOutcome::Inconclusive, FindingCode::EnvOther)
+                        }
+                        Some(_) | None => (CheckOutcome::Failed, FindingCode::ObjectUnusable),
+                    };
+                    answered("write-probe", outcome, error.to_string(), code)
+                }
             })
         })
         .await

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, FileType, Stat, Timespec, Timestamps};
+use rustix::io::Errno;
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
     Captured, CopyPath, CopyReader, CopyWriter, Cx, Damage, Delivered, DriverError, EntryKind, ErrorKind,
@@ -515,13 +516,17 @@ impl Restored for RestoredFiles {
     }
 }
 
+/// A restore that nobody can write to is wrong; a machine that has no room, or fails, says nothing of it.
 fn probe_failed(error: &io::Error) -> CheckReport {
     let is_permission =
         error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root();
-    let (outcome, code) = if is_permission {
-        (CheckOutcome::Inconclusive, FindingCode::EnvPermission)
-    } else {
-        (CheckOutcome::Failed, FindingCode::FileMetadata)
+    let (outcome, code) = match Errno::from_io_error(error) {
+        _ if is_permission => (CheckOutcome::Inconclusive, FindingCode::EnvPermission),
+        Some(Errno::NOSPC | Errno::DQUOT) => (CheckOutcome::Inconclusive, FindingCode::EnvDisk),
+        Some(
+            Errno::ROFS | Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN,
+        ) => (CheckOutcome::Inconclusive, FindingCode::EnvOther),
+        Some(_) | None => (CheckOutcome::Failed, FindingCode::FileMetadata),
     };
     answered("write-probe", outcome, error.to_string(), code)
 }
@@ -565,4 +570,28 @@ fn set_times(directory: impl AsFd, name: impl rustix::path::Arg, stat: &Stat) ->
         last_modification: time(stat_i64(stat.st_mtime), stat_i64(stat.st_mtime_nsec)),
     };
     Ok(rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_cannot_do_is_no_fault_of_the_restore() {
+        let of = |errno: Errno| {
+            let report = probe_failed(&io::Error::from(errno));
+            (report.outcome, report.findings[0].code)
+        };
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            assert_eq!(of(errno), (CheckOutcome::Inconclusive, FindingCode::EnvDisk));
+        }
+        for errno in
+            [Errno::ROFS, Errno::IO, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::AGAIN]
+        {
+            assert_eq!(of(errno), (CheckOutcome::Inconclusive, FindingCode::EnvOther));
+        }
+        for errno in [Errno::NOTDIR, Errno::NOENT, Errno::LOOP] {
+            assert_eq!(of(errno), (CheckOutcome::Failed, FindingCode::FileMetadata));
+        }
+    }
 }
