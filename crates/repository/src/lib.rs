@@ -6,7 +6,7 @@
 //!
 //! What it never does: it never takes a listing error for an empty list, never reports a stream that broke off as
 //! stored, never shows a snapshot before everything under it is durable, never hands out a byte whose hash it has not
-//! compared, and never creates a name outside the directory it restores into.
+//! compared, never creates a name outside the directory it restores into, and never deletes a pack that an index names.
 //!
 //! All calls block; make them from threads that may.
 

@@ -214,6 +214,7 @@ fn only_what_is_asked_for_is_copied_and_nothing_that_is_not_there() {
     assert_eq!(these(&[]).unwrap().copied, []);
     let report = these(&[second, second]).unwrap();
     assert_eq!(report.copied.iter().map(|c| c.source).collect::<Vec<_>>(), [second]);
+    assert!(report.present.is_empty(), "named twice, copied once");
     assert_eq!(target.repository.snapshots(&control()).unwrap().len(), 1);
     judge(&target.path());
 }

@@ -281,6 +281,19 @@ fn write(fixture: &Fixture, kind: FileKind, json: &[u8]) -> Id {
     id
 }
 
+/// What the index files say.
+fn index_json(fixture: &Fixture) -> Vec<Vec<u8>> {
+    let key = master_key(fixture);
+    let open = |file: PathBuf| {
+        let plain = key.open(&std::fs::read(file).unwrap()).unwrap();
+        match plain[0] {
+            2 => zstd::stream::decode_all(&plain[1..]).unwrap(),
+            _ => plain,
+        }
+    };
+    files(&fixture.path().join("index")).into_iter().map(open).collect()
+}
+
 /// A tree with one file of these pieces.
 fn tree_of(content: &[&[u8]]) -> Vec<u8> {
     let pieces: Vec<Id> = content.iter().map(|piece| Id::of(piece)).collect();
@@ -299,7 +312,7 @@ fn snapshot_of(fixture: &Fixture, tree: &[u8]) -> SnapshotId {
 #[test]
 fn packs_that_mix_trees_and_data_or_are_listed_in_parts_are_written_anew() {
     let fixture = Fixture::new();
-    let tree = tree_of(&[b"one", b"two"]);
+    let tree = tree_of(&[b"one", b"two", b"three"]);
     let mixed = pack_of(&fixture, &[(BlobKind::Tree, &tree), (BlobKind::Data, b"one")]);
     let split = pack_of(&fixture, &[(BlobKind::Data, b"two"), (BlobKind::Data, b"three")]);
     let part =
@@ -309,11 +322,10 @@ fn packs_that_mix_trees_and_data_or_are_listed_in_parts_are_written_anew() {
     let id = snapshot_of(&fixture, &tree);
     let report = prune(&fixture.repository, &at_once());
     assert_eq!(report.repacked.packs, 2);
-    assert_eq!(read(&fixture.repository, &id, "/x"), b"onetwo");
+    assert_eq!(read(&fixture.repository, &id, "/x"), b"onetwothree");
     judge(&fixture.path());
     let check = fixture.repository.check(&CheckOptions::default(), &control()).unwrap();
     assert_eq!(check.hints, Vec::<String>::new());
-    assert!(!fixture.repository.index(&control()).unwrap().has(BlobKind::Data, &Id::of(b"three")).unwrap());
     assert!(prune(&fixture.repository, &at_once()).is_unchanged());
 }
 
@@ -414,6 +426,14 @@ fn the_list_of_another_writer_is_respected() {
         assert_eq!(read(&fixture.repository, &kept, "/x"), b"kept");
         judge(&fixture.path());
         assert!(prune(&fixture.repository, &in_phases()).is_unchanged(), "{since:?}");
+        // From now on its age is known.
+        let known: Vec<Option<Time>> = index_json(&fixture)
+            .iter()
+            .flat_map(|json| index::decode_doomed(&Id::default(), json).unwrap())
+            .map(|doomed| doomed.since)
+            .collect();
+        assert_eq!(known.len(), usize::from(!removed));
+        assert!(known.iter().all(Option::is_some), "{since:?}");
     }
     // Listed as well, it is not doomed, whatever the other list says; unneeded, its time begins now.
     let fixture = Fixture::new();
@@ -818,12 +838,11 @@ fn a_directory_that_is_too_large_to_be_held_is_written_anew() {
     let pack = IndexedPack { id: Id::of(&bytes), blobs };
     fixture.repository.store().write(FileKind::Pack, &pack.id, bytes.into(), &control()).unwrap();
     let mut packs = vec![pack];
-    for file in files(&fixture.path().join("index")) {
-        let boxed = std::fs::read(&file).unwrap();
-        let plain = key.open(&boxed).unwrap();
-        let json = zstd::stream::decode_all(&plain[1..]).unwrap();
+    for json in index_json(&fixture) {
         packs
             .extend(index::decode(&Id::default(), &json).unwrap().into_iter().filter(|p| p.id != large.pack));
+    }
+    for file in files(&fixture.path().join("index")) {
         std::fs::remove_file(&file).unwrap();
     }
     write_index(&fixture, &packs, &[]);
@@ -1040,6 +1059,28 @@ fn a_store_that_refuses_to_delete_is_an_error() {
     frail.refuse_deletions(false);
     Estate::restic_agrees(&frail, "append-only");
     estate.assert_finished_by_the_next(&frail, &at_once(), "append-only");
+}
+
+/// What was written anew before a failure is not written again.
+#[test]
+fn a_prune_that_failed_goes_on_where_it_was() {
+    let origin = Arc::new(Frail::default());
+    let repository =
+        Repository::init(&origin.store(), PASSWORD.as_bytes(), &init_options(), &control()).unwrap();
+    let first = store(&repository, "/x", &interleaved(2));
+    let second = store(&repository, "/x", &interleaved(3));
+    forget(&repository, &[first]);
+    let whole = prune(&origin.fork().open(), &at_once()).written;
+    let frail = origin.fork();
+    let repository = frail.open();
+    frail.plan(Counted::Packs, 4, Fault::Fails);
+    repository.prune(&at_once(), &control()).unwrap_err();
+    frail.heal();
+    let rest = prune(&repository, &at_once()).written;
+    assert!(rest.bytes < whole.bytes * 2 / 3, "{rest:?} of {whole:?}");
+    assert!(read(&repository, &second, "/x") == interleaved(3));
+    assert_sound(&repository, "after the second");
+    assert_tight(&repository);
 }
 
 /// A store that keeps other bytes of a new pack than it was given: the old ones are still there.
