@@ -47,7 +47,6 @@ const PROGRAMS: &[Program] = &[
     Program { name: "kill", package: "procps", purpose: "stopping programs in the middle" },
     Program { name: "python3", package: "python3-venv", purpose: "LocalStack, an emulator of S3" },
     Program { name: "npm", package: "npm", purpose: "Azurite, an emulator of Azure Blob Storage" },
-    Program { name: "rclone", package: "rclone", purpose: "a peer in the benchmarks" },
     Program { name: "setpriv", package: "util-linux", purpose: "running servers as another user" },
 ];
 

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::act::backup::{BackupDone, BackupRequest, backup};
 use crate::act::drill::{DrillDone, DrillRequest, drill};
-use crate::act::replicate::{ReadBack, Replicated, replicate};
+use crate::act::replicate::{ReadBack, Replicated, is_of_stored_bytes, replicate};
 use crate::act::{self, finding_of};
 use crate::notary::{Notary, NotaryError};
 
@@ -328,11 +328,7 @@ impl Runner {
         let (together, _) = patiently(cx, || replicate(cx, from, to, &all, read_back)).await;
         // Where one copy is at fault the others are tried without it; where the way there is, all have failed.
         let is_alone = begun.len() == 1;
-        let blames_one = |error: &DriverError| {
-            let codes =
-                [FindingCode::ObjectDamaged, FindingCode::ObjectMissing, FindingCode::IndexInconsistent];
-            !is_alone && error.code.is_some_and(|code| codes.contains(&code))
-        };
+        let blames_one = |error: &DriverError| !is_alone && error.code.is_some_and(is_of_stored_bytes);
         let mut sealed = Vec::with_capacity(begun.len());
         for (point, source_identity, run, due, started) in begun {
             let of = |done: &Replicated| (done.copies.get(&point.copy).cloned(), done.moved);

@@ -227,7 +227,7 @@ pub(crate) struct Replicate {
     pub(crate) to: Vec<String>,
     /// Of what is sent, the share that is decrypted and hashed again at its new place; all packs' digests are compared anyway
     #[arg(long, value_name = "SHARE", default_value = "1%")]
-    pub(crate) read_back: Option<String>,
+    pub(crate) read_back: String,
 }
 
 /// Arguments of `retain`.

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use seaworthy_engine::act::replicate::{Missing, is_damaged, missing};
+use seaworthy_engine::act::replicate::{Missing, is_damaged, is_of_stored_bytes, missing};
 use seaworthy_engine::{ReadBack, ReplicateJob, Runner, Sealed};
-use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::RepositoryName;
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::Replicate;
@@ -27,10 +26,6 @@ use crate::setup::Setup;
 const TOGETHER: usize = 32;
 /// Of what is sent, the share that is decrypted and hashed again at its new place; the digests of all packs are compared in any case.
 const SHARE: f64 = 0.01;
-
-/// What is wrong with one copy and not with the way.
-const OF_ONE: [FindingCode; 3] =
-    [FindingCode::ObjectDamaged, FindingCode::ObjectMissing, FindingCode::IndexInconsistent];
 
 /// A way from one repository to another, and the services that go it.
 type Ways<'a> = BTreeMap<(RepositoryName, RepositoryName), Vec<&'a Service>>;
@@ -58,10 +53,7 @@ pub(crate) async fn run(
     let app = App::with(setup, face, &super::silent(&cancel)).await?;
     let ways = ways(&app.setup, arguments)?;
     let mut opened = Opened::new(&app.setup.state);
-    let share = match &arguments.read_back {
-        None => SHARE,
-        Some(text) => super::check::percent(text)?,
-    };
+    let share = super::check::percent(&arguments.read_back)?;
     let mut worst = Exit::Ok;
     for ((from, to), services) in &ways {
         let way = Way { share, ..Way::acting(&app, face, (from, to), services) };
@@ -203,7 +195,7 @@ impl Way<'_> {
                 failed = failed.or(one.error);
             }
             if let Some(error) = failed {
-                let is_of_one = error.code.is_some_and(|code| OF_ONE.contains(&code));
+                let is_of_one = error.code.is_some_and(is_of_stored_bytes);
                 let mut failure = Failure::from(error);
                 failure.chain.insert(0, format!("replicate from {} to {}", self.from, self.to));
                 if together.len() == missing.wanted.len() {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::tz::TimeZone;
+use jiff::tz::TimeZoneDatabase;
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_model::id::{CopyId, RepositoryId};
 use seaworthy_model::point::RecoveryPoint;
@@ -202,7 +202,8 @@ fn calendar(face: &Face, service: &Service, span: std::time::Duration) -> Outcom
             "schema": "seaworthy.retain-calendar/1", "service": service.name, "schedule": schedule, "at": to, "left": left,
         }));
     }
-    let zone = TimeZone::get(&schedule.zone).unwrap_or(TimeZone::UTC);
+    // The zones of this program, which the policy was read with.
+    let zone = TimeZoneDatabase::bundled().get(&schedule.zone).map_err(|error| usage(&error))?;
     face.data(format!(
         "{}: {} left at {} of those that `{}` makes from now on",
         service.name,
