@@ -19,6 +19,7 @@ use seaworthy_model::receipt::{
     Act, ActKind, Backup, Control, Drill, Due, Engine, Measured, Moved, Observed, Outcome, Phase, Receipt,
     RecoveryPointMeasured, Replicate, RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool,
 };
+use seaworthy_model::retention::{Plan, PolicyInForce, Retain};
 use seaworthy_model::verdict::Verdict;
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::Repository;
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 use crate::act::backup::{BackupDone, BackupRequest, backup};
 use crate::act::drill::{DrillDone, DrillRequest, drill};
 use crate::act::replicate::{ReadBack, Replicated, is_of_stored_bytes, replicate};
+use crate::act::retain::Locked;
 use crate::act::{self, finding_of};
 use crate::notary::{Notary, NotaryError};
 
@@ -153,7 +155,7 @@ impl std::fmt::Debug for Runner {
 }
 
 /// A new run's id: sorts by time, cannot collide within a host.
-pub fn run_id(act: ActKind, at: Timestamp) -> Result<RunId, getrandom::Error> {
+pub fn run_id(act: impl std::fmt::Display, at: Timestamp) -> Result<RunId, getrandom::Error> {
     let random = getrandom::u32()?;
     let stamp = at.strftime("%Y%m%dT%H%M%SZ");
     Ok(RunId(format!("{act}-{stamp}-{random:08x}")))
@@ -389,6 +391,53 @@ impl Runner {
             }
             let receipt = self.notary.commit(&Act::Replicate(Box::new(body.clone())), (self.clock)()).await?;
             sealed.push(Sealed { receipt, body, error, summary: String::new() });
+        }
+        Ok(sealed)
+    }
+
+    /// Seals what a plan says about the copies of one source in a locked repository. Nothing of it is done yet.
+    pub async fn decide(
+        &self,
+        locked: &Locked,
+        plan: &Plan,
+        policy: PolicyInForce,
+    ) -> Result<Sealed<Retain>, RunError> {
+        let at = (self.clock)();
+        let run = run_id("retain", at).map_err(|error| RunError::Random(Box::new(error)))?;
+        let body = Retain::of(plan, run, locked.place().clone(), policy, &self.executor.name);
+        let receipt = self.notary.commit(&Act::Retain(Box::new(body.clone())), at).await?;
+        Ok(Sealed { receipt, body, error: None, summary: String::new() })
+    }
+
+    /// Removes the copies that a sealed decision names, and seals of each one that it has gone.
+    ///
+    /// `known` are all copies of the source, in whatever repository: what is left of it is told with each that has gone. An error is
+    /// told after what has gone in spite of it; what an interrupted run leaves unsaid, [`Runner::settle`] says.
+    pub async fn remove(
+        &self,
+        cx: &Cx,
+        locked: &mut Locked,
+        decided: &Retain,
+        known: &[RecoveryPoint],
+    ) -> Result<(Vec<Receipt>, Option<DriverError>), RunError> {
+        let (removed, error) = locked.remove(cx, decided).await;
+        let mut sealed = Vec::with_capacity(removed.len());
+        for gone in act::retain::gone(locked, &removed, known, &self.executor.name) {
+            sealed.push(self.notary.commit(&Act::Gone(Box::new(gone)), (self.clock)()).await?);
+        }
+        Ok((sealed, error))
+    }
+
+    /// Seals what an interrupted run has removed and could not say.
+    pub async fn settle(
+        &self,
+        locked: &Locked,
+        owed: &[RecoveryPoint],
+        known: &[RecoveryPoint],
+    ) -> Result<Vec<Receipt>, RunError> {
+        let mut sealed = Vec::new();
+        for gone in locked.owed(owed, known, &self.executor.name) {
+            sealed.push(self.notary.commit(&Act::Gone(Box::new(gone)), (self.clock)()).await?);
         }
         Ok(sealed)
     }

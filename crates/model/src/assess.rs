@@ -256,7 +256,13 @@ impl SourceHistory {
             Act::Found(found) => self.found(receipt, found),
             Act::Gone(gone) => self.gone(receipt, gone),
             Act::Replicate(replicate) => self.replicated(receipt, replicate),
-            Act::KeyChange(_) => {}
+            // What is let go, and why, changes nothing of what is claimed: what has gone is told by its own receipt.
+            Act::KeyChange(_)
+            | Act::Retain(_)
+            | Act::Hold(_)
+            | Act::Release(_)
+            | Act::Approve(_)
+            | Act::Prune(_) => {}
         }
     }
 
@@ -496,6 +502,7 @@ impl Facts {
     pub fn apply(&mut self, receipt: &Receipt) {
         if self.dates.next(receipt.at) {
             self.histories.values_mut().for_each(|history| history.set_back(receipt.at));
+            self.points.values_mut().for_each(|point| point.set_back(receipt.at));
         }
         if let Some(point) = RecoveryPoint::made_by(receipt) {
             let name = (point.repository.id.clone(), point.copy.clone());

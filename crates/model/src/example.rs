@@ -11,6 +11,11 @@ use crate::receipt::{
     Observed, Outcome, Phase, RecoveryPointMeasured, Replicate, RepositoryRef, Restore, Seed, Selection,
     Sizes, SourceRef, Teardown, Tool, VerifiedCopy, Verify,
 };
+use crate::retention::{
+    Approved, Evidence, Held, HeldThing, Hold, Leaving, PlanDigest, PolicyInForce, Pruned, Refused, Released,
+    Retain, Rule, Staying, Suspension,
+};
+use crate::service::RetentionSpec;
 use crate::signature::{PublicKey, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict};
 
@@ -411,5 +416,85 @@ pub fn gone(of: &Backup, known_by: u64) -> Gone {
         known_by,
         newest: None,
         executor: of.executor.clone(),
+    }
+}
+
+/// A decision by which the copies of `marked` are marked, those of `unmarked` are not any more, and those of `removing` go.
+#[must_use]
+pub fn retain(about: &About, marked: &[&Backup], unmarked: &[&Backup], removing: &[&Backup]) -> Retain {
+    let id = |of: &Backup| of.copy.clone().unwrap_or_else(|| copy_id("none"));
+    let newer = Evidence { copy: copy_id("newer"), level: Some(Assurance::A4), sequence: 9 };
+    let leaving = |of: &&Backup, marked| Leaving {
+        copy: id(of),
+        known_by: 1,
+        at: of.started,
+        stored_bytes: of.sizes.stored_bytes,
+        newer: newer.clone(),
+        marked,
+    };
+    Retain {
+        run: RunId(format!("retain-{}", about.started.strftime("%Y%m%dT%H%M%SZ"))),
+        service: about.service.clone(),
+        source: about.source.clone(),
+        repository: repository(),
+        plan: PlanDigest(sha256(b"a plan")),
+        is_approved: false,
+        policy: PolicyInForce {
+            keep: Some(RetentionSpec { daily: Some(30), monthly: Some(12), ..RetentionSpec::default() }),
+            zone: "Europe/Amsterdam".to_owned(),
+        },
+        kept: 42,
+        marked: marked.iter().map(|of| leaving(of, None)).collect(),
+        unmarked: unmarked.iter().map(|of| Staying { copy: id(of), why: "held: a case".to_owned() }).collect(),
+        waiting: 1,
+        removing: removing.iter().map(|of| leaving(of, Some(of.started))).collect(),
+        refused: vec![Refused { rule: Rule::LastGood, copies: vec![copy_id("the last good one")] }],
+        suspended: vec![Suspension { rule: Rule::FreshSource, why: "the newest run failed".to_owned() }],
+        executor: "ops@host".to_owned(),
+    }
+}
+
+/// A service is held.
+#[must_use]
+pub fn hold(about: &About) -> Held {
+    let thing = HeldThing::Service(about.service.clone());
+    let hold = Hold { thing, reason: "a dispute".to_owned(), until: None };
+    Held { service: about.service.clone(), hold, executor: "ops@host".to_owned() }
+}
+
+/// A hold is over.
+#[must_use]
+pub fn release(about: &About, hold: u64) -> Released {
+    let (service, executor) = (about.service.clone(), "ops@host".to_owned());
+    Released { service, hold, reason: "the dispute is over".to_owned(), executor }
+}
+
+/// A plan is approved.
+#[must_use]
+pub fn approve(about: &About) -> Approved {
+    Approved {
+        service: about.service.clone(),
+        source: about.source.clone(),
+        repository: repository(),
+        plan: PlanDigest(sha256(b"a plan")),
+        reason: "another scheme".to_owned(),
+        executor: "ops@host".to_owned(),
+    }
+}
+
+/// A repository is pruned.
+#[must_use]
+pub fn prune(about: &About) -> Pruned {
+    Pruned {
+        run: RunId(format!("prune-{}", about.started.strftime("%Y%m%dT%H%M%SZ"))),
+        repository: repository(),
+        copies: 42,
+        removed_bytes: 1_000_000,
+        doomed_bytes: 2_000_000,
+        repacked_bytes: 3_000_000,
+        unused_bytes: 4_000,
+        started: about.started,
+        finished: about.after(60),
+        executor: "ops@host".to_owned(),
     }
 }

@@ -100,6 +100,9 @@ codes! {
     WrongKey = "KY-01", Critical, "no key opens the repository", "check the secret's reference; another key may be in escrow";
     SecretUnreadable = "KY-02", Critical, "a password or key cannot be read from where it is kept", "check the secret's reference, and that what it names is there and not empty";
     KeyExposed = "KY-05", Warning, "a key file can be read by others, or belongs to somebody else", "chmod 600 and chown it to the user that runs the backup";
+    RetentionSuspended = "RT-01", Warning, "nothing goes of a source, because a rule says so", "read the reason: copies go again by themselves once it no longer holds";
+    KeptTooLong = "RT-02", Warning, "copies are kept for longer than the policy asks, and no later run will change that", "look at them: a drill proves one that was found, and what is proven can go";
+    NewerNotWhole = "RT-03", Critical, "the newer copy for which others would go is not all there", "nothing was removed; run `seaworthy check --read-data` on this repository";
     ClockSkew = "TM-01", Warning, "two clocks disagree", "check time synchronisation on the host named here";
     FutureDated = "TM-02", Warning, "a point is dated later than it can be, so that its age is not known", "check the clock of the host that wrote it, then back up again";
     Stale = "TM-03", Warning, "the newest copy is older than allowed", "run `seaworthy backup` and look at why the last run did not";

@@ -154,7 +154,12 @@ impl ChainVerifier {
             | Act::KeyChange(_)
             | Act::Found(_)
             | Act::Gone(_)
-            | Act::Replicate(_) => Vec::new(),
+            | Act::Replicate(_)
+            | Act::Retain(_)
+            | Act::Hold(_)
+            | Act::Release(_)
+            | Act::Approve(_)
+            | Act::Prune(_) => Vec::new(),
         };
         if contradictions.is_empty() {
             self.verified += 1;
@@ -168,6 +173,12 @@ impl ChainVerifier {
         self.seen += 1;
         let position = format!("receipt in position {}", self.seen);
         self.altered(&position, error);
+    }
+
+    /// The gravest thing that was found so far, in words; `None` where nothing was.
+    #[must_use]
+    pub fn worst(&self) -> Option<String> {
+        self.findings.iter().max_by_key(|finding| finding.code.severity()).map(ToString::to_string)
     }
 
     /// Says what was found, and compares with the head that was known.

@@ -19,7 +19,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::finding::{FindingCode, Severity};
 use crate::id::{CopyId, Digest, RunId, ServiceName, SourceName};
-use crate::receipt::{Act, Found, Outcome, Receipt, Replicate, RepositoryRef, Seed, Selection};
+use crate::receipt::{Act, CLOCK_STEP, Found, Outcome, Receipt, Replicate, RepositoryRef, Seed, Selection};
+use crate::retention::{PlanDigest, Retain};
 use crate::signature::sha256;
 use crate::verdict::{Assurance, Verdict};
 
@@ -99,6 +100,26 @@ pub struct RecoveryPoint {
     /// a good copy where copies are let go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_implausible: bool,
+    /// That it is to go, where a plan has said so and none has taken it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<PointMark>,
+    /// Whether it was dated by a clock that ran ahead and was set right since, so that its age is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_doubted: bool,
+}
+
+/// That a copy is to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointMark {
+    /// When that was sealed.
+    pub at: Timestamp,
+    /// The plan that says so.
+    pub plan: PlanDigest,
+    /// Sequence of the receipt.
+    pub sequence: u64,
+    /// Whether a later receipt says that it is being removed: then it may have gone already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_being_removed: bool,
 }
 
 impl RecoveryPoint {
@@ -115,7 +136,12 @@ impl RecoveryPoint {
             | Act::Verify(_)
             | Act::Abandoned(_)
             | Act::KeyChange(_)
-            | Act::Gone(_) => return None,
+            | Act::Gone(_)
+            | Act::Retain(_)
+            | Act::Hold(_)
+            | Act::Release(_)
+            | Act::Approve(_)
+            | Act::Prune(_) => return None,
         };
         Some(Self {
             service: backup.service.clone(),
@@ -134,12 +160,15 @@ impl RecoveryPoint {
             was_found: false,
             replica_of: None,
             is_implausible: backup.findings.iter().any(|one| one.code.severity() == Severity::Critical),
+            mark: None,
+            is_doubted: false,
         })
     }
 
     /// The same, where the copy was known before: that it is found again does not answer that it was shown to be bad.
     #[must_use]
     pub fn known_as(mut self, before: Option<&Self>) -> Self {
+        self.is_doubted = before.is_some_and(|before| before.is_doubted);
         match before.map(|before| &before.standing) {
             Some(failed @ PointStanding::Failed { .. }) => self.standing = failed.clone(),
             Some(PointStanding::Gone { sequence, at, was_bad: true }) => {
@@ -169,6 +198,8 @@ impl RecoveryPoint {
             was_found: true,
             replica_of: None,
             is_implausible: false,
+            mark: None,
+            is_doubted: false,
         }
     }
 
@@ -192,6 +223,8 @@ impl RecoveryPoint {
             was_found: false,
             replica_of: Some(replicate.original.clone()),
             is_implausible: replicate.is_implausible,
+            mark: None,
+            is_doubted: false,
         })
     }
 
@@ -233,6 +266,10 @@ impl RecoveryPoint {
                     PointStanding::Unproven | PointStanding::Proven { .. } => false,
                 };
                 self.standing = PointStanding::Gone { sequence: receipt.sequence, at: receipt.at, was_bad };
+                self.mark = None;
+            }
+            Act::Retain(retain) if retain.repository.id == self.repository.id => {
+                self.retained(receipt, retain);
             }
             Act::Due(_)
             | Act::Backup(_)
@@ -243,7 +280,43 @@ impl RecoveryPoint {
             | Act::KeyChange(_)
             | Act::Found(_)
             | Act::Gone(_)
-            | Act::Replicate(_) => {}
+            | Act::Replicate(_)
+            | Act::Retain(_)
+            | Act::Hold(_)
+            | Act::Release(_)
+            | Act::Approve(_)
+            | Act::Prune(_) => {}
+        }
+    }
+
+    fn retained(&mut self, receipt: &Receipt, retain: &Retain) {
+        if retain.unmarked.iter().any(|one| one.copy == self.copy) {
+            self.mark = None;
+        }
+        if retain.marked.iter().any(|one| one.copy == self.copy) {
+            self.mark = Some(PointMark {
+                at: receipt.at,
+                plan: retain.plan.clone(),
+                sequence: receipt.sequence,
+                is_being_removed: false,
+            });
+        }
+        if let Some(mark) = &mut self.mark
+            && retain.removing.iter().any(|one| one.copy == self.copy)
+        {
+            mark.is_being_removed = true;
+        }
+    }
+
+    /// A receipt was sealed at `at`, long before the date of the one before it: the clock had run ahead, and was set right. What it
+    /// had dated is of an unknown age, for good.
+    pub fn set_back(&mut self, at: Timestamp) {
+        self.is_doubted |= self.point.max(self.finished).duration_since(at) > CLOCK_STEP;
+        if let Some(mark) = &mut self.mark
+            && mark.at.duration_since(at) > CLOCK_STEP
+        {
+            // It has been marked since now, as far as anybody knows.
+            mark.at = at;
         }
     }
 

@@ -22,6 +22,7 @@ use crate::canonical::{self, CanonicalError};
 use crate::finding::{Finding, FindingCode, Severity};
 use crate::id::{CopyId, Digest, RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
 use crate::objective::{Met, Objective};
+use crate::retention::{Approved, Held, Pruned, Released, Retain};
 use crate::signature::{Envelope, KeyId, SignatureError, SigningKey, TrustedKeys, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
 
@@ -803,11 +804,21 @@ pub enum Act {
     Gone(Box<Gone>),
     /// A replication ended.
     Replicate(Box<Replicate>),
+    /// It was decided which copies go.
+    Retain(Box<Retain>),
+    /// Something is held.
+    Hold(Held),
+    /// A hold ended.
+    Release(Released),
+    /// A person let more go at once.
+    Approve(Box<Approved>),
+    /// What no copy needs was taken out of a repository.
+    Prune(Box<Pruned>),
 }
 
 impl Act {
     /// The act's word: `due`, `backup`, `drill`, `restore`, `verify`, `abandoned`, `key-change`, `found`, `gone`,
-    /// `replicate`.
+    /// `replicate`, `retain`, `hold`, `release`, `approve`, `prune`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -821,6 +832,11 @@ impl Act {
             Self::Found(_) => "found",
             Self::Gone(_) => "gone",
             Self::Replicate(_) => "replicate",
+            Self::Retain(_) => "retain",
+            Self::Hold(_) => "hold",
+            Self::Release(_) => "release",
+            Self::Approve(_) => "approve",
+            Self::Prune(_) => "prune",
         }
     }
 
@@ -837,7 +853,12 @@ impl Act {
             | Self::KeyChange(_)
             | Self::Found(_)
             | Self::Gone(_)
-            | Self::Replicate(_) => self
+            | Self::Replicate(_)
+            | Self::Retain(_)
+            | Self::Hold(_)
+            | Self::Release(_)
+            | Self::Approve(_)
+            | Self::Prune(_) => self
                 .about()
                 .map(|(service, source)| SourceRef { service: service.clone(), source: source.clone() })
                 .into_iter()
@@ -852,13 +873,22 @@ impl Act {
             Self::Drill(act) => vec![(&act.repository.id, &act.copy)],
             Self::Verify(act) => act.copies.iter().map(|copy| (&act.repository.id, &copy.copy)).collect(),
             Self::Gone(act) => vec![(&act.repository.id, &act.copy)],
+            Self::Retain(act) => {
+                let leaving = act.marked.iter().chain(&act.removing).map(|one| &one.copy);
+                let staying = act.unmarked.iter().map(|one| &one.copy);
+                leaving.chain(staying).map(|copy| (&act.repository.id, copy)).collect()
+            }
             Self::Due(_)
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Abandoned(_)
             | Self::KeyChange(_)
             | Self::Found(_)
-            | Self::Replicate(_) => Vec::new(),
+            | Self::Replicate(_)
+            | Self::Hold(_)
+            | Self::Release(_)
+            | Self::Approve(_)
+            | Self::Prune(_) => Vec::new(),
         }
     }
 
@@ -874,7 +904,9 @@ impl Act {
             Self::Found(act) => Some((&act.service, &act.source)),
             Self::Gone(act) => Some((&act.service, &act.source)),
             Self::Replicate(act) => Some((&act.service, &act.source)),
-            Self::Verify(_) | Self::KeyChange(_) => None,
+            Self::Retain(act) => Some((&act.service, &act.source)),
+            Self::Approve(act) => Some((&act.service, &act.source)),
+            Self::Verify(_) | Self::KeyChange(_) | Self::Hold(_) | Self::Release(_) | Self::Prune(_) => None,
         }
     }
 
@@ -889,8 +921,15 @@ impl Act {
             Self::Verify(act) => Some(&act.run),
             Self::Abandoned(act) => Some(&act.run),
             Self::Replicate(act) => Some(&act.run),
+            Self::Retain(act) => Some(&act.run),
+            Self::Prune(act) => Some(&act.run),
             // What was found belongs to the run that made it, and this receipt is not one of that run's.
-            Self::KeyChange(_) | Self::Found(_) | Self::Gone(_) => None,
+            Self::KeyChange(_)
+            | Self::Found(_)
+            | Self::Gone(_)
+            | Self::Hold(_)
+            | Self::Release(_)
+            | Self::Approve(_) => None,
         }
     }
 
@@ -904,7 +943,16 @@ impl Act {
             Self::Verify(act) => act.due,
             Self::Abandoned(act) => act.due,
             Self::Replicate(act) => act.due,
-            Self::Due(_) | Self::KeyChange(_) | Self::Found(_) | Self::Gone(_) => None,
+            // What retention does has no slot: it is sealed before it is done.
+            Self::Due(_)
+            | Self::KeyChange(_)
+            | Self::Found(_)
+            | Self::Gone(_)
+            | Self::Retain(_)
+            | Self::Hold(_)
+            | Self::Release(_)
+            | Self::Approve(_)
+            | Self::Prune(_) => None,
         }
     }
 
@@ -934,7 +982,14 @@ impl Act {
                 subjects.extend(act.witness.as_ref().map(witness));
             }
             Self::Verify(act) => subjects.extend(act.copies.iter().map(|one| copy(&one.copy))),
-            Self::Due(_) | Self::Abandoned(_) | Self::KeyChange(_) => {}
+            Self::Retain(act) => subjects.extend(act.removing.iter().map(|one| copy(&one.copy))),
+            Self::Hold(_)
+            | Self::Release(_)
+            | Self::Approve(_)
+            | Self::Prune(_)
+            | Self::Due(_)
+            | Self::Abandoned(_)
+            | Self::KeyChange(_) => {}
         }
         if subjects.is_empty() {
             subjects.push(Subject::new(format!("act:{}", self.word()), &sha256(&canonical::of(self)?)));

@@ -52,7 +52,7 @@ pub struct Service {
     pub repositories: Vec<RepositoryName>,
     /// When it is captured, as written (`cron` in a time zone); checked, not yet acted upon.
     pub schedule: Option<ScheduleSpec>,
-    /// What is kept, as written; checked, not yet acted upon.
+    /// What is kept, where neither a source nor a repository says otherwise.
     pub retention: Option<RetentionSpec>,
     /// When its newest copy counts as stale.
     pub stale_after: SignedDuration,
@@ -71,6 +71,8 @@ pub struct ServiceSource {
     pub spec: SourceSpec,
     /// Questions asked of a restore beside those of the witness.
     pub checks: Vec<UserCheck>,
+    /// What is kept of it, in place of what the service says.
+    pub retention: Option<RetentionSpec>,
 }
 
 /// Where copies live.
@@ -90,6 +92,8 @@ pub struct RepositorySpec {
     pub region: Option<String>,
     /// The account whose loss loses this copy.
     pub account: Option<String>,
+    /// What is kept here, in place of what services say that do not keep everything.
+    pub retention: Option<RetentionSpec>,
     /// How the object store is reached; `None` exactly where the location is a path.
     pub remote: Option<RemoteSpec>,
 }

@@ -310,7 +310,8 @@ fn source() -> impl Strategy<Value = SourceSpec> {
 
 fn sources() -> impl Strategy<Value = Vec<ServiceSource>> {
     let checks = vec((question(), duration()), 0..3);
-    let source = (name(), source(), checks).prop_map(|(name, spec, checks)| {
+    let kept = proptest::option::of(retention());
+    let source = (name(), source(), checks, kept).prop_map(|(name, spec, checks, retention)| {
         let is_files = matches!(spec, SourceSpec::Files(_));
         let checks = checks
             .into_iter()
@@ -324,7 +325,7 @@ fn sources() -> impl Strategy<Value = Vec<ServiceSource>> {
                 timeout,
             })
             .collect();
-        ServiceSource { name: SourceName::new(name).unwrap(), spec, checks }
+        ServiceSource { name: SourceName::new(name).unwrap(), spec, checks, retention }
     });
     vec(source, 1..3).prop_map(|mut sources| {
         let mut seen = Vec::new();
@@ -441,8 +442,9 @@ fn inventory() -> impl Strategy<Value = Inventory> {
         proptest::option::of(text()),
         text(),
         remote(),
+        proptest::option::of(retention()),
     )
-        .prop_map(|(name, location, password, account, site, remote)| RepositorySpec {
+        .prop_map(|(name, location, password, account, site, remote, retention)| RepositorySpec {
             name: RepositoryName::new(name).unwrap(),
             medium: "nas".to_owned(),
             remote: location.contains("://").then_some(remote),
@@ -451,6 +453,7 @@ fn inventory() -> impl Strategy<Value = Inventory> {
             site,
             region: None,
             account,
+            retention,
         });
     let tier = (name(), objective(), objective());
     (repository, tier).prop_flat_map(|(repository, (tier, rpo, rto))| {

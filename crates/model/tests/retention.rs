@@ -78,7 +78,7 @@ fn copy(sequence: u64, at: Timestamp) -> RecoveryPoint {
         service: ServiceName::new("shop").unwrap(),
         source: SourceName::new("db").unwrap(),
         sequence,
-        run: RunId(String::new()),
+        run: RunId(format!("run-{sequence}")),
         repository: repository("vault"),
         copy: CopyId(format!("{sequence:08x}")),
         point: at,
@@ -91,6 +91,8 @@ fn copy(sequence: u64, at: Timestamp) -> RecoveryPoint {
         was_found: false,
         replica_of: None,
         is_implausible: false,
+        mark: None,
+        is_doubted: false,
     }
 }
 
@@ -339,6 +341,7 @@ mod oracle {
         shelf.holds.iter().any(|hold| {
             let is_meant = match &hold.thing {
                 HeldThing::Copy(copy) => *copy == point.copy,
+                HeldThing::Capture(run) => *run == point.run,
                 HeldThing::Service(service) => *service == point.service,
             };
             is_meant && hold.until.is_none_or(|until| until > shelf.now)
@@ -1053,6 +1056,7 @@ impl<'a> World<'a> {
                 if let Some(index) = self.any_copy() {
                     let thing = match self.dice.one_in(5) {
                         true => HeldThing::Service(self.shelf.service.clone()),
+                        false if index % 2 == 0 => HeldThing::Capture(self.shelf.points[index].run.clone()),
                         false => HeldThing::Copy(self.shelf.points[index].copy.clone()),
                     };
                     let until = self.clock() + self.dice.of(&[HOUR, DAY * 3, DAY * 90]);

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::control::Control;
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::SnapshotId;
-use crate::lock::LockKind;
+use crate::lock::{Lock, LockKind};
 use crate::repository::Repository;
 use crate::snapshot::Snapshot;
 use crate::store::FileKind;
@@ -49,6 +49,26 @@ impl Repository {
             });
         }
         let lock = self.lock(LockKind::Exclusive, control)?;
+        let report = self.forget_under(&lock, &ids, options, control)?;
+        // They are gone: a lock file that stays is no reason to call it failed. It is reaped later.
+        lock.release().ok();
+        Ok(report)
+    }
+
+    /// The same, under a lock that is held already and must be exclusive: whoever has looked under it removes what they saw.
+    pub fn forget_under(
+        &self,
+        lock: &Lock,
+        ids: &[SnapshotId],
+        options: &ForgetOptions,
+        control: &Control,
+    ) -> Result<ForgetReport> {
+        if lock.kind() != LockKind::Exclusive {
+            return Err(RepositoryError::refused("the lock is a shared one, and others may be writing"));
+        }
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
         let listed: Vec<SnapshotId> =
             self.store().list(FileKind::Snapshot, control)?.into_iter().map(|listed| listed.id).collect();
         let mut doomed = Vec::with_capacity(ids.len());
@@ -76,8 +96,6 @@ impl Repository {
             removed.push((id, snapshot));
         }
         self.store().settle(FileKind::Snapshot)?;
-        // They are gone: a lock file that stays is no reason to call it failed. It is reaped later.
-        lock.release().ok();
         Ok(ForgetReport { removed, left: left.len() as u64 })
     }
 

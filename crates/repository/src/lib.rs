@@ -53,6 +53,7 @@ mod spool;
 mod store;
 mod transfer;
 mod treewriter;
+mod whole;
 
 pub use archiver::{ChooseCuts, TreeEvent, TreeOptions, TreeOutcome, TreeReport};
 pub use check::{CheckLock, CheckOptions, CheckRead, CheckReport, FaultKind, Finding, Reach};
@@ -79,3 +80,4 @@ pub use snapshot::{Snapshot, SnapshotSummary};
 pub use store::{FileKind, Listed, Store, open_store};
 pub use time::Time;
 pub use tree::{Node, NodeKind, Xattr};
+pub use whole::Needs;

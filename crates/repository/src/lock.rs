@@ -378,6 +378,12 @@ impl Lock {
         Err(RepositoryError::missing(Object::Lock, self.shared.lock().id))
     }
 
+    /// Shared or exclusive.
+    #[must_use]
+    pub fn kind(&self) -> LockKind {
+        self.shared.kind
+    }
+
     /// The lock file's present name; it changes with every refresh.
     #[must_use]
     pub fn id(&self) -> Id {

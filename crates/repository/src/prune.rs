@@ -62,7 +62,7 @@ const DELETIONS: usize = 4;
 /// How a repository is pruned.
 #[derive(Clone, Copy, Debug)]
 pub struct PruneOptions {
-    /// Change nothing, and tell what would be done. A shared lock suffices.
+    /// Change nothing, not even by a lock, and tell what would be done. What is removed by somebody else meanwhile is an error.
     pub dry_run: bool,
     /// The share of what stays that may be unneeded; between 0 and 1.
     pub max_unused: f64,
@@ -176,17 +176,23 @@ impl Repository {
         if self.version() != 2 {
             return Err(RepositoryError::Unsupported { what: "pruning a repository of version 1".into() });
         }
-        let lock =
-            self.lock(if options.dry_run { LockKind::Shared } else { LockKind::Exclusive }, control)?;
-        let own = lock.id();
-        let now = self.store().written(FileKind::Lock, &own, control)?;
+        let lock = if options.dry_run { None } else { Some(self.lock(LockKind::Exclusive, control)?) };
+        let now = match &lock {
+            Some(lock) => {
+                let own = lock.id();
+                let now = self.store().written(FileKind::Lock, &own, control)?;
+                now.ok_or_else(|| RepositoryError::missing(Object::Lock, own))?
+            }
+            // Nothing is removed by it.
+            None => Time::now(),
+        };
         let prune = Prune {
             repository: self,
             store: self.store(),
             options,
             control,
-            lock: &lock,
-            now: now.ok_or_else(|| RepositoryError::missing(Object::Lock, own))?,
+            lock: lock.as_ref(),
+            now,
             workers: match options.workers {
                 0 => std::thread::available_parallelism().map_or(2, usize::from).min(WORKERS_MAX),
                 n => n,
@@ -194,7 +200,9 @@ impl Repository {
         };
         let report = prune.run()?;
         // What was to be done is done: a lock file that stays is no reason to call it failed. It is reaped later.
-        lock.release().ok();
+        if let Some(lock) = lock {
+            lock.release().ok();
+        }
         Ok(report)
     }
 }
@@ -204,7 +212,8 @@ struct Prune<'a> {
     store: &'a Store,
     options: &'a PruneOptions,
     control: &'a Control,
-    lock: &'a Lock,
+    /// None in a rehearsal.
+    lock: Option<&'a Lock>,
     now: Time,
     workers: usize,
 }
@@ -530,7 +539,7 @@ impl Prune<'_> {
         let mut told: HashSet<u32> = HashSet::new();
         for file in replaced {
             self.control.check()?;
-            self.lock.ensure()?;
+            self.lock.map_or(Ok(()), Lock::ensure)?;
             let (listed, doomed) = self.read_index(&file.id)?;
             let doomed = doomed.into_iter().map(|doomed| (doomed.pack, doomed.since.unwrap_or(self.now)));
             let doomed = file.doomed.iter().zip(doomed).filter(|(number, _)| {
@@ -614,10 +623,10 @@ impl Prune<'_> {
             return Ok(());
         }
         // Who took our lock for that of somebody dead may rely by now on what we are about to delete.
-        self.lock.ensure_now(self.control)?;
+        self.lock.map_or(Ok(()), |lock| lock.ensure_now(self.control))?;
         in_parallel(ids, DELETIONS, |id| {
             self.control.check()?;
-            self.lock.ensure()?;
+            self.lock.map_or(Ok(()), Lock::ensure)?;
             self.store.delete(kind, id, self.control)
         })?;
         if kind == FileKind::Index {

@@ -5,6 +5,7 @@
 //! judged lies below it.
 
 mod app;
+mod books;
 mod cli;
 mod demo;
 mod discover;

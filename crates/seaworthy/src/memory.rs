@@ -32,7 +32,7 @@ pub(crate) struct Memory {
     catalogue: Arc<SqliteCatalog>,
 }
 
-fn failure(what: &str, error: &CatalogError) -> Failure {
+pub(crate) fn failure(what: &str, error: &CatalogError) -> Failure {
     let exit = match error {
         CatalogError::Missing(_) => Exit::NotFound,
         CatalogError::Locked | CatalogError::Held { .. } => Exit::Locked,
@@ -219,7 +219,12 @@ impl Memory {
             | Act::Verify(_)
             | Act::Abandoned(_)
             | Act::KeyChange(_)
-            | Act::Gone(_) => Ok(None),
+            | Act::Gone(_)
+            | Act::Retain(_)
+            | Act::Hold(_)
+            | Act::Release(_)
+            | Act::Approve(_)
+            | Act::Prune(_) => Ok(None),
         }
     }
 }

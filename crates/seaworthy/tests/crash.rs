@@ -40,7 +40,7 @@ impl Estate {
         estate::mixed_tree(&files, 60, 3 << 20, 5).unwrap();
         estate::sqlite::shop(&database, estate::sqlite::Journal::Wal, 2_000, 7).unwrap();
         let mut services = format!(
-            "[services.files.sources.tree]\nkind = \"files\"\npaths = [\"{}\"]\n\n\
+            "[services.files]\nretention = {{ last = 1 }}\n\n[services.files.sources.tree]\nkind = \"files\"\npaths = [\"{}\"]\n\n\
              [services.bookings.sources.database]\nkind = \"sqlite\"\npath = \"{}\"\n\n",
             files.display(),
             database.display()
@@ -110,6 +110,14 @@ impl Estate {
             ));
         }
         found
+    }
+
+    /// How many copies of the files are said to be there.
+    fn acknowledged_there(&self) -> usize {
+        let ran = self.product.run(&["points", "files", "--json"]).unwrap();
+        let points: Value = serde_json::from_str(&ran.expect(0).unwrap()).unwrap();
+        let is_there = |point: &&Value| point["standing"].get("gone").is_none();
+        points["data"].as_array().unwrap().iter().filter(is_there).count()
     }
 
     /// What must hold the moment after a crash, before anything of ours has run again.
@@ -364,6 +372,73 @@ fn an_init_killed_at_any_call_that_changes_the_disk_is_finished_by_the_next_one(
     assert!(killed * 2 > moments.len() as u64, "only {killed} of {} runs were killed", moments.len());
     assert!(unfinished > 0, "no run was killed between the key and the config");
     println!("figure: init: killed before {killed} of {} calls that change the disk", moments.len());
+}
+
+/// What lies in a repository and in the ledger, to be put back.
+fn exchange(product: &Product, from: &str, to: &str) {
+    for name in ["repository", "state"] {
+        let (from, to) = (product.path().join(format!("{from}{name}")), product.path().join(format!("{to}{name}")));
+        if to.exists() {
+            fs::remove_dir_all(&to).unwrap();
+        }
+        let done = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+        assert!(done.success());
+    }
+}
+
+#[test]
+fn a_retention_killed_at_any_call_that_changes_the_disk_is_ended_by_the_next_one() {
+    let mut estate = Estate::new(false);
+    for _ in 0..3 {
+        estate.change();
+        estate.product.run(&["backup", "files"]).unwrap().expect(0).unwrap();
+    }
+    estate.product.run(&["retain", "files", "--apply"]).unwrap().expect(0).unwrap();
+    // A day later what was marked goes.
+    let library = seaworthy_testkit::components::libfaketime().unwrap();
+    estate.product.set("LD_PRELOAD", library.display().to_string());
+    estate.product.set("FAKETIME", "+25h");
+    estate.product.set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let product = &estate.product;
+    exchange(product, "", "saved-");
+    let retain = product.arguments(&["retain", "files", "--apply"]);
+    let most = calls(product, &retain);
+    assert!(most.keys().any(|call| call.starts_with("unlink")), "{most:?}");
+    let all: Vec<(String, u64)> =
+        most.iter().flat_map(|(call, count)| (1..=*count).map(move |at| (call.clone(), at))).collect();
+    let total = all.len() as u64;
+    let wanted = number("SEAWORTHY_CALLS", 24).min(total);
+    let mut moments: BTreeSet<(String, u64)> = most.keys().map(|call| (call.clone(), 1)).collect();
+    moments.extend((0..wanted).map(|index| all[(index * total / wanted) as usize].clone()));
+    let snapshots = || fs::read_dir(product.repository().join("snapshots")).unwrap().count();
+    let (mut killed, mut owed) = (0, 0);
+    for (call, at) in &moments {
+        exchange(product, "saved-", "");
+        let what = format!("retention killed at {call} number {at} of a thread");
+        let status =
+            killed_at(product, &retain, call, *at).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        killed += u64::from(!status.success());
+        let left = snapshots();
+        assert!(left == 2 || left == 3, "{what}: {left} copies are left");
+        let verified = product.run(&["verify"]).unwrap();
+        assert_eq!(verified.code, Some(0), "{what}: {verified:?}");
+        // Gone in the repository, and nobody has said so yet.
+        let known = estate.acknowledged_there();
+        assert!(known >= left, "{what}: {known} are known and {left} are there");
+        owed += u64::from(known > left);
+        let again = product.run(&["retain", "files", "--apply"]).unwrap();
+        assert_eq!(again.code, Some(0), "{what}: the next run: {again:?}");
+        assert_eq!((snapshots(), estate.acknowledged_there()), (2, 2), "{what}: {again:?}");
+        let verified = product.run(&["verify"]).unwrap();
+        assert_eq!(verified.code, Some(0), "{what}: {verified:?}");
+        let restic = &restics().unwrap()[0];
+        product.restic(restic, &["check"]).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+    assert!(killed * 2 > moments.len() as u64, "only {killed} of {} runs were killed", moments.len());
+    println!(
+        "figure: retention: killed before {killed} of {} calls that change the disk, {owed} times between removing and saying so",
+        moments.len()
+    );
 }
 
 #[test]

@@ -154,6 +154,7 @@ pub fn wait(child: &mut Child, patience: Duration) -> io::Result<Option<ExitStat
 pub struct Product {
     program: PathBuf,
     directory: tempfile::TempDir,
+    variables: Vec<(String, String)>,
 }
 
 impl Product {
@@ -168,7 +169,7 @@ impl Product {
     pub fn new_in(place: &Path, program: impl Into<PathBuf>, services: &str) -> Result<Self, ProductError> {
         let made = tempfile::Builder::new().prefix("swt-").tempdir_in(place);
         let directory = made.map_err(io_error("make a directory"))?;
-        let product = Self { program: program.into(), directory };
+        let product = Self { program: program.into(), directory, variables: Vec::new() };
         let open = fs::Permissions::from_mode(0o711);
         fs::set_permissions(product.path(), open).map_err(io_error("open the directory"))?;
         let password = product.path().join("password");
@@ -253,12 +254,20 @@ impl Product {
     pub fn environment(&self) -> Vec<(String, String)> {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
         let home = self.path().display().to_string();
-        vec![
+        [
             ("PATH".to_owned(), path),
             ("HOME".to_owned(), home.clone()),
             ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
             ("VOYAGE".to_owned(), home),
         ]
+        .into_iter()
+        .chain(self.variables.iter().cloned())
+        .collect()
+    }
+
+    /// Runs have this variable in their environment from now on.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.push((name.to_owned(), value.into()));
     }
 
     /// Runs a verb to its end.

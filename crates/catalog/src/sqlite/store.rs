@@ -200,8 +200,26 @@ fn dates(transaction: &Transaction<'_>) -> Result<Dates> {
     Ok(dates)
 }
 
-/// Tells every history that the clock was set back.
+/// Tells every history and every point that the clock was set back.
 fn set_back(transaction: &Transaction<'_>, at: Timestamp) -> Result<()> {
+    let mut points: Vec<RecoveryPoint> = Vec::new();
+    {
+        let mut statement = transaction.prepare_cached("SELECT fact FROM recovery_point")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let before: RecoveryPoint = parsed("recovery point", &row.get::<_, String>(0)?)?;
+            let mut point = before.clone();
+            point.set_back(at);
+            if point != before {
+                points.push(point);
+            }
+        }
+    }
+    for point in points {
+        transaction
+            .prepare_cached("UPDATE recovery_point SET fact = ?3 WHERE repository = ?1 AND copy = ?2")?
+            .execute([&point.repository.id.0, &point.copy.0, &canonical_text(&point)?])?;
+    }
     let mut facts: Vec<String> = Vec::new();
     {
         let mut statement = transaction.prepare_cached("SELECT fact FROM service_state")?;

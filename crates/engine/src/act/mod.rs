@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 pub mod drill;
 pub mod replicate;
+pub mod retain;
 pub mod survey;
 
 use std::time::Duration;

@@ -734,6 +734,8 @@ impl Judge<'_> {
             }
         }
         let remote = read_location.as_ref().and_then(|location| remote(self, &prefix, location, *table));
+        let retention = self
+            .retention(&format!("{prefix}.retention"), sited(text, table.at.value.retention.as_ref()));
         let default_medium = if is_remote { "object-store" } else { "disk" };
         Some(RepositorySpec {
             name: name?,
@@ -743,6 +745,7 @@ impl Judge<'_> {
             site: site_given.map_or_else(|| built_in::SITE.to_owned(), |site| site.at.value.clone()),
             region: region.as_ref().map(|at| at.value.clone()),
             account: account.as_ref().map(|at| at.value.clone()),
+            retention,
             remote,
         })
     }
@@ -977,9 +980,12 @@ impl Judge<'_> {
                 &source_key.value,
             );
             let at = Sited { text, at: source };
-            let read = sources::source(self, &format!("{prefix}.sources.{}", source_key.value), service, at);
+            let own = format!("{prefix}.sources.{}", source_key.value);
+            let read = sources::source(self, &own, service, at);
+            let retention =
+                self.retention(&format!("{own}.retention"), sited(text, sources::retention(&source.value)));
             if let (Some(name), Some((spec, checks))) = (source_name, read) {
-                sources.push(ServiceSource { name, spec, checks });
+                sources.push(ServiceSource { name, spec, checks, retention });
             }
         }
 

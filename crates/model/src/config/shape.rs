@@ -206,6 +206,9 @@ pub(super) struct RepositoryTable {
     pub(super) region: Text,
     /// The account whose loss loses this copy.
     pub(super) account: Text,
+    /// What is kept here, in place of what services say; those that keep everything `forever` do so here too. What services say
+    /// where omitted.
+    pub(super) retention: Option<At<RetentionTable>>,
     /// An object store: URL of the service where it is not the provider's own, e.g. `https://de-fra1.upcloudobjects.com`. `http://` for this machine only.
     pub(super) endpoint: Text,
     /// S3: whether the bucket stands in the path of a request. True where there is an `endpoint` and false where there is none, where omitted.
@@ -371,6 +374,8 @@ pub(super) struct PostgresTable {
     /// Whether an empty database is healthy.
     #[schemars(extend("default" = false))]
     pub(super) may_be_empty: Flag,
+    /// What is kept of it. What the service says where omitted.
+    pub(super) retention: Option<At<RetentionTable>>,
     /// Questions asked of a restore beside those of the witness.
     #[serde(default)]
     pub(super) checks: Vec<At<CheckTable>>,
@@ -393,6 +398,8 @@ pub(super) struct SqliteTable {
     /// Whether a database without rows is healthy.
     #[schemars(extend("default" = false))]
     pub(super) may_be_empty: Flag,
+    /// What is kept of it. What the service says where omitted.
+    pub(super) retention: Option<At<RetentionTable>>,
     /// Questions asked of a restore beside those of the witness.
     #[serde(default)]
     pub(super) checks: Vec<At<CheckTable>>,
@@ -417,6 +424,8 @@ pub(super) struct FilesTable {
     /// Whether an empty tree is healthy.
     #[schemars(extend("default" = false))]
     pub(super) may_be_empty: Flag,
+    /// What is kept of it. What the service says where omitted.
+    pub(super) retention: Option<At<RetentionTable>>,
     /// Questions asked of a restore beside those of the witness.
     #[serde(default)]
     pub(super) checks: Vec<At<CheckTable>>,

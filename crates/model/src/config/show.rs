@@ -140,6 +140,9 @@ impl Page<'_> {
         if let Some(account) = &repository.account {
             self.text("account", account);
         }
+        if let Some(written) = &repository.retention {
+            self.raw("retention", &retention(written));
+        }
         if let Some(remote) = &repository.remote {
             self.remote(remote);
         }
@@ -200,6 +203,9 @@ impl Page<'_> {
             self.table(&source_header, &source_prefix);
             self.text("kind", source.spec.kind());
             self.source(&source.spec);
+            if let Some(written) = &source.retention {
+                self.raw("retention", &retention(written));
+            }
             for check in &source.checks {
                 push(&mut self.out, format_args!("\n[[{source_header}.checks]]\n"));
                 self.prefix = format!("{source_prefix}.checks.{}", check.name);

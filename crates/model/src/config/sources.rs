@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::diagnostic::{Draft, Place, quoted};
 use super::meaning::{Judge, Sited, sited};
 use super::shape::{
-    At, CheckTable, DurationText, FilesTable, NameText, PostgresTable, SourceTable, SqliteTable, built_in,
+    At, CheckTable, DurationText, FilesTable, NameText, PostgresTable, RetentionTable, SourceTable,
+    SqliteTable, built_in,
 };
 use crate::check::{Question, UserCheck};
 use crate::id::CheckName;
@@ -47,6 +48,15 @@ pub(super) fn source(
         read.push((check, at.place()));
     }
     Some((spec?, read.into_iter().map(|(check, _)| check).collect()))
+}
+
+/// What is kept of a source, as written.
+pub(super) fn retention(source: &SourceTable) -> Option<&At<RetentionTable>> {
+    match source {
+        SourceTable::Postgres(table) => table.retention.as_ref(),
+        SourceTable::Sqlite(table) => table.retention.as_ref(),
+        SourceTable::Files(table) => table.retention.as_ref(),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

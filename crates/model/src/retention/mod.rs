@@ -29,23 +29,28 @@
 //! names as the newer copy stays; a looser policy expires nothing that a tighter one keeps; the order in which copies are
 //! listed changes nothing.
 
+mod act;
 mod bucket;
+mod ground;
 mod plan;
 mod policy;
 mod simulate;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use act::{Approved, Held, Leaving, PolicyInForce, Pruned, Refused, Released, Retain, Staying};
 pub use bucket::{Bucket, Rung};
+pub use ground::{Asked, Ground};
 pub use plan::{Decided, Decision, Evidence, Mark, Plan, PlanDigest, Reason, Rule, Step, Suspension};
 pub use policy::{EarlierPolicy, RetentionPolicy, UnknownZone};
 pub use simulate::{SimulateError, Survivor, simulate};
 
 use crate::assess::{EPOCH, SourceHistory};
-use crate::id::{CopyId, RepositoryId, ServiceName, SourceName};
+use crate::id::{CopyId, RepositoryId, RunId, ServiceName, SourceName};
 use crate::objective::Objective;
 use crate::point::{PointStanding, RecoveryPoint, in_order};
 use crate::receipt::{ActKind, CLOCK_STEP, Outcome};
@@ -107,8 +112,20 @@ pub enum Listing<'a> {
 pub enum HeldThing {
     /// One copy.
     Copy(CopyId),
+    /// What one run has captured: every copy of it, in whatever repository, those included that are yet to be made.
+    Capture(RunId),
     /// Every copy of a service.
     Service(ServiceName),
+}
+
+impl fmt::Display for HeldThing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Copy(copy) => write!(f, "copy {copy}"),
+            Self::Capture(run) => write!(f, "every copy of {run}"),
+            Self::Service(service) => write!(f, "every copy of service {service}"),
+        }
+    }
 }
 
 /// That something stays until somebody lets it go: a legal dispute, an investigation.
@@ -480,10 +497,12 @@ fn reasons(case: &Case<'_>, copies: &[Known<'_>]) -> Vec<Vec<Reason>> {
     let holds: Vec<&Hold> =
         case.holds.iter().filter(|hold| hold.until.is_none_or(|until| case.now < until)).collect();
     let mut held: BTreeMap<&CopyId, Vec<&str>> = BTreeMap::new();
+    let mut captured: BTreeMap<&RunId, Vec<&str>> = BTreeMap::new();
     let mut all: Vec<&str> = Vec::new();
     for hold in holds {
         match &hold.thing {
             HeldThing::Copy(copy) => held.entry(copy).or_default().push(&hold.reason),
+            HeldThing::Capture(run) => captured.entry(run).or_default().push(&hold.reason),
             HeldThing::Service(service) if service == case.service => all.push(&hold.reason),
             HeldThing::Service(_) => {}
         }
@@ -501,7 +520,8 @@ fn reasons(case: &Case<'_>, copies: &[Known<'_>]) -> Vec<Vec<Reason>> {
         ];
         reasons.extend(own.into_iter().filter_map(|(is_one, reason)| is_one.then_some(reason)));
         reasons.extend(copy.aside.iter().cloned());
-        let holds = held.get(&copy.point.copy).into_iter().flatten().chain(&all);
+        let holds = held.get(&copy.point.copy).into_iter().flatten();
+        let holds = holds.chain(captured.get(&copy.point.run).into_iter().flatten()).chain(&all);
         reasons.extend(holds.map(|why| Reason::Held((*why).to_owned())));
         if copy.has_receipt {
             good |= copy.class == Class::Good;

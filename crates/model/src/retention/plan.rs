@@ -198,7 +198,7 @@ impl fmt::Display for Reason {
 }
 
 /// The newer copy that makes another one dispensable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// The copy.
     pub copy: CopyId,
@@ -303,8 +303,30 @@ impl Decided {
     }
 }
 
+impl Decided {
+    /// Whether it is kept although no policy wants it, for reasons that time does not take away.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        let Decision::Keep(reasons) = &self.decision else { return false };
+        let is_lasting = |reason: &Reason| match reason {
+            Reason::Quarantined(_) | Reason::Unsigned | Reason::FoundUnproven | Reason::Doubted => true,
+            Reason::NoPolicy
+            | Reason::Forever
+            | Reason::Within
+            | Reason::Last(_)
+            | Reason::First(_)
+            | Reason::LastGood
+            | Reason::NewestProven
+            | Reason::NewestOfSource
+            | Reason::YoungAndIncomplete
+            | Reason::Held(_) => false,
+        };
+        !reasons.is_empty() && reasons.iter().all(is_lasting)
+    }
+}
+
 /// A rule that lets nothing of a source go for now, with the facts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
     /// The rule.
     pub rule: Rule,
@@ -364,6 +386,12 @@ impl Plan {
         PlanDigest(sha256(&bytes))
     }
 
+    /// Whether a person has approved exactly this plan.
+    #[must_use]
+    pub fn is_approved(&self) -> bool {
+        self.approved.is_some()
+    }
+
     /// Marks for the copies that expire and have none yet.
     #[must_use]
     pub fn marks(&self, now: Timestamp) -> Vec<Mark> {
@@ -385,11 +413,24 @@ impl Plan {
         self.with(|step| matches!(step, Step::Delete { .. }))
     }
 
+    /// The newer copies because of which others are deleted now.
+    pub fn newer(&self) -> impl Iterator<Item = &Evidence> {
+        self.deleted().filter_map(|one| match &one.decision {
+            Decision::Expire(newer) => Some(newer),
+            Decision::Keep(_) | Decision::Refused { .. } | Decision::Absent => None,
+        })
+    }
+
     /// Copies that stay only because more than a fifth would be on the way out, until this very plan is approved.
     pub fn awaiting_approval(&self) -> impl Iterator<Item = &Decided> {
         self.decisions
             .iter()
             .filter(|one| matches!(one.decision, Decision::Refused { rule: Rule::NotMuchAtOnce, .. }))
+    }
+
+    /// Copies that no policy wants, and that no later run will let go unless somebody does something about them.
+    pub fn stuck(&self) -> impl Iterator<Item = &Decided> {
+        self.decisions.iter().filter(|one| one.is_stuck())
     }
 
     /// Copies that are kept longer than the policy asks for; the decision of each says why.

@@ -4,9 +4,10 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::act::PolicyInForce;
 use super::bucket::{Bucket, Rung};
 use super::plan::Reason;
-use crate::service::{RetentionSpec, Service};
+use crate::service::{RepositorySpec, RetentionSpec, Service, ServiceSource};
 
 /// Why a policy cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +60,30 @@ impl RetentionPolicy {
     pub fn of(service: &Service) -> Result<Self, UnknownZone> {
         let zone = service.schedule.as_ref().map_or("UTC", |schedule| schedule.zone.as_str());
         Self::new(service.retention.clone(), zone)
+    }
+
+    /// The policy of one source in one repository: the repository's, otherwise the source's, otherwise the service's. What keeps
+    /// everything for ever outranks the repository's: a place that keeps ninety days keeps such a source for ever too.
+    pub fn within(
+        service: &Service,
+        source: &ServiceSource,
+        repository: &RepositorySpec,
+    ) -> Result<Self, UnknownZone> {
+        let own = source.retention.as_ref().or(service.retention.as_ref());
+        let is_forever = own.is_some_and(|own| own.forever);
+        let here = repository.retention.as_ref().filter(|_| !is_forever);
+        Ok(Self { spec: here.or(own).cloned(), ..Self::of(service)? })
+    }
+
+    /// One that keeps everything.
+    pub(super) fn everything() -> Self {
+        Self { spec: None, zone: "UTC".to_owned(), time_zone: TimeZone::UTC }
+    }
+
+    /// As a receipt keeps it.
+    #[must_use]
+    pub fn in_force(&self) -> PolicyInForce {
+        PolicyInForce { keep: self.spec.clone(), zone: self.zone.clone() }
     }
 
     /// Names to `keep` each copy that is wanted, by its position, with each reason; copies come oldest first.

@@ -84,6 +84,8 @@ fn left(
         was_found: false,
         replica_of: None,
         is_implausible: false,
+        mark: None,
+        is_doubted: false,
     };
     let points: Vec<RecoveryPoint> = (1..).zip(due).map(made).collect();
     let listed: BTreeSet<CopyId> = points.iter().map(|point| point.copy.clone()).collect();

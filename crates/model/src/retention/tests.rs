@@ -48,6 +48,8 @@ fn copy(sequence: u64, at: Timestamp) -> RecoveryPoint {
         was_found: false,
         replica_of: None,
         is_implausible: false,
+        mark: None,
+        is_doubted: false,
     }
 }
 

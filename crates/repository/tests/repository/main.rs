@@ -18,3 +18,4 @@ mod locks_and_keys;
 mod lying;
 mod prune;
 mod traps;
+mod whole;

@@ -103,8 +103,12 @@ pub(crate) enum Verb {
     Backup(Backup),
     /// Copy what one repository has and the others of its services lack
     Replicate(Replicate),
-    /// Show what the retention policies keep, what may go, and why each copy stays; removes nothing
+    /// Show what the retention policies keep, what may go, and why each copy stays; with --apply, mark it, and a day later let it go
     Retain(Retain),
+    /// Hold copies, whatever a policy says; list and release holds
+    Hold(Hold),
+    /// Take out of repositories what no copy needs, after `retain` has let copies go
+    Prune(Prune),
     /// Restore a copy into isolation, prove that it is equal, measure RTO and RPO, sign a receipt
     Drill(Drill),
     /// One line per service: could it be recovered?
@@ -242,9 +246,66 @@ pub(crate) struct Retain {
     /// Show the copies that are kept too, each with every reason
     #[arg(long)]
     pub(crate) all: bool,
+    /// Carry it out: mark what may go, remove what was marked a day ago and may still go, take other marks away
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Let more than a fifth go at once: exactly what the plan says whose digest begins so
+    #[arg(long, value_name = "DIGEST", requires = "reason", conflicts_with_all = ["apply", "all"])]
+    pub(crate) approve: Option<String>,
+    /// Why, for the ledger
+    #[arg(long, value_name = "TEXT", requires = "approve")]
+    pub(crate) reason: Option<String>,
     /// Instead, show a calendar of what would be left after so long, were every copy good, e.g. `3650d`
-    #[arg(long, value_name = "DURATION", conflicts_with = "repository")]
+    #[arg(long, value_name = "DURATION", conflicts_with_all = ["repository", "apply", "approve"])]
     pub(crate) simulate: Option<String>,
+}
+
+/// Arguments of `hold`.
+#[derive(Debug, Args)]
+pub(crate) struct Hold {
+    #[command(subcommand)]
+    pub(crate) action: HoldAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HoldAction {
+    /// Hold every copy of a service, or one recovery point in every repository
+    Add {
+        /// Service
+        #[arg(value_name = "SERVICE")]
+        service: String,
+        /// Only this recovery point: the first digits of a copy's id
+        #[arg(long, value_name = "POINT")]
+        point: Option<String>,
+        /// Why, for the ledger
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// When it ends by itself, e.g. `2027-01-31T00:00:00Z` [default: when somebody releases it]
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
+    /// List what is held
+    List,
+    /// End a hold
+    Release {
+        /// Its number, as `hold list` shows it
+        #[arg(value_name = "NUMBER")]
+        hold: u64,
+        /// Why, for the ledger
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+/// Arguments of `prune`.
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Repositories; all of them where omitted
+    #[arg(value_name = "REPOSITORY")]
+    pub(crate) repositories: Vec<String>,
+    /// Share of what stays that may be unneeded before it is written anew
+    #[arg(long, value_name = "SHARE", default_value = "5%")]
+    pub(crate) max_unused: String,
 }
 
 /// How a recovery point is chosen.

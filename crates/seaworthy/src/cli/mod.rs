@@ -8,9 +8,11 @@ mod config;
 mod doctor;
 mod drill;
 mod help;
+mod hold;
 mod init;
 mod keys;
 mod prove;
+mod prune;
 mod receipts;
 mod replicate;
 mod restore;
@@ -58,6 +60,8 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Receipts(arguments) => waiting(cli, |_| receipts::run(cli, face, arguments)),
         Verb::Verify(arguments) => verify::run(cli, face, arguments),
         Verb::Retain(arguments) => waiting(cli, |cancel| retain::run(cli, face, arguments, cancel)),
+        Verb::Hold(arguments) => waiting(cli, |cancel| hold::run(cli, face, arguments, cancel)),
+        Verb::Prune(arguments) => waiting(cli, |cancel| prune::run(cli, face, arguments, cancel)),
         Verb::Replicate(arguments) => waiting(cli, |cancel| replicate::run(cli, face, arguments, cancel)),
         Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),

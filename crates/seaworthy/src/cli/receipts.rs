@@ -4,7 +4,7 @@ use crate::cli::args::{Cli, Receipts, ReceiptsAction};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::{self, Memory};
-use crate::output::Face;
+use crate::output::{Face, bytes};
 use crate::render::drill::{instant, sentence};
 use crate::{setup, state};
 
@@ -48,6 +48,28 @@ fn line(receipt: &Receipt) -> String {
             gone.service,
             gone.source,
             gone.repository.name
+        ),
+        Act::Retain(retain) => format!(
+            "{}/{} in {}: {} kept, {} marked, {} unmarked, {} to be removed",
+            retain.service,
+            retain.source,
+            retain.repository.name,
+            retain.kept,
+            retain.marked.len(),
+            retain.unmarked.len(),
+            retain.removing.len()
+        ),
+        Act::Hold(held) => format!("{} is held: {}", held.hold.thing, held.hold.reason),
+        Act::Release(released) => format!("hold {} has ended: {}", released.hold, released.reason),
+        Act::Approve(approved) => format!(
+            "more than a fifth of {}/{} in {} may go: {}",
+            approved.service, approved.source, approved.repository.name, approved.reason
+        ),
+        Act::Prune(pruned) => format!(
+            "repository {}: {} removed, {} go later",
+            pruned.repository.name,
+            bytes(pruned.removed_bytes),
+            bytes(pruned.doomed_bytes)
         ),
     };
     let digest = receipt.digest.0.trim_start_matches("sha256:");
