@@ -915,6 +915,8 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["config", "check"],
         &["config", "show"],
         &["config", "schema"],
+        &["lint"],
+        &["lint", "files"],
         &["backup"],
         &["backup", "papers", "--repository", "local"],
         &["replicate"],

@@ -10,6 +10,7 @@ mod drill;
 mod help;
 mod init;
 mod keys;
+mod lint;
 mod prove;
 mod receipts;
 mod replicate;
@@ -43,6 +44,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
             ConfigAction::Show { origin } => config::show(cli, face, origin),
             ConfigAction::Schema => config::schema(face),
         },
+        Verb::Lint(arguments) => waiting(cli, |cancel| lint::run(cli, face, arguments, cancel)),
         Verb::Backup(arguments) => waiting(cli, |cancel| backup::run(cli, face, arguments, cancel)),
         Verb::Drill(arguments) => match &arguments.action {
             None => waiting(cli, |cancel| drill::run(cli, face, &arguments.run, cancel)),
