@@ -291,6 +291,12 @@ const HEALTHY: &[(&str, &str)] = &[
     ),
     ("a.md", "- Duration: 25 minutes\n- RTO validated: 30 minutes\n\nThe drill restored the database.\n"),
     ("a.md", "RETENTION: infinite (git history). Copies older than 90 days are removed from the disk."),
+    (
+        "a.yml",
+        "steps:\n  - run: mysql -h 127.0.0.1 -uroot -proot -e 'CREATE DATABASE a'\n  - run: pg_dump shop > dump.sql\n",
+    ),
+    ("a.md", "RTO: 25 minutes, tested in March ✓\n\nA restore drill should be run every month.\n"),
+    ("a.md", "Backups stay within the EU, never in us-east-1.\n"),
     ("deploy.env", "S3_REGION=us-east-1\nPGHOST=localhost\n"),
 ];
 

@@ -11,7 +11,7 @@ use crate::finding::Severity;
 const WIDEST: usize = 100;
 
 /// Most bytes of a line that are looked at to show it: the rest of a line of a megabyte helps nobody.
-const LINE_MAX: usize = 4096;
+const LINE_MAX: usize = 2048;
 
 /// Where each line of a text begins.
 pub(super) fn line_starts(text: &str) -> Vec<usize> {
@@ -65,6 +65,14 @@ fn snippet(text: &str, line: Range<usize>, mark: Range<usize>, secrets: &[Range<
         !text.get(span.clone()).is_some_and(|value| value.trim_start_matches(['"', '\'']).starts_with('$'))
     });
     hidden.extend(secrets.iter().filter(|span| span.start < to && span.end > from).cloned());
+    let mut is_hidden = vec![false; shown.len()];
+    for span in hidden {
+        let first = span.start.saturating_sub(from).min(shown.len());
+        let last = span.end.saturating_sub(from).min(shown.len());
+        if let Some(stretch) = is_hidden.get_mut(first..last.max(first)) {
+            stretch.fill(true);
+        }
+    }
     let mut cells: Vec<char> = Vec::new();
     let (mut start, mut end) = (None, None);
     let mut is_masking = false;
@@ -76,7 +84,7 @@ fn snippet(text: &str, line: Range<usize>, mark: Range<usize>, secrets: &[Range<
         if end.is_none() && at >= mark.end {
             end = Some(cells.len());
         }
-        if hidden.iter().any(|span| span.contains(&at)) {
+        if is_hidden.get(offset).copied().unwrap_or(false) {
             // A fixed number of stars: the length of a secret is a hint at it.
             if !is_masking {
                 cells.extend(['*'; 8]);

@@ -86,31 +86,18 @@ fn kept_periods(text: usize, document: &Document<'_>, out: &mut Out<'_>) {
 fn not_measured(text: usize, document: &Document<'_>, out: &mut Out<'_>) {
     // By its own words: nothing was restored.
     let denial = first(document, |lower| {
-        let is_wish = [
-            "need to",
-            "should",
-            "perform ",
-            "todo",
-            "pending",
-            "not yet",
-            "consider",
-            "must still",
-            "(planned)",
-        ]
-        .iter()
-        .any(|word| lower.contains(word));
-        let is_restore = [
-            "actual database restore",
-            "actual restore",
-            "real restore",
-            "live drill",
-            "restore drill",
-            "actual offsite",
-            "backup retrieval",
-        ]
-        .iter()
-        .any(|word| lower.contains(word));
-        is_wish && is_restore
+        let is_restore = lower.contains("restore") || lower.contains("drill");
+        let is_wish = ["need to", "should", "perform ", "todo", "consider", "must still"]
+            .iter()
+            .any(|word| lower.contains(word));
+        // Only a real one that is wished for says that there was none; a drill that is due again says nothing.
+        let is_real =
+            ["actual", "real restore", "real drill", "live drill"].iter().any(|word| lower.contains(word));
+        let is_pending =
+            ["drill pending", "not yet executed", "restore pending", "not yet done", "no restore was"]
+                .iter()
+                .any(|word| lower.contains(word));
+        is_restore && ((is_wish && is_real) || is_pending)
     });
     // Shorter than any restore: a minute.
     let instant = document.prose_lines().find_map(|index| {
@@ -630,6 +617,9 @@ pub(super) fn between(documents: &[Document<'_>], promises: Option<Promises<'_>>
             let lower = document.lower(index);
             // Of copies: a region alone may be a customer's.
             if !lower.contains('-') && !lower.contains("us") {
+                continue;
+            }
+            if document.kind == Kind::Prose && document.refuses(index) {
                 continue;
             }
             let start = document.lines.get(index).map_or(0, |line| line.span.start);

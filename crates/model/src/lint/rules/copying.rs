@@ -2,7 +2,7 @@
 
 use super::{ABOUT_COPIES, all, is_dump, quoted, speaks_of_copies, stands_among_copies};
 use crate::finding::FindingCode;
-use crate::lint::read::{Document, Script};
+use crate::lint::read::{Document, Kind, Script};
 use crate::lint::shell::{Then, Word};
 use crate::lint::{Draft, Out};
 
@@ -270,7 +270,9 @@ fn overwrites(text: usize, document: &Document<'_>, out: &mut Out<'_>) {
             .iter()
             .any(|word| lower.contains(word));
         let varies = target.has_expansion || lower.contains(['$', '%', '{', '`', '*']) || lower.is_empty();
-        if varies || is_staged || call.has(&["--schema-only", "-s", "--no-data"]) {
+        // A step of a workflow begins with an empty directory.
+        let is_fresh = document.kind == Kind::Yaml && !lower.starts_with('/');
+        if varies || is_staged || is_fresh || call.has(&["--schema-only", "-s", "--no-data"]) {
             continue;
         }
         // Whatever takes the file on makes it a step of the way. 200: a script's own steps.
