@@ -228,7 +228,7 @@ impl Out<'_> {
         });
         let omitted = before - self.drafts.len();
         let starts: Vec<Vec<usize>> = self.texts.iter().map(|text| render::line_starts(&text.text)).collect();
-        let place = |mark: Mark| {
+        let place = |mark: &Mark| {
             let secrets = secrets.get(mark.text).map(Vec::as_slice).unwrap_or_default();
             let text = self.texts.get(mark.text);
             let (name, content) = text.map_or(("", ""), |text| (text.name.as_str(), text.text.as_str()));
@@ -241,12 +241,12 @@ impl Out<'_> {
             .map(|draft| Defect {
                 code: draft.code,
                 severity: draft.code.severity(),
-                place: place(draft.mark),
+                place: place(&draft.mark),
                 subject: render::clean(&draft.subject),
                 message: render::clean(&draft.message),
                 why: render::clean(&draft.why),
                 fix: render::clean(&draft.fix),
-                related: draft.related.into_iter().map(&place).collect(),
+                related: draft.related.iter().map(&place).collect(),
             })
             .collect();
         (defects, omitted)

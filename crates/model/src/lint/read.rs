@@ -536,7 +536,7 @@ impl<'t> Document<'t> {
                     | "shell_command"
                     | "test"
             );
-            let style = value.trim().split_whitespace().next().unwrap_or_default();
+            let style = value.split_whitespace().next().unwrap_or_default();
             let is_block = style.starts_with('|') || style.starts_with('>');
             if is_block {
                 let from = index + 1;

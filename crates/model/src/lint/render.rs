@@ -23,7 +23,7 @@ pub(super) fn locate(
     name: &str,
     text: &str,
     starts: &[usize],
-    mark: Mark,
+    mark: &Mark,
     secrets: &[Range<usize>],
 ) -> Place {
     let start = floor(text, mark.span.start);

@@ -241,12 +241,11 @@ impl Parser<'_> {
                 // Their lists are no commands; substitutions in them have been read with the words.
                 "for" | "case" | "select" | "function" => {
                     while self.at < self.end && !matches!(self.byte(0), b'\n' | b';' | b'{') {
-                        if matches!(
+                        let is_between = matches!(
                             self.byte(0),
                             b' ' | b'\t' | b'\r' | b'(' | b')' | b'&' | b'|' | b'<' | b'>'
-                        ) {
-                            self.at += 1;
-                        } else if self.word().is_none() {
+                        );
+                        if is_between || self.word().is_none() {
                             self.at += 1;
                         }
                     }

@@ -239,23 +239,26 @@ fn options(text: usize, document: &Document<'_>, out: &mut Out<'_>) {
                     );
                 }
             }
-            "borg" if !call.says(&["init"]) && !call.says(&["rcreate"]) && !call.says(&["repo-create"]) => {
-                if call.has(&["--encryption"]) {
-                    let verb = call
-                        .words
-                        .iter()
-                        .find(|word| !word.text.starts_with('-'))
-                        .map_or("create", |word| word.text.as_str());
-                    refuse(
-                        call,
-                        FindingCode::LintOptionUnknown,
-                        format!(
-                            "`borg {verb}` has no option --encryption: a repository is encrypted when it is made"
-                        ),
-                        "seen with borg 1.2.4: \"argument ARCHIVE: \"repokey\": No archive specified\", and nothing is backed up",
-                        "borg init --encryption=repokey-blake2 REPOSITORY, once; and leave it out here",
-                    );
-                }
+            "borg"
+                if !call.says(&["init"])
+                    && !call.says(&["rcreate"])
+                    && !call.says(&["repo-create"])
+                    && call.has(&["--encryption"]) =>
+            {
+                let verb = call
+                    .words
+                    .iter()
+                    .find(|word| !word.text.starts_with('-'))
+                    .map_or("create", |word| word.text.as_str());
+                refuse(
+                    call,
+                    FindingCode::LintOptionUnknown,
+                    format!(
+                        "`borg {verb}` has no option --encryption: a repository is encrypted when it is made"
+                    ),
+                    "seen with borg 1.2.4: \"argument ARCHIVE: \"repokey\": No archive specified\", and nothing is backed up",
+                    "borg init --encryption=repokey-blake2 REPOSITORY, once; and leave it out here",
+                );
             }
             _ => {}
         }

@@ -212,10 +212,13 @@ fn targets(script: &Script) -> Vec<String> {
     targets
 }
 
+/// A job of one minute: its text, itself, what it works on.
+type Timed<'d> = (usize, &'d Job, Vec<String>);
+
 /// Between all crontabs: two jobs of one time on one target.
 pub(super) fn between(documents: &[Document<'_>], out: &mut Out<'_>) {
     // By time first, so that only jobs of one time are compared.
-    let mut jobs: BTreeMap<(String, String), Vec<(usize, &Job, Vec<String>)>> = BTreeMap::new();
+    let mut jobs: BTreeMap<(String, String), Vec<Timed<'_>>> = BTreeMap::new();
     for (text, document) in documents.iter().enumerate() {
         for job in &document.jobs {
             let Some(script) = job.script.and_then(|script| document.scripts.get(script)) else { continue };

@@ -396,8 +396,8 @@ fn one_key_for_many(text: usize, document: &Document<'_>, out: &mut Out<'_>) {
 fn several_of(lower: &str) -> Option<(usize, usize)> {
     for separator in ["/", " of ", "-of-"] {
         for (at, _) in lower.match_indices(separator) {
-            let before = lower.get(..at)?.chars().next_back().filter(|c| c.is_ascii_digit());
-            let after = lower.get(at + separator.len()..)?.chars().next().filter(|c| c.is_ascii_digit());
+            let before = lower.get(..at)?.chars().next_back().filter(char::is_ascii_digit);
+            let after = lower.get(at + separator.len()..)?.chars().next().filter(char::is_ascii_digit);
             if let (Some(before), Some(after)) = (before, after)
                 && before > '1'
                 && after >= before
