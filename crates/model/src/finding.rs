@@ -1,7 +1,8 @@
 //! Everything that can be wrong, each with a stable code. Codes are API: documented, tested, never reused.
 //!
 //! Families: `RP` recovery point · `CT` content · `FS` files · `KY` keys · `RE` replication · `TM` time and objectives ·
-//! `EV` evidence · `RT` retention · `SC` security and scope · `IO`/`ENV`/`AUTH` the environment, which never blames a copy.
+//! `EV` evidence · `RT` retention · `SC` security and scope · `LN` texts: runbooks, scripts, workflows · `IO`/`ENV`/`AUTH` the
+//! environment, which never blames a copy.
 
 use std::fmt;
 
@@ -134,6 +135,56 @@ codes! {
     EnvPermission = "ENV-PERMISSION", Warning, "this user may not do what the restore needs", "run the drill as root to compare owners";
     EnvTimeout = "ENV-TIMEOUT", Warning, "the machine was too slow for the deadline", "raise the deadline or use a faster machine";
     EnvOther = "ENV-OTHER", Warning, "the environment, not the copy, kept the drill from deciding", "read the detail";
+    LintEncryptedInput = "LN-01", Critical, "a tool is given an encrypted file that it cannot read", "decrypt it into the tool: `gpg --decrypt FILE | pg_restore …`";
+    LintListIsNoProof = "LN-02", Warning, "a listing or a check of the structure stands where a restore would be the proof", "restore it somewhere and compare: `seaworthy drill`";
+    LintBaseBackupFormat = "LN-03", Critical, "pg_basebackup refuses to compress files that it writes one by one", "add `--format=tar`";
+    LintOptionUnknown = "LN-04", Critical, "a tool is given an option that it refuses", "take the option away, or call the tool that has it";
+    LintRecoveryConf = "LN-05", Critical, "recovery.conf keeps PostgreSQL 12 and newer from starting", "put the settings into postgresql.auto.conf and make an empty `recovery.signal`";
+    LintLiveFiles = "LN-06", Critical, "the files of a database are copied while it may be running", "use the engine's own backup, or stop it first";
+    LintClusterToken = "LN-07", Critical, "k3s is copied without the token that its database is encrypted with", "copy /var/lib/rancher/k3s/server/token too, apart from the database";
+    LintKeptPeriods = "LN-08", Warning, "a text says that the first copy of a period is kept, and the tool keeps the last one", "say which one is meant; `seaworthy retain --simulate 400d` shows the calendar of a policy";
+    LintJobsCollide = "LN-09", Warning, "two jobs begin at the same time on the same target", "let one follow the other, or give them different times";
+    LintClockChange = "LN-10", Warning, "a schedule is at a time that a change of clocks skips or repeats", "move it out of that hour, or say it in UTC";
+    LintErrorsPassed = "LN-11", Critical, "a client goes on after an error and ends as if there had been none", "`psql --set ON_ERROR_STOP=1 --single-transaction`, into a new database";
+    LintRestoreOver = "LN-12", Critical, "a restore destroys what is there before it has been shown that the copy is good", "restore into a new database, look at it, then exchange the names";
+    LintCountIsNoProof = "LN-13", Warning, "a restore is judged by a count that a wrong restore passes too", "compare with what was measured at the source at the instant of the backup: `seaworthy drill`";
+    LintJsonCut = "LN-14", Warning, "lines are cut out of JSON documents that are more than a line long", "choose a file, not a line: `ls -t *.json | head -n 1 | xargs cat | jq .`";
+    LintSizeIsNoProof = "LN-15", Warning, "a copy is judged by its size", "compare digests that were taken at the source: `rclone check`, `rsync --checksum`, `seaworthy check --read-data`";
+    LintUnauthenticated = "LN-16", Warning, "copies are encrypted in a way that does not notice a change, or the texts disagree about it", "use an authenticated format: age, `gpg`, restic's repository";
+    LintNotMeasured = "LN-17", Critical, "a text calls something validated that by its own words was not done", "restore, and let a receipt say how long it took: `seaworthy drill`";
+    LintDateArithmetic = "LN-18", Warning, "a date is not the number of days away that the text says, or two texts give two dates", "correct the date, or leave it to `seaworthy status`";
+    LintKeepAndClean = "LN-19", Critical, "copies are called immutable or kept for ever, and removed by age", "leave them out of the cleanup, or say how long they are kept";
+    LintProviderTime = "LN-20", Critical, "a provider takes snapshots only at full hours", "write a full hour, e.g. 06:00";
+    LintSameAccount = "LN-21", Warning, "a copy is said to survive the loss of an account, and nothing names a second one", "keep a copy in another account, and name it";
+    LintLogsLocal = "LN-22", Critical, "the logs that a recovery point rests on stay on one site", "send them offsite as they are written, or promise what the offsite copies can keep";
+    LintChainTooLong = "LN-23", Warning, "what has to be back first takes so long that the promise cannot be kept", "shorten what comes first, or promise the sum";
+    LintControlTitle = "LN-24", Note, "a control of ISO/IEC 27001 is named by another control's title or an old number", "use the number and the title of the 2022 edition";
+    LintNotOffsite = "LN-25", Critical, "a copy is called offsite and lies on the same site", "copy it to another site: a fire, a flood or a thief takes all of one";
+    LintVerdictAgainstRows = "LN-26", Critical, "a text passes as a whole while rows of it fail", "write down the rule that decides, or let the worst row decide";
+    LintRegions = "LN-27", Warning, "copies go to a region that the texts rule out", "choose a region inside, or write down who is exempt";
+    LintSecretInArguments = "LN-28", Warning, "a secret is an argument, which every user of the machine can read while the program runs", "hand it over in a file, the environment or a keystore";
+    LintKeyBesideAccess = "LN-29", Warning, "one system holds the key of the copies and the credential for them", "give it a public key only, and keep the private one elsewhere";
+    LintTestOnLiveServer = "LN-30", Warning, "a restore is tested on a server that is not said to be another one than the live one", "test in isolation: `seaworthy drill`, or a server of its own";
+    LintTwoFrequencies = "LN-31", Warning, "one text gives two frequencies for the same duty", "decide for one";
+    LintOneKeyForMany = "LN-32", Warning, "several approvals are demanded and one key suffices", "send it through the multi-signature contract, so that it can enforce the number";
+    LintNoUnseal = "LN-33", Critical, "Vault is restored and never unsealed", "add `vault operator unseal` with the key shares of the cluster that took the snapshot";
+    LintArchiveCommand = "LN-34", Critical, "archive_command leaves a half-written or no segment behind", "use pgBackRest or WAL-G; or copy to a temporary name, sync it, rename it";
+    LintExpectedWithoutSource = "LN-35", Warning, "a count is compared with an expected one that comes from nowhere", "record it inside the backup's own snapshot, as `seaworthy backup` does";
+    LintDeletesByAge = "LN-36", Critical, "copies are deleted by age, whether or not there is a newer one", "delete only after a newer good copy was seen: `seaworthy retain` shows how";
+    LintDumpNotOneInstant = "LN-37", Warning, "a dump of a live database blocks its writers, or is not of one instant", "add `--single-transaction`";
+    LintPipeHidesFailure = "LN-38", Critical, "a pipe ends well although the dump in it failed", "put `set -o pipefail` before it (bash), or write to a file first";
+    LintFailureIgnored = "LN-39", Critical, "a failure of a backup or a restore is thrown away", "let it fail, and let somebody hear of it";
+    LintFollowsDeletions = "LN-40", Critical, "a second copy follows the deletions of the first one", "copy without deleting, or keep what is deleted: versions, `--backup-dir`, `seaworthy replicate`";
+    LintPeerUnknown = "LN-41", Warning, "a copy is sent to, or fetched from, a machine that is not authenticated", "trust its certificate or its host key by name";
+    LintSnapshotUnseen = "LN-42", Warning, "a snapshot is copied whose age or soundness nobody looked at", "look at it before it counts: `etcdutl snapshot status`, `redis-cli LASTSAVE`";
+    LintCronPercent = "LN-43", Critical, "cron ends the command at the first `%`", "write `\\%`, or move the command into a script";
+    LintOverwritesLast = "LN-44", Critical, "a dump is written over the one before", "write to a new name, and rename it when it is whole";
+    LintKeyWithCopies = "LN-45", Critical, "a key is copied to where the copies are that it opens", "keep it apart from them: another account, paper in a safe";
+    LintWrongRestorer = "LN-46", Critical, "an archive is given to a tool that reads another kind", "plain SQL goes into psql, the other formats into pg_restore";
+    LintThrownAway = "LN-47", Critical, "a setting or a command removes copies or data together with what they belong to", "take it away before the day on which it is run by mistake";
+    LintExceptionIncomplete = "LN-48", Warning, "an exception names no rule or no reason", "write `seaworthy: allow LN-05 because …`";
+    LintKeyReadable = "LN-49", Warning, "a key file is made readable by others", "chmod 600";
+    LintPromiseDiffers = "LN-50", Warning, "a text promises something else than the configuration", "change one of them";
 }
 
 impl fmt::Display for FindingCode {

@@ -15,6 +15,7 @@ pub mod example;
 pub mod finding;
 pub mod id;
 pub mod ledger;
+pub mod lint;
 pub mod objective;
 pub mod point;
 pub mod receipt;

@@ -915,6 +915,8 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["config", "check"],
         &["config", "show"],
         &["config", "schema"],
+        &["lint"],
+        &["lint", "files"],
         &["backup"],
         &["backup", "papers", "--repository", "local"],
         &["replicate"],
@@ -1264,4 +1266,118 @@ fn a_rehearsal_of_a_replication_changes_nothing() {
         .status();
     assert!(copied.unwrap().success());
     estate.run(&["replicate"]).exits(20).says(&["are one repository"]);
+}
+
+#[test]
+fn lint_reads_runbooks_and_says_where_why_and_what_mends_it() {
+    let estate = Estate::empty();
+    // Nothing to read, and no configuration either.
+    estate.run(&["lint"]).exits(2).hints();
+    let write = |name: &str, text: &str| {
+        let path = estate.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("docs/b.md", "# Copies\n\n```sh\npg_basebackup -D /srv/base -z\n```\n");
+    write("docs/a.md", "Run `pg_restore -D /srv/pgdata /srv/base` now.\n");
+    write(
+        "docs/.github/workflows/dump.yml",
+        "jobs:\n  a:\n    steps:\n      - run: pg_dump shop | gzip > shop-$D.gz\n",
+    );
+    write("docs/.hidden/c.md", "`pg_basebackup -D /srv/base -z`\n");
+    write("docs/pack.bin", "x");
+    write("docs/blob", "\0\0");
+    write("docs/job", "#!/bin/sh\nrestic backup /srv || true\n");
+    std::os::unix::fs::symlink("..", estate.path("docs/loop")).unwrap();
+    let found = estate.run(&["lint", "docs"]).exits(4).says(&[
+        "docs/a.md:1:6: critical[LN-04]: ",
+        "docs/b.md:4:1: critical[LN-03]: ",
+        "4 | pg_basebackup -D /srv/base -z\n  | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n  why: ",
+        "\n  fix: ",
+        "4 defects in 4 files: 4 critical",
+        "passed over: 1 binary, 1 hidden, 1 of kinds that it does not read, 1 symbolic links",
+    ]);
+    let places: Vec<&str> = found.out.lines().filter(|line| line.contains("[LN-")).collect();
+    assert!(places[0].starts_with("docs/.github/") && places[1].starts_with("docs/a.md"), "{found}");
+    assert!(!found.out.contains('\u{1b}'), "{found}");
+
+    let report = estate.run(&["lint", "docs", "--json"]).exits(4).json();
+    assert_eq!(report["schema"], "seaworthy.lint/1");
+    assert_eq!(report["defects"][2]["code"], "LN-03");
+    assert_eq!(report["defects"][2]["place"]["line"], 4);
+    assert_eq!(report["files"], 4);
+
+    write(
+        "docs/b.md",
+        "<!-- seaworthy: allow LN-03 because the server is older -->\n\n```sh\npg_basebackup -D /srv/base -z\n```\n",
+    );
+    estate
+        .run(&["lint", "docs/b.md"])
+        .exits(0)
+        .says(&["nothing known to be bad in 1 file; 1 allowed on purpose"]);
+    let quiet = estate.run(&["lint", "docs/b.md", "-q"]).exits(0);
+    assert_eq!((quiet.out.as_str(), quiet.err.as_str()), ("", ""));
+    write("docs/b.md", "<!-- seaworthy: allow LN-03 because the server is older -->\n\nnothing\n");
+    estate
+        .run(&["lint", "docs/b.md"])
+        .exits(0)
+        .says(&["docs/b.md:1: the exception for LN-03 allows nothing here"]);
+}
+
+#[test]
+fn what_lint_could_not_read_is_never_clean() {
+    let estate = Estate::empty();
+    std::fs::write(estate.path("good.md"), "# Nothing\n").unwrap();
+    std::fs::write(estate.path("long.md"), "words \n".repeat(200_000)).unwrap();
+    std::fs::write(estate.path("blob.md"), "\0").unwrap();
+    estate.run(&["lint", "good.md"]).exits(0);
+    for (path, why) in [
+        ("no-such.md", "No such file"),
+        ("long.md", "only its first 1.00 MiB were read"),
+        ("blob.md", "it is binary"),
+        ("/dev/null", "neither a file nor a directory"),
+    ] {
+        let ran = estate.run(&["lint", "good.md", path]).exits(1).says(&[why, "1 not read"]);
+        assert!(!ran.out.contains("✓"), "{ran}");
+        let json = estate.run(&["lint", path, "--json"]).exits(1).json();
+        assert_eq!(json["unread"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn lint_compares_with_the_configuration_where_there_is_one() {
+    let estate = Estate::new();
+    estate.run(&["lint"]).exits(0).says(&["compared with the configuration"]);
+    let table = "| Service | RTO |\n|---|---|\n| papers | 7 minutes |\n";
+    std::fs::write(estate.path("promises.md"), table).unwrap();
+    estate.run(&["lint", "promises.md"]).exits(4).says(&["LN-50", "an RTO of 7 min for `papers`"]);
+    estate.run(&["lint", "promises.md", "--config", "no-such.toml"]).exits(2);
+    std::fs::write(estate.path("bad.toml"), "nonsense = 1\n").unwrap();
+    estate.run(&["lint", "promises.md", "--config", "bad.toml"]).exits(2).says(&["nonsense"]);
+}
+
+#[test]
+fn lint_reads_a_tree_of_a_thousand_files() {
+    let estate = Estate::empty();
+    let page = "# Backup\n\nDaily at 2am CET.\n\n```sh\nset -e\npg_dump -Fc shop -f /b/shop-$D.dump\nrsync -a /b/ nas:/b/\n```\n\n| a | b |\n|---|---|\n".repeat(20);
+    for number in 0..1000 {
+        let directory = estate.path(&format!("tree/{}", number % 10));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join(format!("{number}.md")), &page).unwrap();
+    }
+    estate.run(&["lint", "tree"]).exits(4).says(&["1000 defects in 1000 files: 1000 to be read tomorrow"]);
+}
+
+#[test]
+fn the_projects_own_documents_are_clean() {
+    let estate = Estate::empty();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let paths: Vec<String> = ["docs", "README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"]
+        .iter()
+        .map(|name| root.join(name).display().to_string())
+        .collect();
+    let mut call = vec!["lint"];
+    call.extend(paths.iter().map(String::as_str));
+    let ran = estate.run(&call).exits(0);
+    assert!(!ran.err.contains("allows nothing"), "{ran}");
 }

@@ -33,7 +33,7 @@ pub(super) fn is_secret_name(key: &str) -> bool {
 }
 
 /// Stretches that follow a name for a secret and an `=`, or stand before the `@` of a URL, and are not a reference.
-pub(super) fn looks_secret(text: &str) -> Vec<Range<usize>> {
+pub(crate) fn looks_secret(text: &str) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     for (at, _) in text.match_indices('=') {
         let before = text.get(..at).unwrap_or_default().trim_end_matches([' ', '\t', '"', '\'']);

@@ -32,6 +32,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 pub(crate) use cadence::next_after;
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity, SourceText, render};
+pub(crate) use mask::looks_secret;
 pub use schema::{findings_markdown, reference_markdown, schema};
 pub use settings::{Settings, overlay};
 pub use show::show;

@@ -99,6 +99,8 @@ pub(crate) enum Verb {
     Doctor(Doctor),
     /// Check, show or describe the configuration
     Config(Config),
+    /// Find known-bad commands and contradictions in runbooks, scripts, crontabs and workflows; runs nothing of them
+    Lint(Lint),
     /// Back up services, and replicate what they store into their other repositories
     Backup(Backup),
     /// Copy what one repository has and the others of its services lack
@@ -201,6 +203,14 @@ pub(crate) enum ConfigAction {
     },
     /// Print the JSON schema of the configuration
     Schema,
+}
+
+/// Arguments of `lint`.
+#[derive(Debug, Args)]
+pub(crate) struct Lint {
+    /// Files, and directories to look through; only the configuration itself where omitted
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 /// Arguments of `backup`.

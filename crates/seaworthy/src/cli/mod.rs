@@ -11,6 +11,7 @@ mod help;
 mod hold;
 mod init;
 mod keys;
+mod lint;
 mod prove;
 mod prune;
 mod receipts;
@@ -45,6 +46,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
             ConfigAction::Show { origin } => config::show(cli, face, origin),
             ConfigAction::Schema => config::schema(face),
         },
+        Verb::Lint(arguments) => waiting(cli, |cancel| lint::run(cli, face, arguments, cancel)),
         Verb::Backup(arguments) => waiting(cli, |cancel| backup::run(cli, face, arguments, cancel)),
         Verb::Drill(arguments) => match &arguments.action {
             None => waiting(cli, |cancel| drill::run(cli, face, &arguments.run, cancel)),
