@@ -256,7 +256,7 @@ impl SourceHistory {
             Act::Found(found) => self.found(receipt, found),
             Act::Gone(gone) => self.gone(receipt, gone),
             Act::Replicate(replicate) => self.replicated(receipt, replicate),
-            Act::KeyChange(_) => {}
+            Act::KeyChange(_) | Act::Key(_) => {}
         }
     }
 

@@ -154,7 +154,8 @@ impl ChainVerifier {
             | Act::KeyChange(_)
             | Act::Found(_)
             | Act::Gone(_)
-            | Act::Replicate(_) => Vec::new(),
+            | Act::Replicate(_)
+            | Act::Key(_) => Vec::new(),
         };
         if contradictions.is_empty() {
             self.verified += 1;

@@ -115,7 +115,8 @@ impl RecoveryPoint {
             | Act::Verify(_)
             | Act::Abandoned(_)
             | Act::KeyChange(_)
-            | Act::Gone(_) => return None,
+            | Act::Gone(_)
+            | Act::Key(_) => return None,
         };
         Some(Self {
             service: backup.service.clone(),
@@ -243,7 +244,8 @@ impl RecoveryPoint {
             | Act::KeyChange(_)
             | Act::Found(_)
             | Act::Gone(_)
-            | Act::Replicate(_) => {}
+            | Act::Replicate(_)
+            | Act::Key(_) => {}
         }
     }
 

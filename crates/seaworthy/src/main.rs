@@ -6,6 +6,7 @@
 
 mod app;
 mod cli;
+mod custody;
 mod demo;
 mod discover;
 mod exit;

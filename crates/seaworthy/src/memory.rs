@@ -219,7 +219,8 @@ impl Memory {
             | Act::Verify(_)
             | Act::Abandoned(_)
             | Act::KeyChange(_)
-            | Act::Gone(_) => Ok(None),
+            | Act::Gone(_)
+            | Act::Key(_) => Ok(None),
         }
     }
 }

@@ -18,7 +18,7 @@ use seaworthy_model::remote::{Credential, RemoteSpec};
 use seaworthy_model::service::{Inventory, RepositorySpec, Service, ServiceSource};
 use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::{
-    Control, InitOptions, KdfParams, Lock, OpenOptions, Repository, RepositoryError, Store, open_store,
+    Control, InitOptions, KdfParams, KeyId, Lock, OpenOptions, Repository, RepositoryError, Store, open_store,
 };
 
 use secrecy::SecretString;
@@ -149,6 +149,17 @@ pub(crate) fn open(
     Repository::open(&store(spec, control)?, secret.expose(), &options, control).map_err(|error| {
         repository_failure(&format!("open repository `{}` at {}", spec.name, spec.location), error)
     })
+}
+
+/// Opens a repository with another password than the configured one; tries the key of this id first. Blocks.
+pub(crate) fn open_with(
+    spec: &RepositorySpec,
+    secret: &Secret,
+    key_hint: Option<KeyId>,
+    control: &Control,
+) -> Outcome<Result<Repository, RepositoryError>> {
+    let options = OpenOptions { key_hint, ..OpenOptions::default() };
+    Ok(Repository::open(&store(spec, control)?, secret.expose(), &options, control))
 }
 
 /// Makes a repository, or finishes one that an earlier start of this had begun. Blocks.

@@ -119,7 +119,7 @@ pub(crate) enum Verb {
     Verify(Verify),
     /// Check a repository's structure, or read back every byte; what that shows of known copies is sealed
     Check(Check),
-    /// List, add or remove the keys of a repository
+    /// Show, check, add, rotate or remove the keys of a repository
     Keys(Keys),
     /// Rebuild the catalogue from the ledger, exported receipts and the repositories
     Catalogue(Catalogue),
@@ -248,7 +248,7 @@ pub(crate) struct Retain {
 }
 
 /// How a recovery point is chosen.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Choice {
     /// `latest`, `latest-proven`, `random`, `before:TIME`, or the first digits of a copy's id
     #[arg(long, value_name = "POINT", default_value = "latest")]
@@ -429,8 +429,8 @@ pub(crate) struct Check {
 /// Arguments of `keys`.
 #[derive(Debug, Args)]
 pub(crate) struct Keys {
-    /// Repository [default: the only one]
-    #[arg(long, value_name = "NAME")]
+    /// Repository [default: the only one; `list`: all of them; `check`: the one whose register has NAME]
+    #[arg(long, value_name = "NAME", global = true)]
     pub(crate) repository: Option<String>,
     #[command(subcommand)]
     pub(crate) action: KeysAction,
@@ -438,13 +438,35 @@ pub(crate) struct Keys {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysAction {
-    /// List keys
+    /// Show the register of keys beside the keys that are there, and what is wrong with either
     List,
     /// Add a key
     Add {
         /// Password of the new key, by reference
         #[arg(long, value_name = "REFERENCE")]
         password: String,
+        /// Its name in the register
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Give this program's key another password: add the new key, show that it works, then remove the old one once the
+    /// configuration names the new password. No data are rewritten; run it again after each step that it asks for
+    Rotate {
+        /// The new password, by reference
+        #[arg(long, value_name = "REFERENCE")]
+        password: String,
+        /// Remove the old key at once, although the configuration still names its password: nothing runs here until it names
+        /// the new one
+        #[arg(long)]
+        now: bool,
+    },
+    /// Have the holder of a key show that it opens the repository, and seal that in the ledger
+    Check {
+        /// Its name in the register
+        name: String,
+        /// Its password, by reference [default: the register's `password`; else it is asked for]
+        #[arg(long, value_name = "REFERENCE")]
+        password: Option<String>,
     },
     /// Remove a key; never the last one, nor the one in use
     Remove {

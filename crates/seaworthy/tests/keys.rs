@@ -1,0 +1,228 @@
+//! Keys, the recovery kit and the drill without us, as their user meets them: the real binary, real restic.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests: what cannot be unwrapped is a failed test")]
+
+#[expect(dead_code, reason = "shared with the other tests of the face, which use other parts of it")]
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use support::{CANARY, Estate};
+
+/// The password of the key in escrow.
+const HELD: &str = "held by somebody else";
+
+/// The digits of each key file of a repository.
+fn key_files(repository: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(repository.join("keys"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// What the ledger says of keys, oldest first.
+fn sealed(estate: &Estate) -> Vec<serde_json::Value> {
+    let rows = estate.run(&["receipts", "list", "--json"]).exits(0).json();
+    rows["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["act"] == "key")
+        .map(|row| {
+            let sequence = row["sequence"].to_string();
+            estate.run(&["receipts", "show", &sequence, "--json"]).exits(0).json()["act"]["key"].clone()
+        })
+        .collect()
+}
+
+/// An estate with a repository at home and one away, a key in escrow of the latter, and a register.
+///
+/// The register names the key that `id` holds, once it was added.
+fn kept(checks: &str) -> (Estate, String) {
+    let estate = Estate::empty();
+    estate.sources();
+    estate.secret("held", HELD);
+    let register = |id: &str| {
+        let root = estate.path("").display().to_string();
+        estate.configure(&format!(
+            "{checks}\n[repositories.away]\nlocation = \"{root}away\"\npassword = \"file:{root}password\"\nsite = \"there\"\n\n\
+             [repositories.away.keys.daily]\ncustody = \"online\"\nholder = \"operations\"\n\n\
+             [repositories.away.keys.safe]\ncustody = \"escrow\"\nholder = \"head of finance\"\nplace = \"safe, room 2\"\n{id}\n"
+        ));
+    };
+    register("");
+    estate.run(&["init", "--missing-repositories"]).exits(0);
+    let held = reference(&estate, "held");
+    estate
+        .run(&["keys", "add", "--repository", "away", "--name", "safe", "--password", &held])
+        .exits(0)
+        .says(&["next: write id", "seaworthy keys check safe"]);
+    let added = sealed(&estate).pop().unwrap();
+    let id = added["key"].as_str().unwrap().to_owned();
+    assert_eq!(
+        (&added["deed"], &added["name"], &added["holder"]),
+        (&"added".into(), &"safe".into(), &"head of finance".into())
+    );
+    register(&format!("id = \"{}\"", &id[..16]));
+    (estate, id)
+}
+
+fn reference(estate: &Estate, name: &str) -> String {
+    format!("file:{}", estate.path(name).display())
+}
+
+#[test]
+fn a_holder_shows_that_the_key_works_and_the_ledger_keeps_it() {
+    let (estate, id) = kept("");
+    estate.run(&["backup"]).exits(0);
+    let list = estate.run(&["keys", "list", "--repository", "away"]).exits(4);
+    let list = list.says(&[
+        "safe (escrow)",
+        "head of finance; safe, room 2",
+        &id[..8],
+        "KY-07",
+        "has never shown",
+        "KY-04",
+    ]);
+    assert!(!list.out.contains("KY-08") && !list.out.contains("KY-03"), "{list}");
+    let held = reference(&estate, "held");
+    let shown = estate.run(&["keys", "check", "safe", "--password", &held]).exits(0);
+    let shown = shown.says(&["opens repository away", "head of finance holds a password that works"]);
+    assert!(!shown.out.contains(HELD) && !shown.err.contains(HELD), "{shown}");
+    let receipt = sealed(&estate).pop().unwrap();
+    assert_eq!(
+        (&receipt["deed"], &receipt["key"], &receipt["name"]),
+        (&"checked".into(), &id.as_str().into(), &"safe".into())
+    );
+    assert!(receipt["read"].as_str().unwrap().starts_with("snapshot "), "{receipt}");
+    assert_eq!(receipt["keys"].as_array().unwrap().len(), 2);
+    let list = estate.run(&["keys", "list", "--repository", "away"]).exits(4).says(&["shown to open it"]);
+    assert!(!list.out.contains("KY-07"), "{list}");
+
+    // A wrong password, another key's password, and nobody to type one.
+    estate.secret("wrong", "not it");
+    let wrong = reference(&estate, "wrong");
+    estate.run(&["keys", "check", "safe", "--password", &wrong]).exits(12).says(&["KY-01"]).hints();
+    let receipt = sealed(&estate).pop().unwrap();
+    assert_eq!(
+        (&receipt["key"], &receipt["findings"][0]["code"]),
+        (&serde_json::Value::Null, &"KY-01".into())
+    );
+    estate
+        .run(&["keys", "list", "--repository", "away"])
+        .exits(4)
+        .says(&["KY-07", "when its holder last tried"]);
+    let ours = reference(&estate, "password");
+    estate.run(&["keys", "check", "safe", "--password", &ours]).exits(4).says(&[
+        "KY-08",
+        "the register says",
+        "NOT what head of finance should hold",
+    ]);
+    estate.run(&["keys", "check", "safe"]).exits(2).says(&["nobody is here to type"]).hints();
+    estate.run(&["keys", "check", "stick"]).exits(2).hints();
+    estate.run(&["verify"]).exits(0);
+    estate
+        .run(&["receipts"])
+        .exits(0)
+        .says(&["opens NOTHING in repository away", "was added to repository away"]);
+    // Every repository, where none is named; and one that cannot be looked at is said.
+    estate.run(&["keys", "list"]).exits(4).says(&["repository local", "repository away", "KY-03"]);
+    std::fs::rename(estate.path("away"), estate.path("gone")).unwrap();
+    estate.run(&["keys", "list"]).exits(10).says(&["NOT LOOKED AT", "repository local"]);
+}
+
+#[test]
+fn a_rotation_leaves_a_key_that_works_whenever_it_stops() {
+    let estate = Estate::new();
+    estate.run(&["backup", "papers"]).exits(0);
+    estate.secret("new", "a new password");
+    let new = reference(&estate, "new");
+    let data = estate.objects("data");
+    let before = key_files(&estate.path("repository"));
+    estate.run(&["keys", "rotate", "--password", &new, "--dry-run"]).exits(0).says(&["would add a key"]);
+    assert_eq!(key_files(&estate.path("repository")), before);
+
+    // The first step: both work. What a crash would leave is what it leaves.
+    estate
+        .run(&["keys", "rotate", "--password", &new])
+        .exits(0)
+        .says(&["which opens repository", "stays until"]);
+    assert_eq!(key_files(&estate.path("repository")).len(), 2);
+    estate.run(&["backup", "papers"]).exits(0);
+    // Again, before anybody has changed the configuration: nothing is added, nothing is lost.
+    estate.run(&["keys", "rotate", "--password", &new]).exits(0).says(&["stays until"]);
+    assert_eq!(key_files(&estate.path("repository")).len(), 2);
+
+    let path = estate.path("seaworthy.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("/password\"", "/new\"")).unwrap();
+    estate.run(&["backup", "papers"]).exits(0);
+    estate
+        .run(&["keys", "rotate", "--password", &new])
+        .exits(0)
+        .says(&["removed the old key", "can still read"]);
+    let after = key_files(&estate.path("repository"));
+    assert!(after.len() == 1 && after != before, "{after:?}");
+    estate.run(&["keys", "rotate", "--password", &new]).exits(0).says(&["is gone already"]);
+    estate.run(&["backup", "papers"]).exits(0);
+    estate.run(&["drill", "papers", "-q"]).exits(0);
+    assert!(data.iter().all(|pack| pack.exists()), "no pack was rewritten");
+    let deeds: Vec<String> =
+        sealed(&estate).iter().map(|act| act["deed"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(deeds, ["added", "removed"]);
+
+    // At once: this program is locked out until it is told the new password, and says so.
+    estate.secret("newer", "a newer password");
+    let newer = reference(&estate, "newer");
+    estate.run(&["keys", "rotate", "--password", &newer, "--now"]).exits(0).says(&["NOTHING RUNS HERE"]);
+    estate.run(&["backup", "papers"]).exits(12).hints();
+    std::fs::write(&path, text.replace("/password\"", "/newer\"")).unwrap();
+    estate.run(&["backup", "papers"]).exits(0);
+    // A password that is in use already is no new one.
+    estate.run(&["keys", "add", "--password", &newer]).exits(20).hints();
+}
+
+#[test]
+fn what_custody_finds_in_files_is_found_in_files() {
+    let (estate, _) = kept("");
+    let has =
+        |code: &str, place: &str| {
+            let list = estate.run(&["keys", "list", "--json"]);
+            let findings = list.json()["findings"].clone();
+            findings.as_array().unwrap().iter().any(|one| {
+                one["code"] == code && format!("{}{}", one["subject"], one["detail"]).contains(place)
+            })
+        };
+    // The password of the estate lies on the disk of both repositories, and in neither of them.
+    assert!(has("KY-04", "same disk") && !has("KY-04", "lies inside"));
+    let path = estate.path("seaworthy.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    for place in ["repository/password", "files/password"] {
+        estate.secret(place, CANARY);
+        std::fs::write(
+            &path,
+            text.replace("/password\"\nsite = \"here\"", &format!("/{place}\"\nsite = \"here\"")),
+        )
+        .unwrap();
+        assert!(
+            has("KY-04", if place.starts_with("files") { "is copied with" } else { "lies inside" }),
+            "{place}"
+        );
+    }
+    std::fs::write(&path, &text).unwrap();
+    // A password file, or a directory that leads to it, which others could read or exchange.
+    std::fs::set_permissions(estate.path("password"), PermissionsExt::from_mode(0o644)).unwrap();
+    estate.run(&["keys", "list"]).exits(20).says(&["KY-05"]).hints();
+    std::fs::set_permissions(estate.path("password"), PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(estate.path(""), PermissionsExt::from_mode(0o733)).unwrap();
+    estate.run(&["keys", "list"]).exits(20).says(&["KY-05", "others could exchange it"]);
+    std::fs::set_permissions(estate.path(""), PermissionsExt::from_mode(0o711)).unwrap();
+    estate.run(&["doctor"]).exits(0).says(&[
+        "keys of away",
+        "seaworthy keys list --repository away",
+        "0 failed",
+    ]);
+}
