@@ -17,6 +17,7 @@ mod render;
 mod secrets;
 mod setup;
 mod state;
+mod stock;
 mod wiring;
 
 use std::io::Write as _;

@@ -5,8 +5,8 @@
 #[expect(dead_code, reason = "shared with the other tests of the face, which use other parts of it")]
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use support::{CANARY, Estate};
 
@@ -225,4 +225,112 @@ fn what_custody_finds_in_files_is_found_in_files() {
         "seaworthy keys list --repository away",
         "0 failed",
     ]);
+}
+
+fn restic() -> PathBuf {
+    seaworthy_testkit::components::restics().unwrap().pop().unwrap()
+}
+
+/// The commands of a kit, as they stand there, do what it says: by a stock restic that knows nothing else.
+#[test]
+fn a_kit_is_enough_to_bring_everything_back() {
+    let (estate, id) = kept("");
+    estate.run(&["backup"]).exits(0);
+    estate.run(&["drill", "--from", "away", "-q"]).exits(0);
+    let restic = restic();
+    let program = restic.to_str().unwrap();
+    let write = |name: &str, more: &[&str]| {
+        let mut call = vec!["kit", "--repository", "away", "--output", name, "--restic", program];
+        call.extend(more);
+        estate.run(&call)
+    };
+    write("kit.txt", &[]).exits(0).says(&["2 of 2 sources have a copy", "holds no password"]);
+    let kit = std::fs::read_to_string(estate.path("kit.txt")).unwrap();
+    assert_eq!(std::fs::metadata(estate.path("kit.txt")).unwrap().mode() & 0o777, 0o600);
+    assert!(!kit.contains(HELD) && !kit.contains(CANARY), "{kit}");
+    for words in [
+        "safe, room 2",
+        "head of finance",
+        &id[..16],
+        "proven A4 Equal",
+        "500 rows",
+        "BEGIN PUBLIC KEY",
+        "SHA-256",
+        "a drill took",
+    ] {
+        assert!(kit.contains(words), "`{words}` is missing in\n{kit}");
+    }
+
+    // On an empty machine: nothing but the page, the password and restic.
+    let machine = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let ran = std::process::Command::new(&restic)
+            .args(words)
+            .arg("--no-cache")
+            .current_dir(machine.path())
+            .env_clear()
+            .env("HOME", machine.path())
+            .env(
+                "RESTIC_REPOSITORY",
+                kit.lines().find_map(|line| line.trim().strip_prefix("export RESTIC_REPOSITORY=")).unwrap(),
+            )
+            .env("RESTIC_PASSWORD", HELD)
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{words:?}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    let config = run(&["cat", "config"]);
+    let repository =
+        serde_json::from_str::<serde_json::Value>(&config).unwrap()["id"].as_str().unwrap().to_owned();
+    assert!(kit.contains(&repository));
+    let mut restored = 0;
+    for line in kit.lines().filter_map(|line| line.trim().strip_prefix("restic restore ")) {
+        let mut words = vec!["restore"];
+        words.extend(line.split_whitespace());
+        run(&words);
+        restored += 1;
+    }
+    assert_eq!(restored, 2);
+    let root = estate.path("files");
+    let back = machine.path().join(format!("restored/papers-files{}", root.display()));
+    assert_eq!(
+        std::fs::read(back.join("noise.bin")).unwrap(),
+        std::fs::read(root.join("noise.bin")).unwrap()
+    );
+    let database = kit.lines().find_map(|line| line.trim().strip_prefix("sqlite3 ")).unwrap();
+    let database = machine.path().join(database.split_whitespace().next().unwrap());
+    let open = rusqlite::Connection::open(database).unwrap();
+    assert_eq!(open.query_row("SELECT count(*) FROM sale", [], |row| row.get::<_, u32>(0)).unwrap(), 500);
+
+    // The page says the same, with codes; nothing of it comes from elsewhere.
+    write("kit.html", &[]).exits(0);
+    let page = std::fs::read_to_string(estate.path("kit.html")).unwrap();
+    assert!(
+        page.matches("<svg").count() >= 2 && !page.contains("<script") && !page.contains("src="),
+        "{page}"
+    );
+    assert!(!page.contains(HELD) && page.contains("restic restore"));
+    write("kit.md", &[]).exits(0);
+    // The same facts, the same words: but for the date.
+    write("again.txt", &[]).exits(0);
+    let again = std::fs::read_to_string(estate.path("again.txt")).unwrap();
+    let undated =
+        |text: &str| text.lines().filter(|line| !line.starts_with("Made ")).collect::<Vec<_>>().join("\n");
+    assert_eq!(undated(&again), undated(&kit));
+
+    // A password only where it was asked for, and only one that opens.
+    let held = reference(&estate, "held");
+    write("full.html", &["--with-password", &held]).exits(0).says(&["IT HOLDS A PASSWORD"]);
+    let page = std::fs::read_to_string(estate.path("full.html")).unwrap();
+    assert!(page.contains(HELD) && page.contains("THIS PAGE HOLDS A PASSWORD"));
+    estate.secret("wrong", "not it");
+    write("wrong.html", &["--with-password", &reference(&estate, "wrong")]).exits(12).hints();
+    assert!(!estate.path("wrong.html").exists());
+    // Never over a file, never into what it is for, never without saying how.
+    write("kit.txt", &[]).exits(20).says(&["is there already"]).hints();
+    write("away/kit.txt", &[]).exits(20).says(&["KY-04"]).hints();
+    write("files/deep/kit.txt", &[]).exits(20).says(&["KY-04"]).hints();
+    write("kit.pdf", &[]).exits(2).hints();
+    estate.run(&["kit", "--output", "x.txt"]).exits(2).says(&["several repositories"]).hints();
 }

@@ -121,6 +121,8 @@ pub(crate) enum Verb {
     Check(Check),
     /// Show, check, add, rotate or remove the keys of a repository
     Keys(Keys),
+    /// Write a recovery kit: one printable page by which stock restic brings a repository back without this program
+    Kit(Kit),
     /// Rebuild the catalogue from the ledger, exported receipts and the repositories
     Catalogue(Catalogue),
     /// Print shell completions
@@ -473,6 +475,24 @@ pub(crate) enum KeysAction {
         /// Its id, or the first digits of it
         id: String,
     },
+}
+
+/// Arguments of `kit`.
+#[derive(Debug, Args)]
+pub(crate) struct Kit {
+    /// Repository [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) repository: Option<String>,
+    /// File to write: `.html`, `.md` or `.txt`. Never overwritten, and readable by you alone
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Print a password into it, by reference; one that opens the repository, best the one in escrow. Without it there is a
+    /// line to write it on by hand
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) with_password: Option<String>,
+    /// The restic whose version and digest are printed; searched for where omitted
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) restic: Option<PathBuf>,
 }
 
 /// Arguments of `catalogue`.
