@@ -53,6 +53,19 @@ pub(crate) fn sandboxes_for(state: &State, inventory: &Inventory) -> ProcessSand
     ProcessSandboxes::new(settings)
 }
 
+/// Makes sandboxes in which stock restic finds itself, and nothing of ours: not even this program's file.
+pub(crate) fn sandboxes_apart(state: &State, restic: &Path) -> Outcome<ProcessSandboxes> {
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::because(Exit::Unexpected, "find the file of this program", &error))?;
+    let mut settings = Settings::new(&state.scratch);
+    // A file of its own: what lies beside it is not shown.
+    if !restic.starts_with("/usr") {
+        settings.read_only.push(restic.to_path_buf());
+    }
+    settings.hidden.push(own);
+    Ok(ProcessSandboxes::new(settings))
+}
+
 /// A source, ready to be acted upon. Reads its secret.
 pub(crate) fn subject(state: &State, service: &Service, source: &ServiceSource) -> Outcome<Subject> {
     Ok(Subject {

@@ -940,6 +940,7 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["keys", "rotate", "--password", &second],
         &["keys", "rotate", "--password", &second, "--now"],
         &["keys", "check", "safe"],
+        &["drill", "papers", "--independent"],
         &["kit", "--output", "kit.html"],
         &["keys", "remove", other],
         &["catalogue", "rebuild"],

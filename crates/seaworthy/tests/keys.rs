@@ -8,7 +8,7 @@ mod support;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use support::{CANARY, Estate};
+use support::{CANARY, Estate, flip};
 
 /// The password of the key in escrow.
 const HELD: &str = "held by somebody else";
@@ -333,4 +333,176 @@ fn a_kit_is_enough_to_bring_everything_back() {
     write("files/deep/kit.txt", &[]).exits(20).says(&["KY-04"]).hints();
     write("kit.pdf", &[]).exits(2).hints();
     estate.run(&["kit", "--output", "x.txt"]).exits(2).says(&["several repositories"]).hints();
+}
+
+const CHECKS: &str = "\n[[services.papers.sources.files.checks]]\nkind = \"command\"\nname = \"there\"\nargv = [\"/usr/bin/true\"]\n";
+
+fn drilled(estate: &Estate, more: &[&str], code: i32) -> serde_json::Value {
+    let restic = restic();
+    let held = reference(estate, "held");
+    let mut call = vec!["drill", "papers", "--independent", "--json"];
+    if !more.contains(&"--password") {
+        call.extend(["--password", held.as_str()]);
+    }
+    if !more.contains(&"--restic") {
+        call.extend(["--restic", restic.to_str().unwrap()]);
+    }
+    call.extend(more);
+    estate.run(&call).exits(code).json()["drill"].clone()
+}
+
+/// The level of a pass; empty for anything else.
+fn level(drill: &serde_json::Value) -> String {
+    drill["verdict"]["level"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_copy_that_comes_back_without_us_is_independent() {
+    let (estate, id) = kept(CHECKS);
+    estate.run(&["backup"]).exits(0);
+    let drill = drilled(&estate, &[], 0);
+    assert_eq!(level(&drill), "A6", "{drill:#}");
+    let shown = &drill["independence"];
+    assert_eq!(
+        (&shown["key"], &shown["key_name"], &shown["custody"]),
+        (&id.as_str().into(), &"safe".into(), &"escrow".into())
+    );
+    assert!(shown["absent"].as_array().unwrap().iter().all(|one| one["is_shown"] == true), "{shown:#}");
+    assert!(drill["phases"].as_array().unwrap().iter().any(|phase| phase["name"] == "restic"));
+    assert_eq!(drill["repository"]["name"], "away");
+    estate.run(&["verify"]).exits(0);
+    estate.run(&["drill", "show", drill["run"].as_str().unwrap()]).exits(0).says(&[
+        "PASS A6",
+        "without us by restic",
+        "signing key",
+    ]);
+    // The escrow has been shown by it, and nothing of it is left behind.
+    let list = estate.run(&["keys", "list", "--repository", "away"]).exits(4);
+    assert!(!list.out.contains("KY-07"), "{list}");
+    assert_eq!(
+        std::fs::read_dir(estate.path("s"))
+            .unwrap()
+            .filter(|entry| { entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("sw-") })
+            .count(),
+        0
+    );
+    // A database too, without a question of ours: A5 at most, and it says why.
+    let restic = restic();
+    let held = reference(&estate, "held");
+    let shop = estate
+        .run(&["drill", "shop", "--independent", "--password", &held, "--restic", restic.to_str().unwrap()])
+        .exits(0);
+    shop.says(&["PASS A4", "not A6: you have no check of your own"]);
+}
+
+#[test]
+fn what_is_less_than_independent_is_never_called_so() {
+    let (estate, _) = kept(CHECKS);
+    estate.run(&["backup"]).exits(0);
+    // The key that this program itself uses.
+    let ours = reference(&estate, "password");
+    let drill = drilled(&estate, &["--password", &ours], 0);
+    assert_eq!(level(&drill), "A5", "{drill:#}");
+    // The copy at home, which is lost with the source.
+    estate.run(&["keys", "add", "--repository", "local", "--password", &reference(&estate, "held")]).exits(0);
+    let drill = drilled(&estate, &["--from", "local"], 0);
+    assert_eq!(level(&drill), "A5", "{drill:#}");
+    let told = estate.run(&["drill", "show", drill["run"].as_str().unwrap()]).exits(0);
+    told.says(&["not A6: the copy lies at `here`", "not A6: the register names no holder"]);
+    // A wrong password says nothing of the copy.
+    estate.secret("wrong", "not it");
+    let drill = drilled(&estate, &["--password", &reference(&estate, "wrong")], 7);
+    assert!(drill.to_string().contains("KY-01"), "{drill:#}");
+    estate.run(&["drill", "papers", "--password", "env:X"]).exits(2);
+    estate.run(&["verify"]).exits(0);
+}
+
+/// Programs that say that all went well.
+#[test]
+fn a_restic_that_lies_is_not_believed_and_does_not_blame_the_copy() {
+    let (estate, _) = kept(CHECKS);
+    estate.run(&["backup"]).exits(0);
+    let real = restic();
+    let lying = |name: &str, script: &str| {
+        let path = estate.path(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    };
+    let nothing = lying("nothing", "[ \"$1\" = version ] && echo 'restic 9.9.9'; exit 0");
+    let drill = drilled(&estate, &["--restic", &nothing], 7);
+    assert_eq!(level(&drill), "", "{drill:#}");
+    estate.run(&["status", "papers"]).says(&["papers"]);
+    let points = estate.run(&["points", "papers", "--json"]).exits(0).json();
+    assert!(!points.to_string().contains("failed"), "the copy is not blamed: {points}");
+    // One that opens the repository, hands out the witness, and then restores nothing, half, or something older.
+    estate.run(&["backup", "papers"]).exits(0);
+    let away = estate.path("away");
+    let newest = drill["copy"].as_str().unwrap();
+    for (name, restore) in [
+        ("idle", "exit 0".to_owned()),
+        ("half", "/usr/bin/restic \"$@\" --include /.seaworthy; exit 0".to_owned()),
+        ("older", format!("shift 2; shift; exec /usr/bin/restic --no-cache restore {newest} \"$@\"")),
+    ] {
+        let script = format!(
+            "case \"$2\" in version) exec /usr/bin/restic version;; restore) {restore};; esac\n[ \"$1\" = version ] && exec /usr/bin/restic version\nexec /usr/bin/restic \"$@\""
+        );
+        std::fs::write(estate.path("files/letter.txt"), name).unwrap();
+        estate.run(&["backup", "papers"]).exits(0);
+        let drill = drilled(&estate, &["--restic", &lying(name, &script)], 7);
+        assert_eq!(level(&drill), "", "{name}: {drill:#}");
+        assert!(
+            drill["findings"].to_string().contains("it is the program, not the copy"),
+            "{name}: {drill:#}"
+        );
+        let points = estate.run(&["points", "papers", "--json"]).exits(0).json();
+        assert!(!points.to_string().contains("failed"), "{name} blames the copy: {points}");
+    }
+    assert!(away.exists());
+    // Not a restic at all.
+    let other = lying("other", "echo hello");
+    estate
+        .run(&[
+            "drill",
+            "papers",
+            "--independent",
+            "--password",
+            &reference(&estate, "held"),
+            "--restic",
+            &other,
+        ])
+        .exits(2)
+        .says(&["does not say that it is restic"]);
+    assert!(real.exists());
+}
+
+#[test]
+fn a_damaged_copy_fails_without_us_too() {
+    let (estate, _) = kept(CHECKS);
+    estate.run(&["backup", "papers"]).exits(0);
+    let mut packs = Vec::new();
+    let mut todo = vec![estate.path("away/data")];
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            packs.push(path);
+        }
+    }
+    let largest = packs.into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    flip(&largest);
+    let restic = restic();
+    let held = reference(&estate, "held");
+    let ran = estate.run(&[
+        "drill",
+        "papers",
+        "--independent",
+        "--password",
+        &held,
+        "--restic",
+        restic.to_str().unwrap(),
+    ]);
+    assert!(matches!(ran.code, 5 | 7), "{ran}");
+    assert!(!ran.out.contains("PASS"), "{ran}");
+    estate.run(&["drill", "papers", "--from", "away"]).exits(5);
 }

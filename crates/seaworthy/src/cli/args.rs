@@ -302,6 +302,16 @@ pub(crate) struct DrillRun {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub(crate) prove_the_drill: Option<u32>,
+    /// Bring the copy back with stock restic and the password that somebody else holds, out of reach of this program's state, key
+    /// and engine: what level A6 asks for. From a repository at another site where there is one, and a directory
+    #[arg(long, conflicts_with = "prove_the_drill")]
+    pub(crate) independent: bool,
+    /// With --independent: that password, by reference [default: the register's; else its holder is asked to type it]
+    #[arg(long, value_name = "REFERENCE", requires = "independent")]
+    pub(crate) password: Option<String>,
+    /// With --independent: the restic to run; searched for where omitted
+    #[arg(long, value_name = "PROGRAM", requires = "independent")]
+    pub(crate) restic: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod drill;
 mod help;
+mod independent;
 mod init;
 mod keys;
 mod kit;
