@@ -85,6 +85,7 @@ const TESTS: &[(&str, Test)] = &[
     ("what_a_killed_maker_left_half_done_is_reaped", what_a_killed_maker_left_half_done_is_reaped),
     ("what_keeps_a_machine_from_it_is_said_before", what_keeps_a_machine_from_it_is_said_before),
     ("sandboxes_opened_at_once_do_not_meet", sandboxes_opened_at_once_do_not_meet),
+    ("a_hidden_program_is_empty_inside", a_hidden_program_is_empty_inside),
 ];
 
 fn main() -> ExitCode {
@@ -907,6 +908,27 @@ fn sandboxes_opened_at_once_do_not_meet() {
             sandbox.close(&cx()).await.unwrap();
         }
         assert_eq!(fs::read_dir(&settings.scratch).unwrap().count(), 0);
+    });
+}
+
+/// A program of the system that is not to be found is there by name, and empty.
+fn a_hidden_program_is_empty_inside() {
+    run(async {
+        let (_directory, mut settings) = scratch();
+        let hidden = fs::canonicalize("/usr/bin/env").unwrap();
+        let is_there = |path: &Path| Exec {
+            argv: vec!["/usr/bin/test".into(), "-s".into(), path.to_str().unwrap().into()],
+            ..Exec::default()
+        };
+        let before = open(&settings).await.unwrap();
+        assert_eq!(before.exec(&cx(), is_there(&hidden)).await.unwrap().status, 0);
+        before.close(&cx()).await.unwrap();
+        settings.hidden.extend([hidden.clone(), "/usr/bin/no-such-program".into()]);
+        let sandbox = open(&settings).await.unwrap();
+        assert_eq!(sandbox.exec(&cx(), is_there(&hidden)).await.unwrap().status, 1);
+        assert_eq!(sandbox.exec(&cx(), is_there(Path::new("/usr/bin/test"))).await.unwrap().status, 0);
+        sandbox.close(&cx()).await.unwrap();
+        assert!(fs::metadata(&hidden).unwrap().len() > 0, "outside it is as it was");
     });
 }
 

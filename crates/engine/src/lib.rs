@@ -11,6 +11,9 @@ mod tree;
 
 pub use act::backup::{BackupDone, BackupRequest};
 pub use act::drill::{DrillDone, DrillRequest, drill};
+pub use act::independent::Bringing;
 pub use act::replicate::ReadBack;
 pub use notary::{Ledger, Notary, NotaryError};
-pub use runner::{Clock, DrillJob, Executor, ReplicateJob, RestoreJob, RunError, Runner, Sealed, Subject};
+pub use runner::{
+    Apart, Clock, DrillJob, Executor, ReplicateJob, RestoreJob, RunError, Runner, Sealed, Subject,
+};

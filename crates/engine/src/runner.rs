@@ -11,22 +11,26 @@ use seaworthy_interface::{
     SandboxProvider, Source,
 };
 use seaworthy_model::check::UserCheck;
+use seaworthy_model::custody::Custody;
 use seaworthy_model::finding::{Finding, FindingCode};
-use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
+use seaworthy_model::id::{CopyId, Digest, KeyFileId, KeyName, RunId, ServiceName, SourceName};
 use seaworthy_model::objective::RecoveryObjective;
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{
-    Act, ActKind, Backup, Control, Drill, Due, Engine, Measured, Moved, Observed, Outcome, Phase, Receipt,
-    RecoveryPointMeasured, Replicate, RepositoryRef, Restore, Seed, Selection, Sizes, Teardown, Tool,
+    Act, ActKind, Backup, Control, Drill, Due, Engine, Independence, Measured, Moved, Observed, Outcome,
+    Phase, Receipt, RecoveryPointMeasured, Replicate, RepositoryRef, Restore, Seed, Selection, Sizes,
+    Teardown, Tool,
 };
 use seaworthy_model::retention::{Plan, PolicyInForce, Retain};
+use seaworthy_model::signature::sha256;
 use seaworthy_model::verdict::Verdict;
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::Repository;
 use tokio::time::Instant;
 
 use crate::act::backup::{BackupDone, BackupRequest, backup};
-use crate::act::drill::{DrillDone, DrillRequest, drill};
+use crate::act::drill::{Before, DrillDone, DrillRequest, drill, drill_after};
+use crate::act::independent::{Bringing, bring};
 use crate::act::replicate::{ReadBack, Replicated, is_of_stored_bytes, replicate};
 use crate::act::retain::Locked;
 use crate::act::{self, finding_of};
@@ -449,34 +453,108 @@ impl Runner {
         subject: &Subject,
         provider: &dyn SandboxProvider,
         place: RepositoryRef,
-        job: DrillJob,
+        mut job: DrillJob,
     ) -> Result<Sealed<Drill>, RunError> {
-        let (run, due, started) = self.due(ActKind::Drill, &subject.service, &subject.source).await?;
-        let (witness, digest) =
-            job.witness.map_or((None, None), |(witness, digest)| (Some(witness), Some(digest)));
-        let request = DrillRequest {
-            run: run.clone(),
-            point: job.point,
-            witness,
-            checks: job.checks,
-            objective: job.objective,
-            needed_bytes: job.needed_bytes,
-            deadline: job.deadline,
-            control_seed: job.control_seed,
-            source_identity: job.source_identity,
-            doubts_checks: job.doubts_checks,
+        let slot = self.slot(subject).await?;
+        let (witness, digest) = job.witness.take().unzip();
+        let findings = std::mem::take(&mut job.witness_findings);
+        let request = request(&slot.run, &job, witness);
+        let reader = Arc::clone(&job.reader);
+        let done = drill(cx, subject.driver.as_ref(), reader, provider, request, findings).await;
+        self.drilled(subject, place, job, done, slot, (digest, None)).await
+    }
+
+    /// Drills a copy that stock restic brings back, with a password that somebody else holds: `apart` says how.
+    ///
+    /// The witness is the one that restic restores, and counts where its digest is that of `job`. The job's own reader is the
+    /// second opinion: where what restic restored is wrong and our engine reads the copy whole, it is not the copy's fault.
+    pub async fn drill_apart(
+        &self,
+        cx: &Cx,
+        subject: &Subject,
+        provider: &dyn SandboxProvider,
+        place: RepositoryRef,
+        mut job: DrillJob,
+        apart: Apart<'_>,
+    ) -> Result<Sealed<Drill>, RunError> {
+        let slot = self.slot(subject).await?;
+        let mut findings = std::mem::take(&mut job.witness_findings);
+        let expected = job.witness.take().map(|(_, digest)| digest);
+        let mut shown = apart.shown;
+        let bounded = cx.within(job.deadline);
+        let brought = bring(&bounded, apart.provider, &slot.run, &apart.bringing).await;
+        shown.program = brought.version.map(|version| Tool { name: "restic".to_owned(), version });
+        shown.key.clone_from(&brought.key);
+        let entry = brought.key.as_ref().and_then(|key| (apart.register)(key));
+        (shown.key_name, shown.custody) = entry.unzip();
+        shown.absent = brought.absent;
+        (shown.restored_files, shown.restored_bytes) = (brought.files, brought.bytes);
+        let (reader, witness): (Arc<dyn CopyReader>, _) = match brought.result {
+            Ok((tree, bytes)) => {
+                let (witness, finding) = believed(&bytes, expected.as_ref());
+                findings.extend(finding.filter(|_| findings.is_empty()));
+                (tree, witness.filter(|_| findings.is_empty()))
+            }
+            Err(error) => {
+                findings.push(finding_of(&error, "stock restic"));
+                (Arc::clone(&job.reader), None)
+            }
         };
-        let done =
-            drill(cx, subject.driver.as_ref(), job.reader, provider, request, job.witness_findings).await;
+        let digest = witness.as_ref().and(expected);
+        let request = request(&slot.run, &job, witness);
+        let before = Before { phases: brought.phases, independence: Some(shown.clone()) };
+        let mut done =
+            drill_after(&bounded, subject.driver.as_ref(), reader, provider, request, findings, before).await;
+        if let Some(sandbox) = brought.sandbox
+            && let Err(error) = sandbox.close(&Cx::unbounded().within(CLOSING)).await
+        {
+            done.findings.push(finding_of(&error, "teardown"));
+            done.removed_bytes = None;
+            if matches!(done.verdict, Verdict::Pass(_)) {
+                done.verdict = Verdict::Inconclusive;
+            }
+        }
+        if done.verdict == Verdict::Fail {
+            let own = Arc::clone(&job.reader);
+            let second = crate::store::blocking("read the copy with our own engine", move || own.read_rest());
+            if let Ok(Ok(_)) = cx.run(second).await {
+                done.verdict = Verdict::Inconclusive;
+                done.findings.push(Finding::new(
+                    FindingCode::EnvOther,
+                    "stock restic",
+                    "what it restored is wrong, and our own engine reads the whole copy without an error: it is the program, not the copy",
+                ));
+            }
+        }
+        self.drilled(subject, place, job, done, slot, (digest, Some(shown))).await
+    }
+
+    async fn slot(&self, subject: &Subject) -> Result<Slot, RunError> {
+        let (run, due, started) = self.due(ActKind::Drill, &subject.service, &subject.source).await?;
+        Ok(Slot { run, due, started })
+    }
+
+    /// Seals what a drill has shown.
+    async fn drilled(
+        &self,
+        subject: &Subject,
+        place: RepositoryRef,
+        job: DrillJob,
+        done: DrillDone,
+        slot: Slot,
+        (digest, independence): (Option<Digest>, Option<Independence>),
+    ) -> Result<Sealed<Drill>, RunError> {
         let finished = (self.clock)();
         let next_due = job.next_due.or_else(|| match done.verdict {
             Verdict::Pass(_) => finished.checked_add(job.proof_valid).ok(),
             // Without a proof there is nothing that could run out: it is due now.
             Verdict::Fail | Verdict::Inconclusive => None,
         });
+        let mut tools = self.tools(Some(&done.engine));
+        tools.extend(independence.as_ref().and_then(|shown| shown.program.clone()));
         let body = Drill {
-            run,
-            due: Some(due),
+            run: slot.run,
+            due: Some(slot.due),
             service: subject.service.clone(),
             source: subject.source.clone(),
             source_kind: subject.kind.clone(),
@@ -485,7 +563,7 @@ impl Runner {
             backup: job.backup,
             point: job.point,
             selection: job.selection,
-            started,
+            started: slot.started,
             finished,
             phases: phases(&done.phases),
             sandbox: done
@@ -508,20 +586,83 @@ impl Runner {
             }),
             verdict: done.verdict,
             rto: Measured::new(done.rto.map(millis), job.objective.rto),
-            rpo: exposure(&done, job.point, started, job.objective),
+            rpo: exposure(&done, job.point, slot.started, job.objective),
             findings: done.findings.clone(),
             fetched_bytes: done.fetched_bytes,
             restored_bytes: if done.rto.is_some() { job.needed_bytes } else { 0 },
             witness: digest,
-            tools: self.tools(Some(&done.engine)),
+            tools,
             executor: self.executor.name.clone(),
             teardown: teardown(&done),
             next_due,
+            independence,
         }
         // The receipt's own facts have the last word: a pass that they deny becomes inconclusive.
         .settled();
         let receipt = self.notary.commit(&Act::Drill(Box::new(body.clone())), (self.clock)()).await?;
         Ok(Sealed { receipt, body, error: None, summary: String::new() })
+    }
+}
+
+/// Longest wait for the place that stock restic ran in to be taken down: it holds a repository and a restore of it.
+const CLOSING: Duration = Duration::from_secs(600);
+
+/// The slot of a run.
+struct Slot {
+    run: RunId,
+    due: u64,
+    started: Timestamp,
+}
+
+/// How a copy is brought back without our own engine.
+pub struct Apart<'a> {
+    /// Makes the place in which stock restic runs.
+    pub provider: &'a dyn SandboxProvider,
+    /// What it is to do.
+    pub bringing: Bringing,
+    /// What is known before: the program's digest, the sites, the key and password of this program.
+    pub shown: Independence,
+    /// The name and the custody of a key, by the register.
+    pub register: &'a (dyn Fn(&KeyFileId) -> Option<(KeyName, Custody)> + Send + Sync),
+}
+
+impl std::fmt::Debug for Apart<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Apart").field("bringing", &self.bringing).finish_non_exhaustive()
+    }
+}
+
+/// The witness that restic has restored, where it is the one that was sealed; why it is not believed otherwise.
+fn believed(bytes: &[u8], expected: Option<&Digest>) -> (Option<Witness>, Option<Finding>) {
+    let wrong = |code, detail: String| (None, Some(Finding::new(code, "witness", detail)));
+    let Some(expected) = expected else {
+        return wrong(FindingCode::NoWitness, "no receipt names a witness of this copy".to_owned());
+    };
+    let digest = sha256(bytes);
+    if &digest != expected {
+        return wrong(
+            FindingCode::WitnessNotOurs,
+            format!("the witness that restic restored is {digest}, the backup's receipt says {expected}"),
+        );
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(witness) => (Some(witness), None),
+        Err(error) => wrong(FindingCode::NoWitness, format!("this version cannot read the witness: {error}")),
+    }
+}
+
+fn request(run: &RunId, job: &DrillJob, witness: Option<Witness>) -> DrillRequest {
+    DrillRequest {
+        run: run.clone(),
+        point: job.point,
+        witness,
+        checks: job.checks.clone(),
+        objective: job.objective,
+        needed_bytes: job.needed_bytes,
+        deadline: job.deadline,
+        control_seed: job.control_seed,
+        source_identity: job.source_identity.clone(),
+        doubts_checks: job.doubts_checks,
     }
 }
 

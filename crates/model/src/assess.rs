@@ -262,7 +262,8 @@ impl SourceHistory {
             | Act::Hold(_)
             | Act::Release(_)
             | Act::Approve(_)
-            | Act::Prune(_) => {}
+            | Act::Prune(_)
+            | Act::Key(_) => {}
         }
     }
 

@@ -3,13 +3,17 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use crate::custody::Custody;
 use crate::finding::{Finding, FindingCode};
-use crate::id::{CopyId, Digest, RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
+use crate::id::{
+    CopyId, Digest, KeyFileId, KeyName, RepositoryId, RepositoryName, RunId, ServiceName, SourceName,
+};
 use crate::objective::Objective;
 use crate::receipt::{
-    Abandoned, ActKind, Backup, Control, Drill, Due, Engine, Found, Gone, KeyChange, Measured, Moved,
-    Observed, Outcome, Phase, RecoveryPointMeasured, Replicate, RepositoryRef, Restore, Seed, Selection,
-    Sizes, SourceRef, Teardown, Tool, VerifiedCopy, Verify,
+    ABSENT, Abandoned, Absence, ActKind, Backup, Control, Drill, Due, Engine, Found, Gone, Independence,
+    KeyChange, KeyDeed, Measured, Moved, Observed, Outcome, Phase, RecoveryPointMeasured, Replicate,
+    RepositoryKey, RepositoryRef, Restore, Seed, Selection, Sizes, SourceRef, Teardown, Tool, VerifiedCopy,
+    Verify,
 };
 use crate::retention::{
     Approved, Evidence, Held, HeldThing, Hold, Leaving, PlanDigest, PolicyInForce, Pruned, Refused, Released,
@@ -233,6 +237,7 @@ pub fn drill(about: &About, due: Option<u64>, of: &Backup, backup: Option<u64>) 
         tools: tools(),
         executor: "drill@db-3".to_owned(),
         teardown: Teardown { proven: true, removed_bytes: 1_600_000_000, detail: String::new() },
+        independence: None,
         next_due: None,
     }
 }
@@ -496,5 +501,44 @@ pub fn prune(about: &About) -> Pruned {
         started: about.started,
         finished: about.after(60),
         executor: "ops@host".to_owned(),
+    }
+}
+
+/// A key of the examples' repository: one in escrow, shown to open it.
+#[must_use]
+pub fn key_check(at: Timestamp) -> RepositoryKey {
+    let id = |text: &str| KeyFileId(copy_id(text).0);
+    RepositoryKey {
+        repository: repository(),
+        deed: KeyDeed::Checked,
+        key: Some(id("escrow")),
+        other: None,
+        name: Some(KeyName::new("safe").expect("an example's name is a name")),
+        custody: Some(Custody::Escrow),
+        holder: Some("head of finance".to_owned()),
+        read: Some(format!("snapshot {}", copy_id("read"))),
+        keys: vec![id("online"), id("escrow")],
+        findings: Vec::new(),
+        finished: at,
+        executor: "ops@vault-host".to_owned(),
+    }
+}
+
+/// How a copy at another site was brought back by stock restic, with nothing missing.
+#[must_use]
+pub fn independence() -> Independence {
+    Independence {
+        program: Some(Tool { name: "restic".to_owned(), version: "restic 0.18.0".to_owned() }),
+        program_digest: Some(sha256(b"restic")),
+        key: Some(KeyFileId(copy_id("escrow").0)),
+        key_name: Some(KeyName::new("safe").expect("an example's name is a name")),
+        custody: Some(Custody::Escrow),
+        production_key: KeyFileId(copy_id("online").0),
+        is_other_password: true,
+        home_site: Some("ams".to_owned()),
+        copy_site: Some("fra".to_owned()),
+        absent: ABSENT.iter().map(|what| Absence { what: (*what).to_owned(), is_shown: true }).collect(),
+        restored_files: 12,
+        restored_bytes: 1_500_000_000,
     }
 }

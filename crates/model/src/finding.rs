@@ -104,6 +104,11 @@ codes! {
     RetentionSuspended = "RT-01", Warning, "nothing goes of a source, because a rule says so", "read the reason: copies go again by themselves once it no longer holds";
     KeptTooLong = "RT-02", Warning, "copies are kept for longer than the policy asks, and no later run will change that", "look at them: a drill proves one that was found, and what is proven can go";
     NewerNotWhole = "RT-03", Critical, "the newer copy for which others would go is not all there", "nothing was removed; run `seaworthy check --read-data` on this repository";
+    OneRecipient = "KY-03", Warning, "one key, or one person, is all that opens a repository", "add a key with a password of its own for somebody else: `seaworthy keys add`, then name its holder in the register";
+    KeyWithBackups = "KY-04", Warning, "a password or key lies with the backups that it protects", "move it to where neither a thief nor a disaster reaches both, and change it where somebody else could copy it";
+    CircularCustody = "KY-06", Critical, "a repository's password comes back only out of that repository", "put a key in escrow outside of what is backed up: `seaworthy keys add`, on paper, in a safe";
+    EscrowUnchecked = "KY-07", Warning, "a key in escrow has not been shown to open its repository for longer than its register allows", "ask its holder to run `seaworthy keys check NAME`";
+    KeyUnregistered = "KY-08", Warning, "the keys of a repository are not those that the register names", "correct the register, or remove the key: `seaworthy keys remove ID`";
     ClockSkew = "TM-01", Warning, "two clocks disagree", "check time synchronisation on the host named here";
     FutureDated = "TM-02", Warning, "a point is dated later than it can be, so that its age is not known", "check the clock of the host that wrote it, then back up again";
     Stale = "TM-03", Warning, "the newest copy is older than allowed", "run `seaworthy backup` and look at why the last run did not";
@@ -122,6 +127,7 @@ codes! {
     Interrupted = "EV-10", Warning, "the run was stopped or ran out of time", "run it again; raise the deadline if it was too short";
     NotIsolated = "EV-11", Critical, "the sandbox could not show that it is isolated", "run `seaworthy doctor`";
     LiveTarget = "EV-12", Critical, "the target is, or could be, a live source", "restore into a new place";
+    NotIndependent = "EV-13", Critical, "a drill is said to be independent of this program, and its own receipt shows less", "believe the level below; `seaworthy help levels` says what A6 asks for";
     ExcessPrivilege = "SC-02", Note, "the backup role may do more than it needs", "use the grants in the documentation";
     NoSpace = "IO-ENOSPC", Warning, "the disk is full", "free space or move the repository";
     ReadFailed = "IO-READ", Warning, "reading or writing failed", "look at the system's log for the device";

@@ -86,6 +86,8 @@ names! {
     TierName;
     /// A check: one question asked of a restored source.
     CheckName;
+    /// A key of a repository, as the register names it.
+    KeyName;
 }
 
 macro_rules! opaque {
@@ -110,6 +112,8 @@ opaque! {
     CopyId;
     /// A repository's own identity (the random id in its `config`), 64 lowercase hexadecimal digits.
     RepositoryId;
+    /// A key of a repository: the name of its key file, 64 lowercase hexadecimal digits.
+    KeyFileId;
     /// A SHA-256, written `sha256:` and 64 lowercase hexadecimal digits.
     Digest;
 }

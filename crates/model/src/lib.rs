@@ -11,6 +11,7 @@ pub mod assess;
 pub mod canonical;
 pub mod check;
 pub mod config;
+pub mod custody;
 pub mod example;
 pub mod finding;
 pub mod id;

@@ -141,7 +141,8 @@ impl RecoveryPoint {
             | Act::Hold(_)
             | Act::Release(_)
             | Act::Approve(_)
-            | Act::Prune(_) => return None,
+            | Act::Prune(_)
+            | Act::Key(_) => return None,
         };
         Some(Self {
             service: backup.service.clone(),
@@ -285,7 +286,8 @@ impl RecoveryPoint {
             | Act::Hold(_)
             | Act::Release(_)
             | Act::Approve(_)
-            | Act::Prune(_) => {}
+            | Act::Prune(_)
+            | Act::Key(_) => {}
         }
     }
 

@@ -19,8 +19,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::canonical::{self, CanonicalError};
+use crate::custody::Custody;
 use crate::finding::{Finding, FindingCode, Severity};
-use crate::id::{CopyId, Digest, RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
+use crate::id::{
+    CopyId, Digest, KeyFileId, KeyName, RepositoryId, RepositoryName, RunId, ServiceName, SourceName,
+};
 use crate::objective::{Met, Objective};
 use crate::retention::{Approved, Held, Pruned, Released, Retain};
 use crate::signature::{Envelope, KeyId, SignatureError, SigningKey, TrustedKeys, sha256};
@@ -415,6 +418,99 @@ pub struct Drill {
     /// When the next drill is due, where a schedule says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_due: Option<Timestamp>,
+    /// How the copy was brought back without this program's own engine; `None` where it was brought back with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub independence: Option<Independence>,
+}
+
+/// A copy brought back by stock restic with the password that somebody else holds, and what was shown of that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Independence {
+    /// The program, and its version as it says itself; `None` where none could be started.
+    pub program: Option<Tool>,
+    /// SHA-256 of the program's file.
+    pub program_digest: Option<Digest>,
+    /// The key that its password has opened, as the program says itself; `None` where it opened none.
+    pub key: Option<KeyFileId>,
+    /// The name of that key in the register.
+    pub key_name: Option<KeyName>,
+    /// What the register says of its custody.
+    pub custody: Option<Custody>,
+    /// The key by which this program opens the repository.
+    pub production_key: KeyFileId,
+    /// Whether the password was another one than the one that this program uses.
+    pub is_other_password: bool,
+    /// The place that one disaster reaches together with the source: that of the service's first repository.
+    pub home_site: Option<String>,
+    /// The place that the copy was taken from.
+    pub copy_site: Option<String>,
+    /// What was looked for where the program ran, and was not there: the state directory, the password, this program's file.
+    pub absent: Vec<Absence>,
+    /// Files that the program has restored, and their bytes.
+    pub restored_files: u64,
+    /// Bytes of them.
+    pub restored_bytes: u64,
+}
+
+/// Something that was looked for where stock restic ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    /// What: `state directory`, `catalogue`, `signing key`, `production password`, `this program`.
+    pub what: String,
+    /// Whether it could not be reached there.
+    pub is_shown: bool,
+}
+
+/// What has to be out of reach where stock restic runs, for a drill to be independent of this program.
+pub const ABSENT: [&str; 5] =
+    ["state directory", "catalogue", "signing key", "production password", "this program"];
+
+impl Independence {
+    /// Why this is less than A6 asks for, each reason in words; empty where nothing is missing.
+    ///
+    /// What is not known is missing.
+    #[must_use]
+    pub fn shortfalls(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        match (&self.program, &self.program_digest) {
+            (Some(_), Some(_)) => {}
+            _ => reasons.push("which program restored it is not known".to_owned()),
+        }
+        match (&self.copy_site, &self.home_site) {
+            (Some(copy), Some(home)) if copy != home => {}
+            (Some(copy), Some(_)) => {
+                reasons
+                    .push(format!("the copy lies at `{copy}`, where the service's first repository is too"));
+            }
+            _ => reasons.push("at which site the copy lies is not known".to_owned()),
+        }
+        match &self.key {
+            None => reasons.push("which key opened the repository is not known".to_owned()),
+            Some(key) if *key == self.production_key => {
+                reasons.push("the password opened the key that this program itself uses".to_owned());
+            }
+            Some(_) if !self.is_other_password => {
+                reasons.push("the password is the one that this program itself uses".to_owned());
+            }
+            Some(_) => match self.custody {
+                Some(Custody::Escrow | Custody::Recovery) => {}
+                Some(Custody::Online) => {
+                    reasons.push("the register says that the key is online, not in escrow".to_owned());
+                }
+                None => reasons
+                    .push("the register names no holder of the key that opened the repository".to_owned()),
+            },
+        }
+        for what in ABSENT {
+            if !self.absent.iter().any(|absence| absence.what == what && absence.is_shown) {
+                reasons.push(format!("it was not shown that the {what} was out of reach"));
+            }
+        }
+        if self.restored_files == 0 {
+            reasons.push("the program restored no file".to_owned());
+        }
+        reasons
+    }
 }
 
 /// The engine that ran inside the sandbox.
@@ -466,6 +562,20 @@ impl Drill {
                 FindingCode::NothingChecked,
                 format!("a drill cannot show less than A3, this one says {level:?}"),
             );
+        }
+        if level >= Assurance::A6 {
+            for reason in self.independence.as_ref().map_or_else(
+                || vec!["it was restored by this program's own engine".to_owned()],
+                Independence::shortfalls,
+            ) {
+                add(FindingCode::NotIndependent, format!("{level:?}, but {reason}"));
+            }
+            if !self.checks.iter().any(|check| check.name.starts_with("user:")) {
+                add(FindingCode::ChecksMissing, format!("{level:?} without a question of the user's"));
+            }
+            if !matches!(self.rto.met, Met::Met | Met::NotApplicable) {
+                add(FindingCode::RtoMissed, format!("{level:?} beside a recovery time that was not met"));
+            }
         }
         if level >= Assurance::A4 && self.witness.is_none() {
             add(FindingCode::NoWitness, format!("{level:?} without a witness"));
@@ -780,6 +890,62 @@ pub struct Moved {
     pub blobs_verified: u64,
 }
 
+/// What was done with a key of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyDeed {
+    /// A key was added, and then shown to open the repository.
+    Added,
+    /// A key was removed.
+    Removed,
+    /// Whoever holds a key was asked to show that it opens the repository.
+    Checked,
+}
+
+impl fmt::Display for KeyDeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Checked => "checked",
+        })
+    }
+}
+
+/// Something that was done with a key of a repository, or asked of its holder. Never its password, nor where that is read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryKey {
+    /// The repository.
+    pub repository: RepositoryRef,
+    /// What was done.
+    pub deed: KeyDeed,
+    /// The key: the one that was added or removed, or that opened the repository; `None` where a check opened none.
+    pub key: Option<KeyFileId>,
+    /// The key that it takes the place of, or that took its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<KeyFileId>,
+    /// Its name in the register.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<KeyName>,
+    /// What the register said of its custody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custody: Option<Custody>,
+    /// Who held it, by the register.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// What was read with it, so that it is more than a guess that it can: `snapshot <id>`, or that there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<String>,
+    /// The key files that were there afterwards.
+    pub keys: Vec<KeyFileId>,
+    /// What is wrong; empty where nothing is.
+    pub findings: Vec<Finding>,
+    /// When.
+    pub finished: Timestamp,
+    /// Who did it: user and host.
+    pub executor: String,
+}
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -814,11 +980,13 @@ pub enum Act {
     Approve(Box<Approved>),
     /// What no copy needs was taken out of a repository.
     Prune(Box<Pruned>),
+    /// A key of a repository was added, removed or checked.
+    Key(Box<RepositoryKey>),
 }
 
 impl Act {
     /// The act's word: `due`, `backup`, `drill`, `restore`, `verify`, `abandoned`, `key-change`, `found`, `gone`,
-    /// `replicate`, `retain`, `hold`, `release`, `approve`, `prune`.
+    /// `replicate`, `retain`, `hold`, `release`, `approve`, `prune`, `key`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -837,6 +1005,7 @@ impl Act {
             Self::Release(_) => "release",
             Self::Approve(_) => "approve",
             Self::Prune(_) => "prune",
+            Self::Key(_) => "key",
         }
     }
 
@@ -858,7 +1027,8 @@ impl Act {
             | Self::Hold(_)
             | Self::Release(_)
             | Self::Approve(_)
-            | Self::Prune(_) => self
+            | Self::Prune(_)
+            | Self::Key(_) => self
                 .about()
                 .map(|(service, source)| SourceRef { service: service.clone(), source: source.clone() })
                 .into_iter()
@@ -888,7 +1058,8 @@ impl Act {
             | Self::Hold(_)
             | Self::Release(_)
             | Self::Approve(_)
-            | Self::Prune(_) => Vec::new(),
+            | Self::Prune(_)
+            | Self::Key(_) => Vec::new(),
         }
     }
 
@@ -906,7 +1077,12 @@ impl Act {
             Self::Replicate(act) => Some((&act.service, &act.source)),
             Self::Retain(act) => Some((&act.service, &act.source)),
             Self::Approve(act) => Some((&act.service, &act.source)),
-            Self::Verify(_) | Self::KeyChange(_) | Self::Hold(_) | Self::Release(_) | Self::Prune(_) => None,
+            Self::Verify(_)
+            | Self::KeyChange(_)
+            | Self::Hold(_)
+            | Self::Release(_)
+            | Self::Prune(_)
+            | Self::Key(_) => None,
         }
     }
 
@@ -929,7 +1105,8 @@ impl Act {
             | Self::Gone(_)
             | Self::Hold(_)
             | Self::Release(_)
-            | Self::Approve(_) => None,
+            | Self::Approve(_)
+            | Self::Key(_) => None,
         }
     }
 
@@ -952,7 +1129,8 @@ impl Act {
             | Self::Hold(_)
             | Self::Release(_)
             | Self::Approve(_)
-            | Self::Prune(_) => None,
+            | Self::Prune(_)
+            | Self::Key(_) => None,
         }
     }
 
@@ -990,6 +1168,12 @@ impl Act {
             | Self::Due(_)
             | Self::Abandoned(_)
             | Self::KeyChange(_) => {}
+            // The name of a key file is the SHA-256 of its bytes.
+            Self::Key(act) => subjects.extend(
+                act.key
+                    .as_ref()
+                    .map(|key| Subject::new(format!("key:{key}"), &Digest(format!("sha256:{key}")))),
+            ),
         }
         if subjects.is_empty() {
             subjects.push(Subject::new(format!("act:{}", self.word()), &sha256(&canonical::of(self)?)));

@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::check::UserCheck;
-use crate::id::{RepositoryName, ServiceName, SourceName, TierName};
+use crate::custody::KeySpec;
+use crate::id::{KeyName, RepositoryName, ServiceName, SourceName, TierName};
 use crate::objective::RecoveryObjective;
 use crate::remote::RemoteSpec;
 use crate::secret::SecretRef;
@@ -96,6 +97,10 @@ pub struct RepositorySpec {
     pub retention: Option<RetentionSpec>,
     /// How the object store is reached; `None` exactly where the location is a path.
     pub remote: Option<RemoteSpec>,
+    /// The service of this inventory that gives its password, where one does.
+    pub opened_by: Option<ServiceName>,
+    /// The register: the keys that are meant to exist, and who holds them. Nobody has said where it is empty.
+    pub keys: BTreeMap<KeyName, KeySpec>,
 }
 
 /// When something is due: a cron expression in a named time zone.

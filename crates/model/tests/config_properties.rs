@@ -15,7 +15,8 @@ use seaworthy_model::check::{Question, UserCheck};
 use seaworthy_model::config::{
     Diagnostics, Origins, Parsed, Settings, SourceText, includes, parse, render, show,
 };
-use seaworthy_model::id::{CheckName, RepositoryName, ServiceName, SourceName, TierName};
+use seaworthy_model::custody::{Custody, KeyPrefix, KeySpec};
+use seaworthy_model::id::{CheckName, KeyName, RepositoryName, ServiceName, SourceName, TierName};
 use seaworthy_model::objective::{Objective, RecoveryObjective};
 use seaworthy_model::remote::{Credential, RemoteSpec};
 use seaworthy_model::secret::SecretRef;
@@ -434,6 +435,43 @@ fn remote() -> impl Strategy<Value = RemoteSpec> {
         })
 }
 
+/// An online key, and one in escrow; either may be missing.
+fn register() -> impl Strategy<Value = BTreeMap<KeyName, KeySpec>> {
+    let online = (text(), proptest::option::of(text()), any::<bool>());
+    let escrow = (text(), text(), duration(), proptest::option::of("[0-9a-f]{8,64}"));
+    (proptest::option::of(online), proptest::option::of(escrow)).prop_map(|(online, escrow)| {
+        let mut keys = BTreeMap::new();
+        if let Some((holder, place, has_id)) = online {
+            let name = KeyName::new("a.online").unwrap();
+            keys.insert(
+                name.clone(),
+                KeySpec {
+                    name,
+                    custody: Custody::Online,
+                    holder,
+                    place,
+                    password: None,
+                    // Of another key than the one in escrow, whatever that is.
+                    id: has_id.then(|| KeyPrefix::new(&"0".repeat(64)).unwrap()),
+                    check_every: SignedDuration::from_hours(180 * 24),
+                },
+            );
+        }
+        if let Some((holder, place, check_every, id)) = escrow {
+            let name = KeyName::new("b").unwrap();
+            let id = id.filter(|id| !"0".repeat(64).starts_with(id.as_str()));
+            let id = id.map(|id| KeyPrefix::new(&id).unwrap());
+            let custody = if id.is_some() { Custody::Escrow } else { Custody::Recovery };
+            let password = Some(SecretRef::Env("B_1".to_owned()));
+            keys.insert(
+                name.clone(),
+                KeySpec { name, custody, holder, place: Some(place), password, id, check_every },
+            );
+        }
+        keys
+    })
+}
+
 fn inventory() -> impl Strategy<Value = Inventory> {
     let repository = (
         name(),
@@ -443,8 +481,9 @@ fn inventory() -> impl Strategy<Value = Inventory> {
         text(),
         remote(),
         proptest::option::of(retention()),
+        register(),
     )
-        .prop_map(|(name, location, password, account, site, remote, retention)| RepositorySpec {
+        .prop_map(|(name, location, password, account, site, remote, retention, keys)| RepositorySpec {
             name: RepositoryName::new(name).unwrap(),
             medium: "nas".to_owned(),
             remote: location.contains("://").then_some(remote),
@@ -454,6 +493,8 @@ fn inventory() -> impl Strategy<Value = Inventory> {
             region: None,
             account,
             retention,
+            opened_by: None,
+            keys: BTreeMap::from(keys),
         });
     let tier = (name(), objective(), objective());
     (repository, tier).prop_flat_map(|(repository, (tier, rpo, rto))| {

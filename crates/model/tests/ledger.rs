@@ -115,6 +115,7 @@ fn every_kind_of_act_is_read_back_as_it_was_sealed() {
         Act::KeyChange(example::key_change(&key(2).public(), Some(&key(3).public()))),
         Act::Found(Box::new(example::found(&backup))),
         Act::Gone(Box::new(example::gone(&backup, 2))),
+        Act::Key(Box::new(example::key_check(start()))),
     ];
     let mut chain = Chain::default();
     for act in &acts {
@@ -489,6 +490,7 @@ fn every_act_says_what_it_is_of_and_what_it_ends() {
         Act::KeyChange(example::key_change(&key(2).public(), None)),
         Act::Found(Box::new(example::found(&backup))),
         Act::Gone(Box::new(example::gone(&backup, 2))),
+        Act::Key(Box::new(example::key_check(start()))),
     ];
     let mut chain = Chain::default();
     let lines: Vec<String> = acts
@@ -524,6 +526,7 @@ fn every_act_says_what_it_is_of_and_what_it_ends() {
             "key-change - - ends None judges 0 concerns 0 subjects act",
             "found shop/db - ends None judges 0 concerns 1 subjects copy+witness",
             "gone shop/db - ends None judges 1 concerns 1 subjects copy",
+            "key - - ends None judges 0 concerns 0 subjects key",
         ]
     );
     let kinds =

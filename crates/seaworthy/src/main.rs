@@ -7,6 +7,7 @@
 mod app;
 mod books;
 mod cli;
+mod custody;
 mod demo;
 mod discover;
 mod exit;
@@ -17,6 +18,7 @@ mod render;
 mod secrets;
 mod setup;
 mod state;
+mod stock;
 mod wiring;
 
 use std::io::Write as _;

@@ -224,7 +224,8 @@ impl Memory {
             | Act::Hold(_)
             | Act::Release(_)
             | Act::Approve(_)
-            | Act::Prune(_) => Ok(None),
+            | Act::Prune(_)
+            | Act::Key(_) => Ok(None),
         }
     }
 }

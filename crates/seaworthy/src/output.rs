@@ -398,7 +398,7 @@ pub(crate) fn duration(took: Duration) -> String {
 
 /// `1 service`, `2 services`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
-    match (number, noun.strip_suffix('y')) {
+    match (number, noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u']))) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{number} {stem}ies"),
         (_, None) => format!("{number} {noun}s"),
@@ -413,6 +413,7 @@ mod tests {
     fn one_is_not_many() {
         assert_eq!(count(1, "service"), "1 service");
         assert_eq!(count(0, "repository"), "0 repositories");
+        assert_eq!(count(2, "key"), "2 keys");
     }
 
     #[test]

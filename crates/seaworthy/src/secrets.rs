@@ -31,6 +31,11 @@ impl Secret {
             .map_err(|_| Failure::new(Exit::Usage, format!("the secret at `{what}` is not valid UTF-8")))
     }
 
+    /// A secret that a person has typed.
+    pub(crate) fn typed(text: String) -> Self {
+        Self(Zeroizing::new(text.into_bytes()))
+    }
+
     fn trimmed(mut bytes: Zeroizing<Vec<u8>>) -> Self {
         // One line ending only: restic strips it from a password file too, and a password may end in a blank.
         if bytes.last() == Some(&b'\n') {
@@ -127,6 +132,40 @@ pub(crate) fn file_exposure(path: &Path) -> std::io::Result<Option<String>> {
             path.display(),
             facts.uid()
         )));
+    }
+    parents_exposure(path)
+}
+
+/// Whether somebody else could exchange a directory that leads to `path`, and the file with it.
+///
+/// A directory with the sticky bit keeps what is ours. One that a group may write to is taken for ours where the group is
+/// root's or our own: with a group for each user that is nobody else.
+fn parents_exposure(path: &Path) -> std::io::Result<Option<String>> {
+    let us = rustix::process::geteuid().as_raw();
+    let own_group = rustix::process::getegid().as_raw();
+    let written = std::path::absolute(path)?;
+    let true_path = written.canonicalize()?;
+    // The path as it is written, whose links somebody could turn, and the one that it leads to.
+    for parent in written.ancestors().skip(1).chain(true_path.ancestors().skip(1)) {
+        let facts = std::fs::symlink_metadata(parent)?;
+        if facts.uid() != us && facts.uid() != 0 {
+            return Ok(Some(format!(
+                "`{}`, which leads to `{}`, belongs to uid {}, who could exchange it",
+                parent.display(),
+                path.display(),
+                facts.uid()
+            )));
+        }
+        let mode = facts.mode() & 0o7777;
+        let is_shared = mode & 0o020 != 0 && facts.gid() != 0 && facts.gid() != own_group;
+        let is_open = facts.is_dir() && mode & 0o1000 == 0 && (mode & 0o002 != 0 || is_shared);
+        if is_open {
+            return Ok(Some(format!(
+                "`{}`, which leads to `{}`, has mode {mode:04o}; others could exchange it",
+                parent.display(),
+                path.display()
+            )));
+        }
     }
     Ok(None)
 }
@@ -230,6 +269,31 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(from_file(&link).unwrap_err().exit, Exit::Refused);
+    }
+
+    #[test]
+    fn a_password_file_that_others_could_exchange_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = directory.path().join("open");
+        let inner = open.join("inner");
+        std::fs::create_dir_all(&inner).unwrap();
+        let path = inner.join("key");
+        std::fs::write(&path, "swordfish").unwrap();
+        let mode = |path: &Path, mode: u32| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(&path, 0o600);
+        mode(&inner, 0o755);
+        for (shared, is_refused) in
+            [(0o755, false), (0o777, true), (0o1777, false), (0o757, true), (0o775, false)]
+        {
+            mode(&open, shared);
+            assert_eq!(from_file(&path).is_err(), is_refused, "{shared:o}");
+        }
+        // A link that somebody else could turn is no better than a directory that they could exchange.
+        mode(&open, 0o777);
+        std::os::unix::fs::symlink(&inner, open.join("link")).unwrap();
+        assert_eq!(from_file(&open.join("link/key")).unwrap_err().exit, Exit::Refused);
     }
 
     #[test]

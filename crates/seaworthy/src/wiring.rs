@@ -18,7 +18,7 @@ use seaworthy_model::remote::{Credential, RemoteSpec};
 use seaworthy_model::service::{Inventory, RepositorySpec, Service, ServiceSource};
 use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::{
-    Control, InitOptions, KdfParams, Lock, OpenOptions, Repository, RepositoryError, Store, open_store,
+    Control, InitOptions, KdfParams, KeyId, Lock, OpenOptions, Repository, RepositoryError, Store, open_store,
 };
 
 use secrecy::SecretString;
@@ -51,6 +51,19 @@ pub(crate) fn sandboxes_for(state: &State, inventory: &Inventory) -> ProcessSand
     let mut settings = Settings::new(&state.scratch);
     settings.read_only = named.into_iter().collect();
     ProcessSandboxes::new(settings)
+}
+
+/// Makes sandboxes in which stock restic finds itself, and nothing of ours: not even this program's file.
+pub(crate) fn sandboxes_apart(state: &State, restic: &Path) -> Outcome<ProcessSandboxes> {
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::because(Exit::Unexpected, "find the file of this program", &error))?;
+    let mut settings = Settings::new(&state.scratch);
+    // A file of its own: what lies beside it is not shown.
+    if !restic.starts_with("/usr") {
+        settings.read_only.push(restic.to_path_buf());
+    }
+    settings.hidden.push(own);
+    Ok(ProcessSandboxes::new(settings))
 }
 
 /// A source, ready to be acted upon. Reads its secret.
@@ -149,6 +162,17 @@ pub(crate) fn open(
     Repository::open(&store(spec, control)?, secret.expose(), &options, control).map_err(|error| {
         repository_failure(&format!("open repository `{}` at {}", spec.name, spec.location), error)
     })
+}
+
+/// Opens a repository with another password than the configured one; tries the key of this id first. Blocks.
+pub(crate) fn open_with(
+    spec: &RepositorySpec,
+    secret: &Secret,
+    key_hint: Option<KeyId>,
+    control: &Control,
+) -> Outcome<Result<Repository, RepositoryError>> {
+    let options = OpenOptions { key_hint, ..OpenOptions::default() };
+    Ok(Repository::open(&store(spec, control)?, secret.expose(), &options, control))
 }
 
 /// Makes a repository, or finishes one that an earlier start of this had begun. Blocks.

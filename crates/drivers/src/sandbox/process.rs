@@ -57,6 +57,8 @@ pub struct Settings {
     pub user: String,
     /// Directories shown to programs besides the system's: where tools are installed outside `/usr`.
     pub read_only: Vec<PathBuf>,
+    /// Files that programs find empty, although they lie in a directory that is shown.
+    pub hidden: Vec<PathBuf>,
     /// Bounds on what programs may use.
     pub limits: Limits,
     /// Room on the scratch disk that programs must leave free; they are killed when they do not.
@@ -75,6 +77,7 @@ impl Settings {
             scratch: scratch.into(),
             user: "nobody".into(),
             read_only: Vec::new(),
+            hidden: Vec::new(),
             limits: Limits {
                 open_files: 8192,
                 // Enough for a parallel restore; far below what exhausts a machine.
@@ -351,6 +354,7 @@ impl ProcessSandbox {
             root: shared.place.root.clone(),
             view: shared.place.view.clone(),
             read_only: shared.settings.read_only.clone(),
+            hidden: shared.settings.hidden.clone(),
             limits: shared.settings.limits.clone(),
             argv: exec.argv,
             env: exec.env,

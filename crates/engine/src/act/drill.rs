@@ -14,6 +14,7 @@ use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::RunId;
 use seaworthy_model::objective::{Met, RecoveryObjective};
+use seaworthy_model::receipt::Independence;
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
 use seaworthy_model::witness::Witness;
 
@@ -126,7 +127,29 @@ pub async fn drill(
     request: DrillRequest,
     findings: Vec<Finding>,
 ) -> DrillDone {
-    let mut watch = Stopwatch::start();
+    drill_after(cx, source, reader, provider, request, findings, Before::default()).await
+}
+
+/// What has happened before a drill begins, when another program has brought the copy back.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    /// Its phases, which are part of the recovery time.
+    pub(crate) phases: Vec<Phase>,
+    /// How it was brought back; `None` where our own engine reads it.
+    pub(crate) independence: Option<Independence>,
+}
+
+/// Carries out a drill of a copy that something was done with before.
+pub(crate) async fn drill_after(
+    cx: &Cx,
+    source: &dyn Source,
+    reader: Arc<dyn CopyReader>,
+    provider: &dyn SandboxProvider,
+    request: DrillRequest,
+    findings: Vec<Finding>,
+    before: Before,
+) -> DrillDone {
+    let mut watch = Stopwatch::start_after(before.phases);
     let mut done = DrillDone {
         verdict: Verdict::Inconclusive,
         expected: expected_checks(&request),
@@ -174,7 +197,7 @@ pub async fn drill(
         ));
     }
     done.phases = watch.phases;
-    done.verdict = verdict(&request, &done);
+    done.verdict = verdict(&request, &done, before.independence.as_ref());
     done
 }
 
@@ -431,8 +454,8 @@ async fn stoppable<T>(cx: &Cx, work: impl Future<Output = Result<T, DriverError>
 }
 
 /// Judges: the checks, then the control line, then whatever else was found. Only ever lowers.
-fn verdict(request: &DrillRequest, done: &DrillDone) -> Verdict {
-    let level = level(request, done);
+fn verdict(request: &DrillRequest, done: &DrillDone, independence: Option<&Independence>) -> Verdict {
+    let level = level(request, done, independence);
     let by_checks = judge(&done.expected, &done.checks, level);
     if !matches!(by_checks, Verdict::Pass(_)) {
         return by_checks;
@@ -444,14 +467,17 @@ fn verdict(request: &DrillRequest, done: &DrillDone) -> Verdict {
     by_checks
 }
 
-/// The level that passing checks add up to: A5 needs a question of the user's and the RTO kept.
-fn level(request: &DrillRequest, done: &DrillDone) -> Assurance {
+/// The level that passing checks add up to: A5 needs a question of the user's and the RTO kept, A6 that nothing of ours was
+/// needed to bring the copy back.
+fn level(request: &DrillRequest, done: &DrillDone, independence: Option<&Independence>) -> Assurance {
     let took = done.rto.and_then(|took| jiff::SignedDuration::try_from(took).ok());
     let is_fast = matches!(request.objective.rto.judge(took), Met::Met | Met::NotApplicable);
     if request.witness.is_none() {
         Assurance::A3
     } else if request.checks.is_empty() || !is_fast {
         Assurance::A4
+    } else if independence.is_some_and(|shown| shown.shortfalls().is_empty()) {
+        Assurance::A6
     } else {
         Assurance::A5
     }

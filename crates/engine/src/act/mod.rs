@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod check;
 pub mod drill;
+pub mod independent;
 pub mod replicate;
 pub mod retain;
 pub mod survey;
@@ -27,16 +28,23 @@ pub struct Phase {
 #[derive(Debug)]
 struct Stopwatch {
     began: Instant,
+    before: Duration,
     phases: Vec<Phase>,
 }
 
 impl Stopwatch {
     fn start() -> Self {
-        Self { began: Instant::now(), phases: Vec::new() }
+        Self::start_after(Vec::new())
+    }
+
+    /// Goes on after phases that have ended.
+    fn start_after(phases: Vec<Phase>) -> Self {
+        let before = phases.iter().map(|phase| phase.took).sum();
+        Self { began: Instant::now(), before, phases }
     }
 
     fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        self.before.saturating_add(self.began.elapsed())
     }
 
     async fn measure<T>(&mut self, name: &'static str, work: impl Future<Output = T>) -> T {

@@ -43,6 +43,9 @@ impl Path {
             [] => "the top level".to_owned(),
             ["services", name] => format!("service {}", quoted(name)),
             ["repositories", name] => format!("repository {}", quoted(name)),
+            ["repositories", repository, "keys", name] => {
+                format!("key {} of {}", quoted(name), quoted(repository))
+            }
             ["tiers", name] => format!("tier {}", quoted(name)),
             ["services", service, "sources", name] => {
                 format!("source {} of {}", quoted(name), quoted(service))

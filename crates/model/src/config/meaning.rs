@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZoneDatabase;
 
 use super::cadence::{Cadence, CronError, cadence};
+use super::custody;
 use super::diagnostic::{Draft, Place, Sink, quoted};
 use super::nearest::nearest;
 use super::remote::remote;
@@ -504,6 +505,7 @@ pub(super) fn judge(documents: &[Document], sink: &mut Sink) -> (Inventory, Orig
     let mut services = judge.services(documents, defaults, &tiers, &repositories);
     judge.dependencies(&services);
     judge.own_repository(documents, &repositories);
+    judge.openers(documents);
 
     let inventory = Inventory {
         services: services.drain(..).map(|(service, _)| service).collect(),
@@ -736,6 +738,9 @@ impl Judge<'_> {
         let remote = read_location.as_ref().and_then(|location| remote(self, &prefix, location, *table));
         let retention = self
             .retention(&format!("{prefix}.retention"), sited(text, table.at.value.retention.as_ref()));
+        let keys = custody::keys(self, &prefix, &key.at.value, *table, read_password.as_ref());
+        let opened_by =
+            table.at.value.opened_by.as_ref().and_then(|at| ServiceName::new(at.value.0.as_str()).ok());
         let default_medium = if is_remote { "object-store" } else { "disk" };
         Some(RepositorySpec {
             name: name?,
@@ -747,6 +752,8 @@ impl Judge<'_> {
             account: account.as_ref().map(|at| at.value.clone()),
             retention,
             remote,
+            opened_by,
+            keys,
         })
     }
 
@@ -1029,6 +1036,24 @@ impl Judge<'_> {
         }
         let origin = self.origin(&place);
         Promise { objective, place, origin }
+    }
+
+    /// Who gives a password must be a service of this configuration.
+    fn openers(&mut self, documents: &[Document]) {
+        let names: Vec<&str> = documents
+            .iter()
+            .flat_map(|document| document.table.services.keys())
+            .map(|key| key.value.as_str())
+            .collect();
+        for document in documents {
+            for (key, table) in &document.table.repositories {
+                let Some(at) = sited(document.text, table.value.opened_by.as_ref()) else { continue };
+                self.record(format!("repositories.{}.opened_by", key.value), Some(&at.place()));
+                if !names.contains(&at.at.value.0.as_str()) {
+                    self.unknown("service", at, names.iter().copied());
+                }
+            }
+        }
     }
 
     fn unknown<'n>(&mut self, what: &str, at: Sited<'_, NameText>, known: impl Iterator<Item = &'n str>) {

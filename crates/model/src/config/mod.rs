@@ -11,6 +11,7 @@
 
 mod cadence;
 mod conform;
+mod custody;
 mod diagnostic;
 mod mask;
 mod meaning;

@@ -34,6 +34,8 @@ pub(super) mod built_in {
     pub(in crate::config) const STORE_TIMEOUT: &str = "60s";
     pub(in crate::config) const CHECK_TIMEOUT: &str = "60s";
     pub(in crate::config) const HTTP_STATUS: u16 = 200;
+    /// Half a year: longer than a holder stays reachable without anybody noticing is too long, and a check needs a person.
+    pub(in crate::config) const KEY_CHECK_EVERY: &str = "180d";
     pub(in crate::config) const COLOR: &str = "auto";
     pub(in crate::config) const LOG: &str = "info";
 }
@@ -234,6 +236,33 @@ pub(super) struct RepositoryTable {
     /// An object store: the longest silence of the service before a request is given up and tried again.
     #[schemars(extend("default" = built_in::STORE_TIMEOUT))]
     pub(super) timeout: Option<At<DurationText>>,
+    /// The service of this file that gives the password, e.g. your Vault. If its copies lie in here alone, neither can be brought back.
+    pub(super) opened_by: Option<At<NameText>>,
+    /// The keys that are meant to open it, by name, and who holds them.
+    #[serde(default)]
+    pub(super) keys: BTreeMap<At<String>, At<KeyTable>>,
+}
+
+/// A key of a repository: what it is for, who holds it, and where. Its password is never written here.
+#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyTable {
+    /// `online`: this program uses it. `escrow`: a person or a safe holds it, away from what is backed up. `recovery`: made for drills
+    /// and for the day of a disaster, never used by this program's backups.
+    #[schemars(required, extend("enum" = ["online", "escrow", "recovery"], "examples" = ["escrow"]))]
+    pub(super) custody: Text,
+    /// Who holds it: a role rather than a name.
+    #[schemars(required, extend("examples" = ["head of finance"]))]
+    pub(super) holder: Text,
+    /// Where it is, in your own words, e.g. `safe, room 2`. Needed for `escrow` and `recovery`.
+    pub(super) place: Text,
+    /// Where its password can be read for a check without a person, by reference. The holder types it where omitted.
+    pub(super) password: Option<At<SecretText>>,
+    /// The first digits of its id in the repository, at least 8: `seaworthy keys list` shows them.
+    pub(super) id: Text,
+    /// How often its holder has to show that it still opens the repository. Not for `online`, which every run uses.
+    #[schemars(extend("default" = built_in::KEY_CHECK_EVERY))]
+    pub(super) check_every: Option<At<DurationText>>,
 }
 
 /// Something the business would miss.

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use super::Parsed;
 use super::units::format_duration;
 use crate::check::{Question, UserCheck};
+use crate::custody::{Custody, KeySpec};
 use crate::id::{RepositoryName, ServiceName};
 use crate::objective::Objective;
 use crate::remote::RemoteSpec;
@@ -145,6 +146,33 @@ impl Page<'_> {
         }
         if let Some(remote) = &repository.remote {
             self.remote(remote);
+        }
+        if let Some(service) = &repository.opened_by {
+            self.text("opened_by", service.as_str());
+        }
+        for key in repository.keys.values() {
+            self.key(repository, key);
+        }
+    }
+
+    fn key(&mut self, repository: &RepositorySpec, key: &KeySpec) {
+        self.table(
+            &format!("repositories.{}.keys.{}", bare(repository.name.as_str()), bare(key.name.as_str())),
+            &format!("repositories.{}.keys.{}", repository.name, key.name),
+        );
+        self.text("custody", key.custody.word());
+        self.text("holder", &key.holder);
+        if let Some(place) = &key.place {
+            self.text("place", place);
+        }
+        if let Some(password) = &key.password {
+            self.text("password", &password.to_string());
+        }
+        if let Some(id) = &key.id {
+            self.text("id", id.as_str());
+        }
+        if key.custody != Custody::Online {
+            self.text("check_every", &format_duration(key.check_every));
         }
     }
 

@@ -92,7 +92,8 @@ impl Ground {
             | Act::Found(_)
             | Act::Gone(_)
             | Act::Replicate(_)
-            | Act::Prune(_) => {}
+            | Act::Prune(_)
+            | Act::Key(_) => {}
         }
     }
 

@@ -125,8 +125,10 @@ pub(crate) enum Verb {
     Verify(Verify),
     /// Check a repository's structure, or read back every byte; what that shows of known copies is sealed
     Check(Check),
-    /// List, add or remove the keys of a repository
+    /// Show, check, add, rotate or remove the keys of a repository
     Keys(Keys),
+    /// Write a recovery kit: one printable page by which stock restic brings a repository back without this program
+    Kit(Kit),
     /// Rebuild the catalogue from the ledger, exported receipts and the repositories
     Catalogue(Catalogue),
     /// Print shell completions
@@ -319,7 +321,7 @@ pub(crate) struct Prune {
 }
 
 /// How a recovery point is chosen.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Choice {
     /// `latest`, `latest-proven`, `random`, `before:TIME`, or the first digits of a copy's id
     #[arg(long, value_name = "POINT", default_value = "latest")]
@@ -371,6 +373,16 @@ pub(crate) struct DrillRun {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub(crate) prove_the_drill: Option<u32>,
+    /// Bring the copy back with stock restic and the password that somebody else holds, out of reach of this program's state, key
+    /// and engine: what level A6 asks for. From a repository at another site where there is one, and a directory
+    #[arg(long, conflicts_with = "prove_the_drill")]
+    pub(crate) independent: bool,
+    /// With --independent: that password, by reference [default: the register's; else its holder is asked to type it]
+    #[arg(long, value_name = "REFERENCE", requires = "independent")]
+    pub(crate) password: Option<String>,
+    /// With --independent: the restic to run; searched for where omitted
+    #[arg(long, value_name = "PROGRAM", requires = "independent")]
+    pub(crate) restic: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -500,8 +512,8 @@ pub(crate) struct Check {
 /// Arguments of `keys`.
 #[derive(Debug, Args)]
 pub(crate) struct Keys {
-    /// Repository [default: the only one]
-    #[arg(long, value_name = "NAME")]
+    /// Repository [default: the only one; `list`: all of them; `check`: the one whose register has NAME]
+    #[arg(long, value_name = "NAME", global = true)]
     pub(crate) repository: Option<String>,
     #[command(subcommand)]
     pub(crate) action: KeysAction,
@@ -509,19 +521,59 @@ pub(crate) struct Keys {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysAction {
-    /// List keys
+    /// Show the register of keys beside the keys that are there, and what is wrong with either
     List,
     /// Add a key
     Add {
         /// Password of the new key, by reference
         #[arg(long, value_name = "REFERENCE")]
         password: String,
+        /// Its name in the register
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Give this program's key another password: add the new key, show that it works, then remove the old one once the
+    /// configuration names the new password. No data are rewritten; run it again after each step that it asks for
+    Rotate {
+        /// The new password, by reference
+        #[arg(long, value_name = "REFERENCE")]
+        password: String,
+        /// Remove the old key at once, although the configuration still names its password: nothing runs here until it names
+        /// the new one
+        #[arg(long)]
+        now: bool,
+    },
+    /// Have the holder of a key show that it opens the repository, and seal that in the ledger
+    Check {
+        /// Its name in the register
+        name: String,
+        /// Its password, by reference [default: the register's `password`; else it is asked for]
+        #[arg(long, value_name = "REFERENCE")]
+        password: Option<String>,
     },
     /// Remove a key; never the last one, nor the one in use
     Remove {
         /// Its id, or the first digits of it
         id: String,
     },
+}
+
+/// Arguments of `kit`.
+#[derive(Debug, Args)]
+pub(crate) struct Kit {
+    /// Repository [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) repository: Option<String>,
+    /// File to write: `.html`, `.md` or `.txt`. Never overwritten, and readable by you alone
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Print a password into it, by reference; one that opens the repository, best the one in escrow. Without it there is a
+    /// line to write it on by hand
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) with_password: Option<String>,
+    /// The restic whose version and digest are printed; searched for where omitted
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) restic: Option<PathBuf>,
 }
 
 /// Arguments of `catalogue`.

@@ -7,11 +7,14 @@ use jiff::Timestamp;
 use seaworthy_catalog::OpenMode;
 use seaworthy_interface::{Cx, SandboxProvider as _};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
-use seaworthy_model::service::Service;
+use seaworthy_model::receipt::Receipt;
+use seaworthy_model::service::{RepositorySpec, Service};
+use seaworthy_repository::Repository;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::Cli;
+use crate::custody;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
@@ -115,6 +118,8 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
     }
     room(&mut round, "room for scratch restores", &setup.state.scratch)?;
     ledger(&mut round, &setup).await?;
+    // Where the ledger cannot be read, its own probe has said so.
+    let receipts = custody::receipts(&setup).await.unwrap_or_default();
     for spec in inventory.repositories.values() {
         let began = Instant::now();
         let name = format!("repository {}", spec.name);
@@ -124,13 +129,20 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
             Err(Failure::new(Exit::Unknown, format!("{stop} after {} s", PROBE.as_secs())))
         });
         match opened {
-            Ok(repository) => round.add(
-                began,
-                &name,
-                Health::Ok,
-                format!("{} opens with its password; format version {}", spec.location, repository.version()),
-                None,
-            )?,
+            Ok(repository) => {
+                round.add(
+                    began,
+                    &name,
+                    Health::Ok,
+                    format!(
+                        "{} opens with its password; format version {}",
+                        spec.location,
+                        repository.version()
+                    ),
+                    None,
+                )?;
+                keys(&mut round, &setup, spec, &repository, &receipts, &cx).await?;
+            }
             Err(failure) => {
                 let failure = if failure.exit == Exit::NotFound {
                     failure.hint(match spec.remote {
@@ -258,6 +270,54 @@ async fn sandbox(round: &mut Round<'_>, setup: &Setup, cx: &Cx) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// Who holds the keys of a repository. What is wrong with that keeps no backup from running: it is said, and no probe fails.
+async fn keys(
+    round: &mut Round<'_>,
+    setup: &Setup,
+    spec: &RepositorySpec,
+    repository: &Repository,
+    receipts: &[Receipt],
+    cx: &Cx,
+) -> Outcome<()> {
+    let began = Instant::now();
+    let name = format!("keys of {}", spec.name);
+    let bounded = cx.within(PROBE);
+    let looked = bounded.run(custody::look(&bounded, setup, spec, repository, receipts)).await;
+    let standing = match looked {
+        Ok(Ok(standing)) => standing,
+        Ok(Err(failure)) => return round.failure(began, &name, failure),
+        Err(stop) => {
+            return round.add(
+                began,
+                &name,
+                Health::Fail,
+                format!("{stop} after {} s", PROBE.as_secs()),
+                None,
+            );
+        }
+    };
+    let findings: Vec<&Finding> = standing.all().collect();
+    match findings.as_slice() {
+        [] => round.add(
+            began,
+            &name,
+            Health::Ok,
+            format!("{} held as the register says", count(standing.rows.len(), "key")),
+            None,
+        ),
+        [first, rest @ ..] => {
+            let more = if rest.is_empty() { String::new() } else { format!("; and {} more", rest.len()) };
+            round.add(
+                began,
+                &name,
+                Health::Warn,
+                format!("{first}{more}"),
+                Some(format!("seaworthy keys list --repository {}", spec.name)),
+            )
+        }
+    }
 }
 
 /// Room on the file system that holds `path`, or would.

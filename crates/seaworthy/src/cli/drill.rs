@@ -17,12 +17,12 @@ use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
 use seaworthy_model::signature::sha256;
 use seaworthy_model::verdict::Verdict;
 use seaworthy_model::witness::Witness;
-use seaworthy_repository::{LockKind, Repository};
+use seaworthy_repository::{Lock, LockKind, Repository};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, App, Opened, reference, run_failure};
 use crate::cli::args::{Choice, Cli, DrillRun, ReportFormat};
-use crate::cli::prove;
+use crate::cli::{independent, prove};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
@@ -221,7 +221,12 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
                 worst = worse(worst, ended.or_else(failed)?);
                 continue;
             }
-            let sealed = match one(&app, face, &mut opened, service, source, arguments, None, &cancel).await {
+            let ended = if arguments.independent {
+                independent::one(&app, face, &mut opened, service, source, arguments, &cancel).await
+            } else {
+                one(&app, face, &mut opened, service, source, arguments, None, &cancel).await
+            };
+            let sealed = match ended {
                 Ok(sealed) => sealed,
                 Err(failure) => {
                     worst = worse(worst, failed(failure)?);
@@ -326,14 +331,39 @@ pub(crate) async fn one(
     let chosen = choose(&app.setup, &app.memory, &cx, opened, service, source, &arguments.choice).await?;
     watch.step(&chosen.words());
     let subject = wiring::subject(&app.setup.state, service, source)?;
-    // Held while the drill reads, so that a prune waits.
+    let lock = lock(&cx, &chosen).await?;
+    let place = reference(&chosen.spec, &chosen.repository);
+    let job = job(app, &cx, service, source, chosen, damage).await?;
+    let sealed = app
+        .runner
+        .drill(&cx, &subject, &app.sandboxes, place, job)
+        .await
+        .map_err(|error| run_failure(&error))?;
+    watch.sealed(&sealed.receipt, &sealed.body.phases);
+    wiring::unlock(lock).await?;
+    Ok(sealed)
+}
+
+/// Held while a drill reads, so that a prune waits.
+pub(super) async fn lock(cx: &Cx, chosen: &Chosen) -> Outcome<Lock> {
     let locked = chosen.repository.clone();
-    let control = seaworthy_engine::store::control(&cx);
+    let control = seaworthy_engine::store::control(cx);
     let what = format!("lock repository `{}` for reading", chosen.spec.name);
-    let lock = wiring::blocking(move || {
+    wiring::blocking(move || {
         locked.lock(LockKind::Shared, &control).map_err(|error| wiring::repository_failure(&what, error))
     })
-    .await?;
+    .await
+}
+
+/// What the drill of a chosen copy is to do, whoever brings it back.
+pub(super) async fn job(
+    app: &App,
+    cx: &Cx,
+    service: &Service,
+    source: &ServiceSource,
+    chosen: Chosen,
+    damage: Option<u64>,
+) -> Outcome<DrillJob> {
     let reader: Arc<dyn CopyReader> =
         Arc::new(SnapshotReader::new(&cx.within(deadline(service)), &chosen.repository, &chosen.point.copy)?);
     let (witness, witness_findings) = match app
@@ -345,7 +375,7 @@ pub(crate) async fn one(
         Some(doubt) => (None, vec![doubt]),
         None => witness(&reader, &chosen.point).await,
     };
-    let job = DrillJob {
+    Ok(DrillJob {
         copy: chosen.point.copy.clone(),
         backup: Some(chosen.point.sequence),
         point: chosen.point.point,
@@ -365,16 +395,7 @@ pub(crate) async fn one(
         doubts_checks: damage.is_some(),
         next_due: service.drill.schedule.as_ref().and_then(|schedule| schedule.next_after(Timestamp::now())),
         proof_valid: service.drill.proof_valid,
-    };
-    let place = reference(&chosen.spec, &chosen.repository);
-    let sealed = app
-        .runner
-        .drill(&cx, &subject, &app.sandboxes, place, job)
-        .await
-        .map_err(|error| run_failure(&error))?;
-    watch.sealed(&sealed.receipt, &sealed.body.phases);
-    wiring::unlock(lock).await?;
-    Ok(sealed)
+    })
 }
 
 fn write_reports(face: &Face, directory: &Path, sealed: &Sealed<Drill>) -> Outcome<()> {

@@ -207,7 +207,7 @@ fn parse_postgres(address: &str) -> Outcome<DiscoveredPostgres> {
     })
 }
 
-fn asked<T>(answer: Result<T, inquire::InquireError>) -> Outcome<T> {
+pub(super) fn asked<T>(answer: Result<T, inquire::InquireError>) -> Outcome<T> {
     answer.map_err(|error| match error {
         inquire::InquireError::OperationCanceled | inquire::InquireError::OperationInterrupted => {
             Failure::new(Exit::Interrupted, "interrupted; nothing was written")

@@ -9,8 +9,10 @@ mod doctor;
 mod drill;
 mod help;
 mod hold;
+mod independent;
 mod init;
 mod keys;
+mod kit;
 mod lint;
 mod prove;
 mod prune;
@@ -67,6 +69,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Replicate(arguments) => waiting(cli, |cancel| replicate::run(cli, face, arguments, cancel)),
         Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),
+        Verb::Kit(arguments) => waiting(cli, |cancel| kit::run(cli, face, arguments, cancel)),
         Verb::Catalogue(arguments) => waiting(cli, |cancel| catalogue::run(cli, face, arguments, cancel)),
         Verb::Completions(arguments) => help::completions(face, arguments),
         Verb::Man(arguments) => help::man(cli, face, arguments),

@@ -1,6 +1,7 @@
 //! `receipts`: the ledger, as it is.
 
 use crate::cli::args::{Cli, Receipts, ReceiptsAction};
+use crate::cli::keys;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::{self, Memory};
@@ -42,6 +43,7 @@ fn line(receipt: &Receipt) -> String {
             if replicate.copy.is_some() { "to" } else { "NOT to" },
             replicate.repository.name
         ),
+        Act::Key(act) => keys::sentence(act),
         Act::Gone(gone) => format!(
             "copy {} of {}/{} is no longer in {}",
             gone.copy.0.get(..12).unwrap_or(&gone.copy.0),

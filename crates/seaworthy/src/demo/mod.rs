@@ -295,6 +295,9 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
         report: None,
         executor: None,
         prove_the_drill: None,
+        independent: false,
+        password: None,
+        restic: None,
     };
     for service in &app.setup.inventory().services {
         for source in &service.sources {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
 use seaworthy_model::finding::Finding;
+use seaworthy_model::id::KeyFileId;
 use seaworthy_model::objective::{Met, Objective};
-use seaworthy_model::receipt::{Drill, Measured, Receipt};
-use seaworthy_model::verdict::{CheckOutcome, CheckReport, Verdict};
+use seaworthy_model::receipt::{Drill, Independence, Measured, Receipt};
+use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict};
 
 use crate::failure::printable;
 use crate::output::{Face, Tone, bytes, count, duration};
@@ -131,6 +132,12 @@ pub(crate) fn terminal(face: &Face, receipt: &Receipt, drill: &Drill) -> String 
     if let Some(engine) = &drill.engine {
         line(format!("  restored   {} ({} fetched)", printable(&engine.summary), bytes(drill.fetched_bytes)));
     }
+    if let Some(shown) = &drill.independence {
+        line(format!("  brought    {}", printable(&brought(shown))));
+        for reason in not_independent(drill, shown) {
+            line(format!("             {} {}", face.paint(Tone::Warn, "not A6:"), printable(&reason)));
+        }
+    }
     line(format!("  RTO        {}", against(&drill.rto)));
     line(format!(
         "  RPO        {}{}",
@@ -201,6 +208,51 @@ pub(crate) fn terminal(face: &Face, receipt: &Receipt, drill: &Drill) -> String 
     line(format!("  next       due {}", next_due(drill)));
     line(format!("  receipt    {} {}", receipt.sequence, receipt.digest));
     text
+}
+
+/// By what a copy was brought back, and with whose key.
+fn brought(shown: &Independence) -> String {
+    let program = shown.program.as_ref().map_or("stock restic", |program| {
+        // `restic 0.18.0 compiled with go1.24.4 on linux/amd64`
+        program.version.split(" compiled").next().unwrap_or(&program.version)
+    });
+    let key = match (&shown.key, &shown.key_name, shown.custody) {
+        (Some(key), Some(name), Some(custody)) => format!("key {} ({name}, {custody})", short_key(key)),
+        (Some(key), _, _) => format!("key {}, which the register does not name", short_key(key)),
+        (None, _, _) => "no key".to_owned(),
+    };
+    let site = shown.copy_site.as_deref().unwrap_or("an unknown site");
+    let absent: Vec<&str> =
+        shown.absent.iter().filter(|one| one.is_shown).map(|one| one.what.as_str()).collect();
+    let absent = if absent.is_empty() { "nothing".to_owned() } else { absent.join(", ") };
+    format!(
+        "without us by {program} with {key} from {site}: {} of {}; out of its reach: {absent}",
+        count(usize::try_from(shown.restored_files).unwrap_or(usize::MAX), "file"),
+        bytes(shown.restored_bytes),
+    )
+}
+
+fn short_key(key: &KeyFileId) -> &str {
+    key.0.get(..8).unwrap_or(&key.0)
+}
+
+/// Why a drill that was to be independent of us has not shown A6; empty where it has, or where there was no pass.
+fn not_independent(drill: &Drill, shown: &Independence) -> Vec<String> {
+    let Verdict::Pass(level) = drill.verdict else { return Vec::new() };
+    if level >= Assurance::A6 {
+        return Vec::new();
+    }
+    let mut reasons = shown.shortfalls();
+    if drill.witness.is_none() {
+        reasons.push("no witness to compare with".to_owned());
+    }
+    if !drill.checks.iter().any(|check| check.name.starts_with("user:")) {
+        reasons.push("you have no check of your own".to_owned());
+    }
+    if !matches!(drill.rto.met, Met::Met | Met::NotApplicable) {
+        reasons.push("the recovery time was not met".to_owned());
+    }
+    reasons
 }
 
 fn unique(mut codes: Vec<String>) -> Vec<String> {
@@ -334,6 +386,21 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
             "BACKUP_SIZE",
             format!("{} fetched, {} restored", bytes(drill.fetched_bytes), bytes(drill.restored_bytes)),
         ),
+        (
+            "INDEPENDENCE",
+            drill.independence.as_ref().map_or_else(
+                || "restored by this program's own engine".to_owned(),
+                |shown| {
+                    let reasons = not_independent(drill, shown);
+                    let but = if reasons.is_empty() {
+                        String::new()
+                    } else {
+                        format!("; not A6: {}", reasons.join("; "))
+                    };
+                    format!("{}{but}", brought(shown))
+                },
+            ),
+        ),
         ("RTO_MEASURED", against(&drill.rto)),
         ("RPO_MEASURED", against(&drill.rpo.exposure)),
         ("SCHEMA_EQUAL", answer(&["objects", "schema"])),
@@ -386,7 +453,7 @@ fn next_due(drill: &Drill) -> String {
 }
 
 /// Text that is safe between tags and in attributes.
-fn html_text(words: &str) -> String {
+pub(crate) fn html_text(words: &str) -> String {
     printable(words)
         .replace('&', "&amp;")
         .replace('<', "&lt;")

@@ -82,6 +82,8 @@ pub struct Order {
     pub view: PathBuf,
     /// Further directories shown read-only at their own paths.
     pub read_only: Vec<PathBuf>,
+    /// Files that are empty inside, although a directory that is shown holds them. Those that do not exist are left out.
+    pub hidden: Vec<PathBuf>,
     /// Bounds.
     pub limits: Limits,
     /// Program and arguments; `argv[0]` is an absolute path.

@@ -72,6 +72,7 @@ pub(super) fn build(order: &Order) -> Result<(), Failure> {
         }
     }
 
+    hide(order, &at)?;
     settings(order, &at(Path::new("/etc")))?;
     shown.insert(PathBuf::from("/etc"));
     for device in DEVICES {
@@ -112,6 +113,22 @@ pub(super) fn build(order: &Order) -> Result<(), Failure> {
         .map_err(|error| Failure::isolation("leave the old root")(error.into()))?;
     std::env::set_current_dir(root).map_err(Failure::isolation("enter the new root"))?;
     seal(&shown, &order.root)
+}
+
+/// Puts an empty file over each that is not to be seen.
+fn hide(order: &Order, at: &impl Fn(&Path) -> PathBuf) -> Result<(), Failure> {
+    let nothing = at(Path::new("/.hidden"));
+    for path in &order.hidden {
+        let place = at(path);
+        if !fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_file()) {
+            continue;
+        }
+        fs::write(&nothing, b"").map_err(Failure::isolation("make an empty file in the sandbox"))?;
+        rustix::mount::mount_bind(&nothing, &place).map_err(|error| {
+            Failure::isolation(format!("hide {} in the sandbox", path.display()))(error.into())
+        })?;
+    }
+    Ok(())
 }
 
 fn directory(path: &Path) -> Result<(), Failure> {
