@@ -494,7 +494,7 @@ fn inventory() -> impl Strategy<Value = Inventory> {
             account,
             retention,
             opened_by: None,
-            keys: BTreeMap::from(keys),
+            keys,
         });
     let tier = (name(), objective(), objective());
     (repository, tier).prop_flat_map(|(repository, (tier, rpo, rto))| {

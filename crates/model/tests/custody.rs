@@ -286,7 +286,8 @@ fn nobody_who_could_look_is_told_that_all_is_well_with_the_keys() {
 #[test]
 fn every_condition_of_independence_is_missed() {
     assert_eq!(example::independence().shortfalls(), Vec::<String>::new());
-    let broken: [(&str, fn(&mut Independence)); 12] = [
+    type Spoil = fn(&mut Independence);
+    let broken: [(&str, Spoil); 12] = [
         ("which program", |it| it.program = None),
         ("which program", |it| it.program_digest = None),
         ("where the service's first repository is too", |it| it.copy_site.clone_from(&it.home_site)),

@@ -684,7 +684,8 @@ fn a_rebuild_or_a_change_of_keys_killed_at_any_moment_is_repeated_without_a_huma
     let reference = format!("file:{}", second.display());
     let add = ["keys", "add", "--password", &reference];
     let keys = || -> Vec<String> {
-        let said = estate.product.run(&["keys", "list", "--json"]).unwrap().expect(0).unwrap();
+        // 4: nobody is registered as a holder of any of them.
+        let said = estate.product.run(&["keys", "list", "--json"]).unwrap().expect(4).unwrap();
         let list: Value = serde_json::from_str(&said).unwrap();
         let all = list["data"].as_array().unwrap_or_else(|| panic!("{list:#}"));
         all.iter().map(|key| key["id"].as_str().unwrap().to_owned()).collect()

@@ -62,6 +62,12 @@ fn kept(checks: &str) -> (Estate, String) {
         .says(&["next: write id", "seaworthy keys check safe"]);
     let added = sealed(&estate).pop().unwrap();
     let id = added["key"].as_str().unwrap().to_owned();
+    // Again, as after a start that was cut off: neither a second key nor a second receipt.
+    estate
+        .run(&["keys", "add", "--repository", "away", "--name", "safe", "--password", &held])
+        .exits(0)
+        .says(&["is there already"]);
+    assert_eq!((sealed(&estate).len(), key_files(&estate.path("away")).len()), (1, 2));
     assert_eq!(
         (&added["deed"], &added["name"], &added["holder"]),
         (&"added".into(), &"safe".into(), &"head of finance".into())
@@ -122,6 +128,12 @@ fn a_holder_shows_that_the_key_works_and_the_ledger_keeps_it() {
         "NOT what head of finance should hold",
     ]);
     estate.run(&["keys", "check", "safe"]).exits(2).says(&["nobody is here to type"]).hints();
+    // What somebody holds apart does not become what this program uses.
+    estate
+        .run(&["keys", "rotate", "--repository", "away", "--password", &held])
+        .exits(20)
+        .says(&["head of finance holds in escrow"])
+        .hints();
     estate.run(&["keys", "check", "stick"]).exits(2).hints();
     estate.run(&["verify"]).exits(0);
     estate

@@ -74,7 +74,7 @@ impl Ship {
     }
 
     fn restic(&self, arguments: &[&str]) {
-        let program = std::env::var_os("SEAWORTHY_TEST_RESTIC").map_or_else(|| "restic".into(), |path| path);
+        let program = std::env::var_os("SEAWORTHY_TEST_RESTIC").unwrap_or_else(|| "restic".into());
         let done = std::process::Command::new(program)
             .args(["--no-cache", "-r"])
             .arg(self.estate.path("repository"))

@@ -112,7 +112,7 @@ pub(crate) enum Verb {
     /// Take out of repositories what no copy needs, after `retain` has let copies go
     Prune(Prune),
     /// Restore a copy into isolation, prove that it is equal, measure RTO and RPO, sign a receipt
-    Drill(Drill),
+    Drill(Box<Drill>),
     /// One line per service: could it be recovered?
     Status(Status),
     /// Restore a copy to a new place
@@ -512,17 +512,27 @@ pub(crate) struct Check {
 /// Arguments of `keys`.
 #[derive(Debug, Args)]
 pub(crate) struct Keys {
-    /// Repository [default: the only one; `list`: all of them; `check`: the one whose register has NAME]
-    #[arg(long, value_name = "NAME", global = true)]
-    pub(crate) repository: Option<String>,
+    #[command(flatten)]
+    pub(crate) of: Whose,
     #[command(subcommand)]
     pub(crate) action: KeysAction,
+}
+
+/// The repository whose keys are meant.
+#[derive(Debug, Args)]
+pub(crate) struct Whose {
+    /// Repository [default: the only one; `list`: all of them; `check`: the one whose register has NAME]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) repository: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysAction {
     /// Show the register of keys beside the keys that are there, and what is wrong with either
-    List,
+    List {
+        #[command(flatten)]
+        of: Whose,
+    },
     /// Add a key
     Add {
         /// Password of the new key, by reference
@@ -531,6 +541,8 @@ pub(crate) enum KeysAction {
         /// Its name in the register
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
+        #[command(flatten)]
+        of: Whose,
     },
     /// Give this program's key another password: add the new key, show that it works, then remove the old one once the
     /// configuration names the new password. No data are rewritten; run it again after each step that it asks for
@@ -542,6 +554,8 @@ pub(crate) enum KeysAction {
         /// the new one
         #[arg(long)]
         now: bool,
+        #[command(flatten)]
+        of: Whose,
     },
     /// Have the holder of a key show that it opens the repository, and seal that in the ledger
     Check {
@@ -550,11 +564,15 @@ pub(crate) enum KeysAction {
         /// Its password, by reference [default: the register's `password`; else it is asked for]
         #[arg(long, value_name = "REFERENCE")]
         password: Option<String>,
+        #[command(flatten)]
+        of: Whose,
     },
     /// Remove a key; never the last one, nor the one in use
     Remove {
         /// Its id, or the first digits of it
         id: String,
+        #[command(flatten)]
+        of: Whose,
     },
 }
 

@@ -16,7 +16,7 @@ use seaworthy_repository::{Control, FileKind, KdfParams, KeyId, Repository, Repo
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, reference};
-use crate::cli::args::{Cli, Keys, KeysAction};
+use crate::cli::args::{Cli, Keys, KeysAction, Whose};
 use crate::custody;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
@@ -29,13 +29,20 @@ use crate::wiring;
 /// Lists, adds, rotates, checks or removes keys.
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Keys, cancel: CancellationToken) -> Outcome {
     let cx = super::silent(&cancel);
-    let only = arguments.repository.as_deref();
+    // It may stand before the action, as it always could, or after it.
+    let only = |of: &Whose| of.repository.clone().or_else(|| arguments.of.repository.clone());
     match &arguments.action {
-        KeysAction::List => list(cli, face, only, &cx).await,
-        KeysAction::Add { password, name } => add(cli, face, only, password, name.as_deref(), &cx).await,
-        KeysAction::Rotate { password, now } => rotate(cli, face, only, password, *now, &cx).await,
-        KeysAction::Check { name, password } => check(cli, face, only, name, password.as_deref(), &cx).await,
-        KeysAction::Remove { id } => remove(cli, face, only, id, &cx).await,
+        KeysAction::List { of } => list(cli, face, only(of).as_deref(), &cx).await,
+        KeysAction::Add { password, name, of } => {
+            add(cli, face, only(of).as_deref(), password, name.as_deref(), &cx).await
+        }
+        KeysAction::Rotate { password, now, of } => {
+            rotate(cli, face, only(of).as_deref(), password, *now, &cx).await
+        }
+        KeysAction::Check { name, password, of } => {
+            check(cli, face, only(of).as_deref(), name, password.as_deref(), &cx).await
+        }
+        KeysAction::Remove { id, of } => remove(cli, face, only(of).as_deref(), id, &cx).await,
     }
 }
 
@@ -335,18 +342,25 @@ async fn add(
     let secret = resolve(&reference)?;
     let app = App::with(setup, face, cx).await?;
     let repository = wiring::open_repository(cx, &spec, None).await?;
-    if let Some((already, _)) = proven(cx, &spec, &secret, None).await? {
+    // One that is there already is what a start of this that was cut off has left: it is not added twice.
+    let there = proven(cx, &spec, &secret, None).await?.map(|(there, _)| KeyFileId(there.key_id().hex()));
+    if there.as_ref() == Some(&KeyFileId(repository.key_id().hex())) {
         return Err(Failure::new(
             Exit::Refused,
-            format!(
-                "this password opens repository `{}` already, by key {}",
-                spec.name,
-                short(&KeyFileId(already.key_id().hex()))
-            ),
+            format!("this password is the one by which this program opens repository `{}`", spec.name),
         )
         .hint("two holders need two passwords; make a new one, e.g. with `openssl rand -base64 33`"));
     }
-    let id = KeyFileId(new_key(cx, &spec, &repository, &secret).await?.hex());
+    if let Some(there) = &there
+        && is_sealed(&app.memory.receipts().await?, &spec, &repository, there)
+    {
+        face.say(format!("key {} of repository `{}` is there already", short(there), spec.name))?;
+        return Ok(Exit::Ok);
+    }
+    let id = match there {
+        Some(there) => there,
+        None => KeyFileId(new_key(cx, &spec, &repository, &secret).await?.hex()),
+    };
     let keys = ids(cx, &spec, &repository).await?;
     let receipt =
         seal(&app, body(&spec, &repository, KeyDeed::Added, Some(id.clone()), entry.as_ref(), keys)).await?;
@@ -430,6 +444,15 @@ fn key_id(id: &KeyFileId) -> Outcome<KeyId> {
 
 // ------------------------------------------------------------------------------------------------------ rotate
 
+/// Whether the ledger knows that this key was added.
+fn is_sealed(receipts: &[Receipt], spec: &RepositorySpec, repository: &Repository, id: &KeyFileId) -> bool {
+    let place = reference(spec, repository);
+    receipts.iter().any(|receipt| {
+        let Act::Key(act) = &receipt.act else { return false };
+        act.deed == KeyDeed::Added && act.repository.id == place.id && act.key.as_ref() == Some(id)
+    })
+}
+
 /// The key whose place this one was made to take, by the ledger.
 fn replaced_by(
     receipts: &[Receipt],
@@ -463,6 +486,20 @@ async fn rotate(
     let opened = proven(cx, &spec, &secret, None).await?;
     let existing = opened.as_ref().map(|(opened, _)| KeyFileId(opened.key_id().hex()));
     let is_switched = existing.as_ref() == Some(&used);
+    let held =
+        existing.as_ref().and_then(|id| entry_of(&spec, id)).filter(|entry| entry.custody != Custody::Online);
+    if let Some(held) = held.filter(|_| !is_switched) {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "this is the password of key `{}`, which {} holds in {}",
+                held.name,
+                printable(&held.holder),
+                held.custody
+            ),
+        )
+        .hint("a key that this program uses is held apart no longer: make a new password"));
+    }
     if cli.global.dry_run {
         face.say(match (&existing, is_switched) {
             (None, _) => {
@@ -479,30 +516,36 @@ async fn rotate(
     }
     let app = App::with(setup, face, cx).await?;
     let receipts = app.memory.receipts().await?;
-    let (new, old) = match (existing, is_switched) {
-        (Some(new), true) => {
-            let old = replaced_by(&receipts, &spec, &repository, &new).ok_or_else(|| {
-                Failure::new(
-                    Exit::Usage,
-                    format!("the configuration names this password already, and the ledger knows of no key that {} takes the place of", short(&new)),
-                )
-                .hint("give a new password with --password; or remove an old key: seaworthy keys remove ID")
-            })?;
-            (new, old)
-        }
-        (Some(new), false) => (new, used.clone()),
-        (None, _) => {
-            let id = new_key(cx, &spec, &repository, &secret).await?;
-            let new = KeyFileId(id.hex());
-            let Some((_, read)) = proven(cx, &spec, &secret, Some(id)).await? else {
-                return Err(Failure::new(
-                    Exit::Unexpected,
-                    format!(
+    let (new, old) = if is_switched {
+        let old = replaced_by(&receipts, &spec, &repository, &used).ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                format!(
+                    "the configuration names this password already, and the ledger knows of no key that {} takes the place of",
+                    short(&used)
+                ),
+            )
+            .hint("give a new password with --password; or remove an old key: seaworthy keys remove ID")
+        })?;
+        (used.clone(), old)
+    } else {
+        let (new, read) = match opened {
+            Some((opened, read)) => (KeyFileId(opened.key_id().hex()), read),
+            None => {
+                let id = new_key(cx, &spec, &repository, &secret).await?;
+                let new = KeyFileId(id.hex());
+                let Some((_, read)) = proven(cx, &spec, &secret, Some(id)).await? else {
+                    let words = format!(
                         "key {} was added and does not open the repository; the old one still does",
                         short(&new)
-                    ),
-                ));
-            };
+                    );
+                    return Err(Failure::new(Exit::Unexpected, words));
+                };
+                (new, read)
+            }
+        };
+        // One that is there already may be what a start that was cut off has left, without its receipt.
+        if !is_sealed(&receipts, &spec, &repository, &new) {
             let keys = ids(cx, &spec, &repository).await?;
             let entry = entry_of(&spec, &new);
             let mut made = body(&spec, &repository, KeyDeed::Added, Some(new.clone()), entry, keys);
@@ -515,8 +558,8 @@ async fn rotate(
                 spec.name,
                 receipt.sequence
             ))?;
-            (new, used.clone())
         }
+        (new, used.clone())
     };
     if !is_switched && !is_now {
         face.say(format!(
