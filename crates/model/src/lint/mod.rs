@@ -14,6 +14,7 @@ mod rules;
 mod shell;
 mod words;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::Serialize;
@@ -115,6 +116,7 @@ pub fn lint(texts: &[SourceText], promises: Option<Promises<'_>>) -> Report {
     let mut out = Out {
         texts: texts.iter().chain(promises.map_or(&[][..], |promises| promises.texts)).collect(),
         drafts: Vec::new(),
+        clock_changes: BTreeMap::new(),
     };
     rules::apply(&rules::Case { documents: &documents, promises }, &mut out);
     let mut exceptions = Vec::new();
@@ -199,6 +201,8 @@ impl Draft {
 struct Out<'t> {
     texts: Vec<&'t SourceText>,
     drafts: Vec<Draft>,
+    /// What changes of clocks do to a time of day in a zone.
+    clock_changes: BTreeMap<(String, i8, i8), Option<String>>,
 }
 
 impl Out<'_> {

@@ -239,7 +239,8 @@ fn show(face: &Face, looked: &Looked, report: &Report, has_promises: bool) -> Ou
     for (path, why) in &looked.unread {
         face.data(format!("{} {path}: not read: {why}", face.paint(Tone::Bad, "✗")))?;
     }
-    let files = count(looked.texts.len(), "file");
+    let is_alone = looked.texts.is_empty() && looked.unread.is_empty() && has_promises;
+    let files = if is_alone { "the configuration".to_owned() } else { count(looked.texts.len(), "file") };
     let is_clean = report.defects.is_empty() && looked.unread.is_empty();
     if is_clean && face.is_quiet() {
         return Ok(());
@@ -258,7 +259,7 @@ fn show(face: &Face, looked: &Looked, report: &Report, has_promises: bool) -> Ou
         .collect();
         format!("{} in {files}: {}", count(report.defects.len(), "defect"), shares.join(", "))
     };
-    if has_promises {
+    if has_promises && !is_alone {
         words.push_str("; compared with the configuration");
     }
     if !report.allowed.is_empty() {

@@ -51,7 +51,23 @@ fn changes(zone: &TimeZone, hour: i8, minute: i8) -> (Option<Date>, Option<Date>
     (skipped, repeated)
 }
 
-fn change_words(zone: &str, hour: i8, minute: i8) -> Option<String> {
+/// What happens to a time of day in a zone. Each is looked up once for all texts: to read a zone's rules takes longer than
+/// to read a page.
+fn change_words(out: &mut Out<'_>, zone: &str, hour: i8, minute: i8) -> Option<String> {
+    let key = (zone.to_owned(), hour, minute);
+    if let Some(known) = out.clock_changes.get(&key) {
+        return known.clone();
+    }
+    // 5,000: more than anybody has schedules; then a text is made to hurt.
+    if out.clock_changes.len() >= 5000 {
+        return None;
+    }
+    let words = look_up(zone, hour, minute);
+    out.clock_changes.insert(key, words.clone());
+    words
+}
+
+fn look_up(zone: &str, hour: i8, minute: i8) -> Option<String> {
     let place = place_of_zone(zone)?;
     let (skipped, repeated) = changes(&TimeZoneDatabase::bundled().get(place).ok()?, hour, minute);
     let words = match (skipped, repeated) {
@@ -68,15 +84,6 @@ fn change_words(zone: &str, hour: i8, minute: i8) -> Option<String> {
 fn clock_changes(text: usize, document: &Document<'_>, out: &mut Out<'_>) {
     const FIX: &str = "write the time in UTC, or move it out of that hour; seaworthy's schedules name a zone, run a skipped time right after the gap and a repeated one once";
     let mut found: Vec<((i8, i8, String), Draft)> = Vec::new();
-    // Each time of day and zone is looked up once; 500 are more than one text has.
-    let mut known: BTreeMap<(String, i8, i8), Option<String>> = BTreeMap::new();
-    let mut words_of = |zone: &str, hour: i8, minute: i8| {
-        let key = (zone.to_owned(), hour, minute);
-        if !known.contains_key(&key) && known.len() >= 500 {
-            return None;
-        }
-        known.entry(key).or_insert_with(|| change_words(zone, hour, minute)).clone()
-    };
     for index in document.prose_lines() {
         let lower = document.lower(index);
         if !["daily", "schedule", "nightly", "weekly", "every", "backup", "cron", "runs at", "each"]
@@ -93,7 +100,7 @@ fn clock_changes(text: usize, document: &Document<'_>, out: &mut Out<'_>) {
             if let Some(position) = found.iter().position(|(other, _)| *other == key) {
                 let (key, draft) = found.swap_remove(position);
                 found.push((key, draft.with(text, span, "")));
-            } else if let Some(words) = words_of(&zone, clock.hour, clock.minute) {
+            } else if let Some(words) = change_words(out, &zone, clock.hour, clock.minute) {
                 let draft = Draft::new(FindingCode::LintClockChange, text, span, zone)
                     .says("what is scheduled here is skipped or done twice when the clocks change")
                     .because(words)
@@ -108,7 +115,7 @@ fn clock_changes(text: usize, document: &Document<'_>, out: &mut Out<'_>) {
     for job in document.jobs.iter().take(1000) {
         let Some(zone) = job.zone.as_deref() else { continue };
         let (Ok(minute), Ok(hour)) = (job.fields[0].parse(), job.fields[1].parse()) else { continue };
-        if let Some(words) = words_of(zone, hour, minute) {
+        if let Some(words) = change_words(out, zone, hour, minute) {
             Draft::new(FindingCode::LintClockChange, text, job.span.clone(), zone)
                 .says("this job is skipped or run twice when the clocks change")
                 .because(words)
