@@ -256,7 +256,7 @@ impl SourceHistory {
             Act::Found(found) => self.found(receipt, found),
             Act::Gone(gone) => self.gone(receipt, gone),
             Act::Replicate(replicate) => self.replicated(receipt, replicate),
-            Act::KeyChange(_) => {}
+            Act::KeyChange(_) | Act::Comply(_) => {}
         }
     }
 
@@ -920,7 +920,7 @@ fn span(milliseconds: u64) -> Option<SignedDuration> {
 }
 
 /// A length of time as people say it: the two largest units that matter.
-fn spoken(span: SignedDuration) -> String {
+pub(crate) fn spoken(span: SignedDuration) -> String {
     let seconds = span.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -144,18 +144,7 @@ impl ChainVerifier {
         if self.is_whole {
             self.sound_head = Some(receipt.head());
         }
-        let contradictions = match &receipt.act {
-            Act::Drill(drill) => drill.contradictions(),
-            Act::Due(_)
-            | Act::Backup(_)
-            | Act::Restore(_)
-            | Act::Verify(_)
-            | Act::Abandoned(_)
-            | Act::KeyChange(_)
-            | Act::Found(_)
-            | Act::Gone(_)
-            | Act::Replicate(_) => Vec::new(),
-        };
+        let contradictions = receipt.act.contradictions();
         if contradictions.is_empty() {
             self.verified += 1;
         }

@@ -16,6 +16,7 @@ pub mod finding;
 pub mod id;
 pub mod ledger;
 pub mod objective;
+pub mod placement;
 pub mod point;
 pub mod receipt;
 pub mod remote;

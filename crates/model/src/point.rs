@@ -115,6 +115,7 @@ impl RecoveryPoint {
             | Act::Verify(_)
             | Act::Abandoned(_)
             | Act::KeyChange(_)
+            | Act::Comply(_)
             | Act::Gone(_) => return None,
         };
         Some(Self {
@@ -243,6 +244,7 @@ impl RecoveryPoint {
             | Act::KeyChange(_)
             | Act::Found(_)
             | Act::Gone(_)
+            | Act::Comply(_)
             | Act::Replicate(_) => {}
         }
     }

@@ -22,6 +22,7 @@ use crate::canonical::{self, CanonicalError};
 use crate::finding::{Finding, FindingCode, Severity};
 use crate::id::{CopyId, Digest, RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
 use crate::objective::{Met, Objective};
+use crate::placement::Comply;
 use crate::signature::{Envelope, KeyId, SignatureError, SigningKey, TrustedKeys, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
 
@@ -803,11 +804,13 @@ pub enum Act {
     Gone(Box<Gone>),
     /// A replication ended.
     Replicate(Box<Replicate>),
+    /// Somebody looked where all copies are, and judged it.
+    Comply(Box<Comply>),
 }
 
 impl Act {
     /// The act's word: `due`, `backup`, `drill`, `restore`, `verify`, `abandoned`, `key-change`, `found`, `gone`,
-    /// `replicate`.
+    /// `replicate`, `comply`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -821,6 +824,7 @@ impl Act {
             Self::Found(_) => "found",
             Self::Gone(_) => "gone",
             Self::Replicate(_) => "replicate",
+            Self::Comply(_) => "comply",
         }
     }
 
@@ -829,6 +833,8 @@ impl Act {
     pub fn concerns(&self) -> BTreeSet<SourceRef> {
         match self {
             Self::Verify(act) => act.copies.iter().filter_map(|copy| copy.of.clone()).collect(),
+            // What a look says of a source is said of its places, and changes nothing of its history.
+            Self::Comply(_) => BTreeSet::new(),
             Self::Due(_)
             | Self::Backup(_)
             | Self::Drill(_)
@@ -845,6 +851,24 @@ impl Act {
         }
     }
 
+    /// What it claims and its own facts deny; see [`Drill::contradictions`] and [`Comply::contradictions`].
+    #[must_use]
+    pub fn contradictions(&self) -> Vec<Finding> {
+        match self {
+            Self::Drill(act) => act.contradictions(),
+            Self::Comply(act) => act.contradictions(),
+            Self::Due(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Verify(_)
+            | Self::Abandoned(_)
+            | Self::KeyChange(_)
+            | Self::Found(_)
+            | Self::Gone(_)
+            | Self::Replicate(_) => Vec::new(),
+        }
+    }
+
     /// The copies that it says something about, beyond having stored them.
     #[must_use]
     pub fn judges(&self) -> Vec<(&RepositoryId, &CopyId)> {
@@ -858,7 +882,8 @@ impl Act {
             | Self::Abandoned(_)
             | Self::KeyChange(_)
             | Self::Found(_)
-            | Self::Replicate(_) => Vec::new(),
+            | Self::Replicate(_)
+            | Self::Comply(_) => Vec::new(),
         }
     }
 
@@ -874,7 +899,7 @@ impl Act {
             Self::Found(act) => Some((&act.service, &act.source)),
             Self::Gone(act) => Some((&act.service, &act.source)),
             Self::Replicate(act) => Some((&act.service, &act.source)),
-            Self::Verify(_) | Self::KeyChange(_) => None,
+            Self::Verify(_) | Self::KeyChange(_) | Self::Comply(_) => None,
         }
     }
 
@@ -889,6 +914,7 @@ impl Act {
             Self::Verify(act) => Some(&act.run),
             Self::Abandoned(act) => Some(&act.run),
             Self::Replicate(act) => Some(&act.run),
+            Self::Comply(act) => Some(&act.run),
             // What was found belongs to the run that made it, and this receipt is not one of that run's.
             Self::KeyChange(_) | Self::Found(_) | Self::Gone(_) => None,
         }
@@ -904,7 +930,7 @@ impl Act {
             Self::Verify(act) => act.due,
             Self::Abandoned(act) => act.due,
             Self::Replicate(act) => act.due,
-            Self::Due(_) | Self::KeyChange(_) | Self::Found(_) | Self::Gone(_) => None,
+            Self::Due(_) | Self::KeyChange(_) | Self::Found(_) | Self::Gone(_) | Self::Comply(_) => None,
         }
     }
 
@@ -934,6 +960,7 @@ impl Act {
                 subjects.extend(act.witness.as_ref().map(witness));
             }
             Self::Verify(act) => subjects.extend(act.copies.iter().map(|one| copy(&one.copy))),
+            Self::Comply(act) => subjects.extend(act.counted().iter().map(copy)),
             Self::Due(_) | Self::Abandoned(_) | Self::KeyChange(_) => {}
         }
         if subjects.is_empty() {
@@ -1010,7 +1037,7 @@ pub enum SealError {
     /// It has no canonical form.
     #[error("seal a receipt")]
     Canonical(#[from] CanonicalError),
-    /// A drill's pass that its own facts deny; see [`Drill::settled`].
+    /// A pass that its own facts deny; see [`Drill::settled`].
     #[error("seal a pass that its own facts deny: {0}")]
     Undeserved(Finding),
 }
@@ -1041,11 +1068,9 @@ pub enum ReceiptError {
 
 /// Signs what was done as the receipt after `after`; the first of a ledger where that is `None`.
 ///
-/// A drill's pass that its own facts deny is refused: whatever goes wrong before, a false PASS is not signed.
+/// A pass that its own facts deny is refused: whatever goes wrong before, a false PASS is not signed.
 pub fn seal(act: &Act, at: Timestamp, after: Option<&Head>, key: &SigningKey) -> Result<Envelope, SealError> {
-    if let Act::Drill(drill) = act
-        && let Some(contradiction) = drill.contradictions().into_iter().next()
-    {
+    if let Some(contradiction) = act.contradictions().into_iter().next() {
         return Err(SealError::Undeserved(contradiction));
     }
     let statement = Statement {

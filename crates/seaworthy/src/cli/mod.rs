@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod backup;
 mod catalogue;
 mod check;
+mod comply;
 mod config;
 mod doctor;
 mod drill;
@@ -59,6 +60,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Verify(arguments) => verify::run(cli, face, arguments),
         Verb::Retain(arguments) => waiting(cli, |cancel| retain::run(cli, face, arguments, cancel)),
         Verb::Replicate(arguments) => waiting(cli, |cancel| replicate::run(cli, face, arguments, cancel)),
+        Verb::Comply(arguments) => waiting(cli, |cancel| comply::run(cli, face, arguments, cancel)),
         Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),
         Verb::Catalogue(arguments) => waiting(cli, |cancel| catalogue::run(cli, face, arguments, cancel)),

@@ -42,6 +42,7 @@ fn line(receipt: &Receipt) -> String {
             if replicate.copy.is_some() { "to" } else { "NOT to" },
             replicate.repository.name
         ),
+        Act::Comply(comply) => crate::render::comply::sentence(comply),
         Act::Gone(gone) => format!(
             "copy {} of {}/{} is no longer in {}",
             gone.copy.0.get(..12).unwrap_or(&gone.copy.0),

@@ -1,3 +1,4 @@
 //! What people read, drawn from receipts.
 
+pub(crate) mod comply;
 pub(crate) mod drill;
