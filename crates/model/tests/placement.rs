@@ -629,7 +629,7 @@ fn a_copy_that_counted_and_is_lost_makes_no_rule_better() {
             }
             true
         },
-        30,
+        800,
     );
 }
 
@@ -754,7 +754,7 @@ fn a_met_promise_is_one_that_the_plain_reading_keeps() {
             assert!(accounts >= usize::try_from(case.policy.other_account).unwrap(), "{case:#?}");
             true
         },
-        1_000,
+        30,
     );
 }
 
