@@ -263,7 +263,8 @@ impl SourceHistory {
             | Act::Release(_)
             | Act::Approve(_)
             | Act::Prune(_)
-            | Act::Key(_) => {}
+            | Act::Key(_)
+            | Act::Comply(_) => {}
         }
     }
 
@@ -928,7 +929,7 @@ fn span(milliseconds: u64) -> Option<SignedDuration> {
 }
 
 /// A length of time as people say it: the two largest units that matter.
-fn spoken(span: SignedDuration) -> String {
+pub(crate) fn spoken(span: SignedDuration) -> String {
     let seconds = span.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -9,6 +9,10 @@ use crate::id::{
     CopyId, Digest, KeyFileId, KeyName, RepositoryId, RepositoryName, RunId, ServiceName, SourceName,
 };
 use crate::objective::Objective;
+use crate::placement::{
+    Case, Comply, Look, Looked, Place, Placed, PlacementPolicy, PlacementSpec, RULES, ReadBack, Seen,
+    SeenCopy, Space, place,
+};
 use crate::receipt::{
     ABSENT, Abandoned, Absence, ActKind, Backup, Control, Drill, Due, Engine, Found, Gone, Independence,
     KeyChange, KeyDeed, Measured, Moved, Observed, Outcome, Phase, RecoveryPointMeasured, Replicate,
@@ -540,5 +544,117 @@ pub fn independence() -> Independence {
         absent: ABSENT.iter().map(|what| Absence { what: (*what).to_owned(), is_shown: true }).collect(),
         restored_files: 12,
         restored_bytes: 1_500_000_000,
+    }
+}
+
+/// What is asked of copies where nobody says otherwise; nothing is said of the live data.
+#[must_use]
+pub fn placement() -> PlacementSpec {
+    PlacementSpec {
+        production: Place::default(),
+        policy: PlacementPolicy {
+            copies: 3,
+            media: 2,
+            offsite: 1,
+            other_account: 1,
+            other_region: 0,
+            immutable: 0,
+            regions: Vec::new(),
+            evidence_age: SignedDuration::from_hours(8 * 24),
+        },
+    }
+}
+
+/// A place of these words; `-` says nothing.
+#[must_use]
+pub fn somewhere(medium: &str, site: &str, region: &str, account: &str) -> Place {
+    let said = |word: &str| (word != "-").then(|| word.to_owned());
+    Place { medium: said(medium), site: said(site), region: said(region), account: said(account) }
+}
+
+/// A look at a repository that answered, and holds a copy of `backup` a piece of which was read back.
+///
+/// # Panics
+///
+/// Where a text is not a name, or the backup stored nothing.
+#[must_use]
+pub fn look(repository: &str, place: Place, backup: &Backup, at: Timestamp) -> Look {
+    let name = RepositoryName::new(repository).expect("an example's name is a name");
+    Look {
+        repository: name.clone(),
+        id: Some(RepositoryId(sha256(repository.as_bytes()).0.trim_start_matches("sha256:").to_owned())),
+        place,
+        at,
+        seen: Seen::Answered,
+        device: None,
+        region_seen: None,
+        immutable_until: None,
+        password: [name].into(),
+        keys: Some(1),
+        listed: 1,
+        vanished: 0,
+        copies: vec![SeenCopy {
+            copy: copy_id(&format!("{repository} {}", backup.run)),
+            sequence: 2,
+            run: backup.run.clone(),
+            point: backup.point.expect("an example's backup has a point"),
+            proven: None,
+            is_bad: None,
+            doubt: None,
+            read: ReadBack::Authentic { bytes: 524_288 },
+        }],
+    }
+}
+
+/// What was seen of the copies of one source: the live data, a disk beside it, an object store elsewhere.
+#[must_use]
+pub fn case(backup: &Backup, now: Timestamp) -> Case {
+    Case {
+        service: backup.service.clone(),
+        source: backup.source.clone(),
+        production: somewhere("disk", "de-fra1", "eu-de", "works"),
+        device: None,
+        policy: PlacementPolicy { regions: vec!["eu-*".to_owned()], ..placement().policy },
+        rpo: Objective::Within(SignedDuration::from_hours(24)),
+        fresh_within: SignedDuration::from_hours(26),
+        proof_valid: SignedDuration::from_hours(35 * 24),
+        looks: vec![
+            look("local", somewhere("disk", "de-fra1", "eu-de", "works"), backup, now),
+            look("away", somewhere("object-store", "nl-ams1", "eu-nl", "vault"), backup, now),
+        ],
+        now,
+    }
+}
+
+/// A look at all copies that found what was asked for.
+#[must_use]
+pub fn comply(case: Case) -> Comply {
+    let repositories = case.looks.iter().map(|look| Looked {
+        repository: look.repository.clone(),
+        id: look.id.clone(),
+        seen: look.seen.clone(),
+        took_ms: 1_200,
+        snapshots: 14,
+        read_bytes: 540_000,
+        space: (look.repository.as_str() == "local").then_some(Space {
+            free_bytes: 800_000_000_000,
+            total_bytes: 1_000_000_000_000,
+            grows_bytes_a_day: Some(2_000_000_000),
+            days_left: Some(400),
+            health: None,
+        }),
+    });
+    let (started, repositories) = (case.now, repositories.collect());
+    let placed = Placed { placement: place(&case), case };
+    Comply {
+        run: RunId(format!("comply-{}-5ea50a4d", started.strftime("%Y%m%dT%H%M%SZ"))),
+        rules: RULES,
+        answer: placed.placement.answer,
+        repositories,
+        sources: vec![placed],
+        findings: Vec::new(),
+        started,
+        finished: started + SignedDuration::from_secs(4),
+        executor: "crew@harbour".to_owned(),
     }
 }

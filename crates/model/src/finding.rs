@@ -1,8 +1,8 @@
 //! Everything that can be wrong, each with a stable code. Codes are API: documented, tested, never reused.
 //!
 //! Families: `RP` recovery point · `CT` content · `FS` files · `KY` keys · `RE` replication · `TM` time and objectives ·
-//! `EV` evidence · `RT` retention · `SC` security and scope · `LN` texts: runbooks, scripts, workflows · `IO`/`ENV`/`AUTH` the
-//! environment, which never blames a copy.
+//! `EV` evidence · `RT` retention · `PL` placement · `SC` security and scope · `LN` texts: runbooks, scripts, workflows ·
+//! `IO`/`ENV`/`AUTH` the environment, which never blames a copy.
 
 use std::fmt;
 
@@ -129,6 +129,21 @@ codes! {
     LiveTarget = "EV-12", Critical, "the target is, or could be, a live source", "restore into a new place";
     NotIndependent = "EV-13", Critical, "a drill is said to be independent of this program, and its own receipt shows less", "believe the level below; `seaworthy help levels` says what A6 asks for";
     ExcessPrivilege = "SC-02", Note, "the backup role may do more than it needs", "use the grants in the documentation";
+    FewCopies = "PL-01", Warning, "there are fewer copies than the policy asks for", "add a repository to the service, and run `seaworthy replicate`";
+    FewMedia = "PL-02", Warning, "the copies are on fewer kinds of media than the policy asks for", "add a repository of another medium, e.g. an object store beside disks";
+    NotOffsite = "PL-03", Warning, "fewer copies than the policy asks for are at another site than the live data", "add a repository at another site: a NAS in the same room is not offsite";
+    SameAccount = "PL-04", Warning, "fewer copies than the policy asks for are in another account than the live data", "add a repository in another account: who takes over one deletes everything in it";
+    SameRegion = "PL-05", Warning, "fewer copies than the policy asks for are in another region than the live data", "add a repository in another region";
+    RegionNotAllowed = "PL-06", Critical, "a repository is in a region that the policy does not allow", "move its copies to an allowed region: add a repository there, replicate, then take this one out of the service";
+    NotImmutable = "PL-07", Warning, "fewer copies than the policy asks for are known to be protected from change and deletion", "lock objects in the bucket for a time, or ask for 0";
+    OneDisaster = "PL-08", Critical, "one disaster takes the live data and every copy", "add a repository that this disaster does not reach";
+    LossBeyondRpo = "PL-09", Warning, "what one disaster leaves is older than the recovery point objective", "replicate to another place more often, or change the promise";
+    PlaceUnsaid = "PL-10", Warning, "where something is has not been said, so that it is not known to be independent", "say site, region and account of `[defaults.production]` and of each repository in seaworthy.toml";
+    PlaceContradicted = "PL-11", Warning, "what was seen contradicts where the configuration says that something is", "correct the configuration, or move the repository to where it is said to be";
+    LagsBehind = "PL-12", Warning, "a repository of a service holds no fresh and good copy of it", "run `seaworthy replicate`, and look at why the last one did not";
+    CopyVanished = "PL-13", Warning, "a copy that receipts put into a repository is not in its list", "find out who deleted it, then run `seaworthy catalogue rebuild`";
+    SpaceShort = "PL-14", Warning, "a repository's file system is nearly full, or soon will be", "add room, or keep fewer copies";
+    EvidenceOld = "PL-15", Warning, "the last look at the copies is older than the policy allows", "run `seaworthy comply`";
     NoSpace = "IO-ENOSPC", Warning, "the disk is full", "free space or move the repository";
     ReadFailed = "IO-READ", Warning, "reading or writing failed", "look at the system's log for the device";
     Unreachable = "IO-UNREACHABLE", Warning, "the other side does not answer", "check that it runs and that the address is right";

@@ -144,24 +144,7 @@ impl ChainVerifier {
         if self.is_whole {
             self.sound_head = Some(receipt.head());
         }
-        let contradictions = match &receipt.act {
-            Act::Drill(drill) => drill.contradictions(),
-            Act::Due(_)
-            | Act::Backup(_)
-            | Act::Restore(_)
-            | Act::Verify(_)
-            | Act::Abandoned(_)
-            | Act::KeyChange(_)
-            | Act::Found(_)
-            | Act::Gone(_)
-            | Act::Replicate(_)
-            | Act::Retain(_)
-            | Act::Hold(_)
-            | Act::Release(_)
-            | Act::Approve(_)
-            | Act::Prune(_)
-            | Act::Key(_) => Vec::new(),
-        };
+        let contradictions = receipt.act.contradictions();
         if contradictions.is_empty() {
             self.verified += 1;
         }

@@ -18,6 +18,7 @@ pub mod id;
 pub mod ledger;
 pub mod lint;
 pub mod objective;
+pub mod placement;
 pub mod point;
 pub mod receipt;
 pub mod remote;

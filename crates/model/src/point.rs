@@ -142,7 +142,8 @@ impl RecoveryPoint {
             | Act::Release(_)
             | Act::Approve(_)
             | Act::Prune(_)
-            | Act::Key(_) => return None,
+            | Act::Key(_)
+            | Act::Comply(_) => return None,
         };
         Some(Self {
             service: backup.service.clone(),
@@ -287,7 +288,8 @@ impl RecoveryPoint {
             | Act::Release(_)
             | Act::Approve(_)
             | Act::Prune(_)
-            | Act::Key(_) => {}
+            | Act::Key(_)
+            | Act::Comply(_) => {}
         }
     }
 

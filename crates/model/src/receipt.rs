@@ -26,6 +26,7 @@ use crate::id::{
 };
 use crate::objective::{Met, Objective};
 use crate::retention::{Approved, Held, Pruned, Released, Retain};
+use crate::placement::Comply;
 use crate::signature::{Envelope, KeyId, SignatureError, SigningKey, TrustedKeys, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
 
@@ -982,11 +983,13 @@ pub enum Act {
     Prune(Box<Pruned>),
     /// A key of a repository was added, removed or checked.
     Key(Box<RepositoryKey>),
+    /// Somebody looked where all copies are, and judged it.
+    Comply(Box<Comply>),
 }
 
 impl Act {
     /// The act's word: `due`, `backup`, `drill`, `restore`, `verify`, `abandoned`, `key-change`, `found`, `gone`,
-    /// `replicate`, `retain`, `hold`, `release`, `approve`, `prune`, `key`.
+    /// `replicate`, `retain`, `hold`, `release`, `approve`, `prune`, `key`, `comply`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -1006,6 +1009,7 @@ impl Act {
             Self::Approve(_) => "approve",
             Self::Prune(_) => "prune",
             Self::Key(_) => "key",
+            Self::Comply(_) => "comply",
         }
     }
 
@@ -1014,6 +1018,8 @@ impl Act {
     pub fn concerns(&self) -> BTreeSet<SourceRef> {
         match self {
             Self::Verify(act) => act.copies.iter().filter_map(|copy| copy.of.clone()).collect(),
+            // What a look says of a source is said of its places, and changes nothing of its history.
+            Self::Comply(_) => BTreeSet::new(),
             Self::Due(_)
             | Self::Backup(_)
             | Self::Drill(_)
@@ -1033,6 +1039,24 @@ impl Act {
                 .map(|(service, source)| SourceRef { service: service.clone(), source: source.clone() })
                 .into_iter()
                 .collect(),
+        }
+    }
+
+    /// What it claims and its own facts deny; see [`Drill::contradictions`] and [`Comply::contradictions`].
+    #[must_use]
+    pub fn contradictions(&self) -> Vec<Finding> {
+        match self {
+            Self::Drill(act) => act.contradictions(),
+            Self::Comply(act) => act.contradictions(),
+            Self::Due(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Verify(_)
+            | Self::Abandoned(_)
+            | Self::KeyChange(_)
+            | Self::Found(_)
+            | Self::Gone(_)
+            | Self::Replicate(_) => Vec::new(),
         }
     }
 
@@ -1059,7 +1083,8 @@ impl Act {
             | Self::Release(_)
             | Self::Approve(_)
             | Self::Prune(_)
-            | Self::Key(_) => Vec::new(),
+            | Self::Key(_)
+            | Self::Comply(_) => Vec::new(),
         }
     }
 
@@ -1082,7 +1107,8 @@ impl Act {
             | Self::Hold(_)
             | Self::Release(_)
             | Self::Prune(_)
-            | Self::Key(_) => None,
+            | Self::Key(_)
+            | Self::Comply(_) => None,
         }
     }
 
@@ -1099,6 +1125,7 @@ impl Act {
             Self::Replicate(act) => Some(&act.run),
             Self::Retain(act) => Some(&act.run),
             Self::Prune(act) => Some(&act.run),
+            Self::Comply(act) => Some(&act.run),
             // What was found belongs to the run that made it, and this receipt is not one of that run's.
             Self::KeyChange(_)
             | Self::Found(_)
@@ -1130,7 +1157,8 @@ impl Act {
             | Self::Release(_)
             | Self::Approve(_)
             | Self::Prune(_)
-            | Self::Key(_) => None,
+            | Self::Key(_)
+            | Self::Comply(_) => None,
         }
     }
 
@@ -1174,6 +1202,7 @@ impl Act {
                     .as_ref()
                     .map(|key| Subject::new(format!("key:{key}"), &Digest(format!("sha256:{key}")))),
             ),
+            Self::Comply(act) => subjects.extend(act.counted().iter().map(copy)),
         }
         if subjects.is_empty() {
             subjects.push(Subject::new(format!("act:{}", self.word()), &sha256(&canonical::of(self)?)));
@@ -1249,7 +1278,7 @@ pub enum SealError {
     /// It has no canonical form.
     #[error("seal a receipt")]
     Canonical(#[from] CanonicalError),
-    /// A drill's pass that its own facts deny; see [`Drill::settled`].
+    /// A pass that its own facts deny; see [`Drill::settled`].
     #[error("seal a pass that its own facts deny: {0}")]
     Undeserved(Finding),
 }
@@ -1280,11 +1309,9 @@ pub enum ReceiptError {
 
 /// Signs what was done as the receipt after `after`; the first of a ledger where that is `None`.
 ///
-/// A drill's pass that its own facts deny is refused: whatever goes wrong before, a false PASS is not signed.
+/// A pass that its own facts deny is refused: whatever goes wrong before, a false PASS is not signed.
 pub fn seal(act: &Act, at: Timestamp, after: Option<&Head>, key: &SigningKey) -> Result<Envelope, SealError> {
-    if let Act::Drill(drill) = act
-        && let Some(contradiction) = drill.contradictions().into_iter().next()
-    {
+    if let Some(contradiction) = act.contradictions().into_iter().next() {
         return Err(SealError::Undeserved(contradiction));
     }
     let statement = Statement {

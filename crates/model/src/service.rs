@@ -9,6 +9,7 @@ use crate::check::UserCheck;
 use crate::custody::KeySpec;
 use crate::id::{KeyName, RepositoryName, ServiceName, SourceName, TierName};
 use crate::objective::RecoveryObjective;
+use crate::placement::PlacementSpec;
 use crate::remote::RemoteSpec;
 use crate::secret::SecretRef;
 use crate::source::SourceSpec;
@@ -59,6 +60,8 @@ pub struct Service {
     pub stale_after: SignedDuration,
     /// How it is drilled.
     pub drill: DrillPolicy,
+    /// Where its live data is, and what is asked of its copies.
+    pub placement: PlacementSpec,
     /// Whether this is the single source of truth for its data.
     pub ssot: bool,
 }

@@ -18,6 +18,7 @@ use seaworthy_model::config::{
 use seaworthy_model::custody::{Custody, KeyPrefix, KeySpec};
 use seaworthy_model::id::{CheckName, KeyName, RepositoryName, ServiceName, SourceName, TierName};
 use seaworthy_model::objective::{Objective, RecoveryObjective};
+use seaworthy_model::placement::{Place, PlacementPolicy, PlacementSpec};
 use seaworthy_model::remote::{Credential, RemoteSpec};
 use seaworthy_model::secret::SecretRef;
 use seaworthy_model::service::{
@@ -357,6 +358,33 @@ fn retention() -> impl Strategy<Value = RetentionSpec> {
     ]
 }
 
+fn placement() -> impl Strategy<Value = PlacementSpec> {
+    let word = || proptest::option::of(text());
+    let medium = proptest::option::of(select(vec!["disk".to_owned(), "object-store".to_owned()]));
+    let number = || any::<u32>();
+    let numbers = (0_u32..3, number(), number(), number(), number(), number());
+    ((medium, word(), word(), word()), numbers, duration()).prop_map(
+        |((medium, site, region, account), numbers, evidence_age)| {
+            let (copies, media, offsite, other_account, other_region, immutable) = numbers;
+            // With regions that are allowed, a repository in another one is refused.
+            let regions = Vec::new();
+            PlacementSpec {
+                production: Place { medium, site, region, account },
+                policy: PlacementPolicy {
+                    copies,
+                    media,
+                    offsite,
+                    other_account,
+                    other_region,
+                    immutable,
+                    regions,
+                    evidence_age,
+                },
+            }
+        },
+    )
+}
+
 prop_compose! {
     fn service(number: usize, tier: TierName, repository: RepositoryName)(
         name in name(),
@@ -370,6 +398,7 @@ prop_compose! {
         proof_valid in duration(),
         deadline in duration(),
         deadline_percent in 100_u32..1_000,
+        placement in placement(),
         ssot in any::<bool>(),
         is_scheduled in any::<bool>(),
     ) -> Service {
@@ -399,6 +428,7 @@ prop_compose! {
                 deadline_percent,
                 deadline,
             },
+            placement,
             ssot,
         }
     }

@@ -137,6 +137,24 @@ impl Memory {
         found.map_err(|error| failure("read the recovery points", &error))
     }
 
+    /// The last looks at all copies that were sealed until `known_by`, newest first.
+    pub(crate) async fn looks(&self, known_by: Timestamp) -> Outcome<Vec<Receipt>> {
+        // 16: a service that is looked at by itself is found again among the others' looks; whoever has more services than that looks
+        // at all of them at once.
+        let query =
+            ReceiptQuery { act: Some("comply".to_owned()), newest_first: true, ..ReceiptQuery::after(0, 16) };
+        let found =
+            self.catalogue.receipts(&query).await.map_err(|error| failure("read the ledger", &error))?;
+        let mut looks = Vec::new();
+        for stored in found {
+            let receipt = stored.receipt().map_err(|error| failure("read a receipt", &error))?;
+            if receipt.at <= known_by {
+                looks.push(receipt);
+            }
+        }
+        Ok(looks)
+    }
+
     /// Every receipt, in order.
     pub(crate) async fn receipts(&self) -> Outcome<Vec<Receipt>> {
         let mut receipts = Vec::new();
@@ -225,7 +243,8 @@ impl Memory {
             | Act::Release(_)
             | Act::Approve(_)
             | Act::Prune(_)
-            | Act::Key(_) => Ok(None),
+            | Act::Key(_)
+            | Act::Comply(_) => Ok(None),
         }
     }
 }

@@ -939,6 +939,8 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["receipts", "export", "again.jsonl"],
         &["verify"],
         &["verify", "ledger.jsonl"],
+        &["comply"],
+        &["comply", "papers", "--report", "reports"],
         &["check"],
         &["check", "--read-data"],
         &["keys", "list"],

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod comply;
 pub mod drill;
 pub mod independent;
 pub mod replicate;

@@ -60,7 +60,11 @@ pub(super) fn sited<T>(text: usize, at: Option<&At<T>>) -> Option<Sited<'_, T>> 
 }
 
 /// Own value before default value.
-fn layered<'a, T>(own: Option<&'a At<T>>, text: usize, default: Option<&'a At<T>>) -> Option<Sited<'a, T>> {
+pub(super) fn layered<'a, T>(
+    own: Option<&'a At<T>>,
+    text: usize,
+    default: Option<&'a At<T>>,
+) -> Option<Sited<'a, T>> {
     // Defaults stand in the root file only, which is the first.
     sited(text, own).or(sited(0, default))
 }
@@ -525,11 +529,11 @@ pub(super) fn judge(documents: &[Document], sink: &mut Sink) -> (Inventory, Orig
     (inventory, judge.origins)
 }
 
-struct Repository {
-    name: String,
-    place: Place,
+pub(super) struct Repository {
+    pub(super) name: String,
+    pub(super) place: Place,
     /// `None` where it is wrong; it still exists for who refers to it.
-    spec: Option<RepositorySpec>,
+    pub(super) spec: Option<RepositorySpec>,
 }
 
 /// A service and what its later checks point at.
@@ -976,6 +980,17 @@ impl Judge<'_> {
             written.drill.as_ref(),
             capture_defaults.drill.as_ref(),
         );
+        let tables = super::placement::Tables {
+            text,
+            production: [&written.production, &capture_defaults.production]
+                .map(|table| table.as_ref().map(|at| &at.value)),
+            policy: [&written.policy, &capture_defaults.policy]
+                .map(|table| table.as_ref().map(|at| &at.value)),
+        };
+        let placement = self.placement(&prefix, &tables);
+        if has_sources {
+            self.placed((service, key.place()), &placement, &receivers, repositories, &tables);
+        }
         let ssot = sited(text, written.ssot.as_ref());
         self.record(format!("{prefix}.ssot"), ssot.map(|ssot| ssot.place()).as_ref());
 
@@ -1010,6 +1025,7 @@ impl Judge<'_> {
             retention,
             stale_after,
             drill,
+            placement,
             ssot: ssot.is_some_and(|ssot| ssot.at.value),
         };
         Some((service, Written { place: key.place(), text, table: written, rto }))
@@ -1412,6 +1428,7 @@ mod tests {
             built_in::LOCK_TIMEOUT,
             built_in::BUSY_TIMEOUT,
             built_in::CHECK_TIMEOUT,
+            built_in::EVIDENCE_AGE,
         ] {
             assert!(parse_duration(text).is_ok(), "{text}");
         }

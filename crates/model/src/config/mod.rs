@@ -16,6 +16,7 @@ mod diagnostic;
 mod mask;
 mod meaning;
 mod nearest;
+mod placement;
 mod remote;
 mod schema;
 mod settings;

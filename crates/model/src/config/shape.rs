@@ -36,6 +36,12 @@ pub(super) mod built_in {
     pub(in crate::config) const HTTP_STATUS: u16 = 200;
     /// Half a year: longer than a holder stays reachable without anybody noticing is too long, and a check needs a person.
     pub(in crate::config) const KEY_CHECK_EVERY: &str = "180d";
+    pub(in crate::config) const COPIES: u32 = 3;
+    pub(in crate::config) const MEDIA: u32 = 2;
+    pub(in crate::config) const OFFSITE: u32 = 1;
+    pub(in crate::config) const OTHER_ACCOUNT: u32 = 1;
+    /// A week and a day: `comply` runs once a week.
+    pub(in crate::config) const EVIDENCE_AGE: &str = "8d";
     pub(in crate::config) const COLOR: &str = "auto";
     pub(in crate::config) const LOG: &str = "info";
 }
@@ -177,6 +183,10 @@ pub(super) struct DefaultsTable {
     pub(super) stale_after: Option<At<DurationText>>,
     /// How services are drilled.
     pub(super) drill: Option<At<DrillTable>>,
+    /// Where the live data is.
+    pub(super) production: Option<At<ProductionTable>>,
+    /// What is asked of the copies: how many, and how far apart.
+    pub(super) policy: Option<At<PolicyTable>>,
 }
 
 /// A named class of objectives. A built-in tier keeps what is not said here; a tier of your own needs both.
@@ -293,6 +303,10 @@ pub(super) struct ServiceTable {
     pub(super) stale_after: Option<At<DurationText>>,
     /// How it is drilled.
     pub(super) drill: Option<At<DrillTable>>,
+    /// Where its live data is. Key by key, what is omitted is that of `[defaults]`.
+    pub(super) production: Option<At<ProductionTable>>,
+    /// What is asked of its copies. Key by key, what is omitted is that of `[defaults]`.
+    pub(super) policy: Option<At<PolicyTable>>,
     /// Whether it is the single source of truth for its data.
     #[schemars(extend("default" = false))]
     pub(super) ssot: Flag,
@@ -352,6 +366,52 @@ pub(super) struct DrillTable {
     /// Deadline where no RTO applies.
     #[schemars(extend("default" = built_in::DEADLINE))]
     pub(super) deadline: Option<At<DurationText>>,
+}
+
+/// Where the live data is, in the same words as those of the repositories. What is not said is unknown, and nothing counts as
+/// independent of it.
+#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProductionTable {
+    /// The place that one disaster can reach at once, in your own words: a building, a data centre.
+    pub(super) site: Text,
+    /// The provider's region.
+    pub(super) region: Text,
+    /// The account whose loss loses the live data: of a cloud, or of who administers the machine.
+    pub(super) account: Text,
+    /// What it lies on.
+    #[schemars(extend("enum" = ["disk", "object-store", "tape", "nas"]))]
+    pub(super) medium: Text,
+}
+
+/// What is asked of the copies; `seaworthy comply` says whether it is so. 0 asks for nothing.
+#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyTable {
+    /// Copies, the live data among them.
+    #[schemars(extend("default" = built_in::COPIES))]
+    pub(super) copies: Option<At<u32>>,
+    /// Kinds of media, that of the live data among them.
+    #[schemars(extend("default" = built_in::MEDIA))]
+    pub(super) media: Option<At<u32>>,
+    /// Copies at another site than the live data.
+    #[schemars(extend("default" = built_in::OFFSITE))]
+    pub(super) offsite: Option<At<u32>>,
+    /// Copies in another account than the live data.
+    #[schemars(extend("default" = built_in::OTHER_ACCOUNT))]
+    pub(super) other_account: Option<At<u32>>,
+    /// Copies in another region than the live data.
+    #[schemars(extend("default" = 0))]
+    pub(super) other_region: Option<At<u32>>,
+    /// Copies that are known to be protected from change and deletion.
+    #[schemars(extend("default" = 0))]
+    pub(super) immutable: Option<At<u32>>,
+    /// Regions that copies may be in, as patterns: `["eu-*", "de-fra1"]`. Nothing is written anywhere else, nor where a repository does
+    /// not say its region. Any region where omitted.
+    pub(super) regions: List<String>,
+    /// How old a look at the copies may be to count.
+    #[schemars(extend("default" = built_in::EVIDENCE_AGE))]
+    pub(super) evidence_age: Option<At<DurationText>>,
 }
 
 /// One source of a service.

@@ -8,6 +8,7 @@ use crate::check::{Question, UserCheck};
 use crate::custody::{Custody, KeySpec};
 use crate::id::{RepositoryName, ServiceName};
 use crate::objective::Objective;
+use crate::placement::{Place, PlacementSpec};
 use crate::remote::RemoteSpec;
 use crate::service::{DrillPolicy, RepositorySpec, RetentionSpec, ScheduleSpec, Service};
 use crate::source::{SourceSpec, Tls};
@@ -225,6 +226,7 @@ impl Page<'_> {
         self.raw("ssot", if service.ssot { "true" } else { "false" });
         self.table(&format!("{header}.drill"), &format!("{prefix}.drill"));
         self.drill(&service.drill);
+        self.placement(&header, &prefix, &service.placement);
         for source in &service.sources {
             let source_header = format!("{header}.sources.{}", bare(source.name.as_str()));
             let source_prefix = format!("{prefix}.sources.{}", source.name);
@@ -250,6 +252,34 @@ impl Page<'_> {
         self.text("random_within", &format_duration(drill.random_within));
         self.raw("deadline_percent", &drill.deadline_percent.to_string());
         self.text("deadline", &format_duration(drill.deadline));
+    }
+
+    fn placement(&mut self, header: &str, prefix: &str, placement: &PlacementSpec) {
+        let Place { medium, site, region, account } = &placement.production;
+        if !placement.production.is_unsaid() {
+            self.table(&format!("{header}.production"), &format!("{prefix}.production"));
+        }
+        for (key, word) in [("site", site), ("region", region), ("account", account), ("medium", medium)] {
+            if let Some(word) = word {
+                self.text(key, word);
+            }
+        }
+        let policy = &placement.policy;
+        self.table(&format!("{header}.policy"), &format!("{prefix}.policy"));
+        for (key, number) in [
+            ("copies", policy.copies),
+            ("media", policy.media),
+            ("offsite", policy.offsite),
+            ("other_account", policy.other_account),
+            ("other_region", policy.other_region),
+            ("immutable", policy.immutable),
+        ] {
+            self.raw(key, &number.to_string());
+        }
+        if !policy.regions.is_empty() {
+            self.raw("regions", &list(policy.regions.iter().map(String::as_str)));
+        }
+        self.text("evidence_age", &format_duration(policy.evidence_age));
     }
 
     fn source(&mut self, spec: &SourceSpec) {

@@ -93,7 +93,8 @@ impl Ground {
             | Act::Gone(_)
             | Act::Replicate(_)
             | Act::Prune(_)
-            | Act::Key(_) => {}
+            | Act::Key(_)
+            | Act::Comply(_) => {}
         }
     }
 

@@ -431,6 +431,7 @@ fn service(rpo: Objective) -> Service {
             deadline_percent: 300,
             deadline: HOUR,
         },
+        placement: example::placement(),
         ssot: false,
     }
 }

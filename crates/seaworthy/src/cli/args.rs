@@ -123,6 +123,8 @@ pub(crate) enum Verb {
     Receipts(Receipts),
     /// Verify receipts offline: signatures, order, completeness
     Verify(Verify),
+    /// Look where all copies are, and say what each single disaster would leave; sealed as evidence. To be run weekly
+    Comply(Comply),
     /// Check a repository's structure, or read back every byte; what that shows of known copies is sealed
     Check(Check),
     /// Show, check, add, rotate or remove the keys of a repository
@@ -507,6 +509,20 @@ pub(crate) struct Check {
     /// Take no lock, e.g. on read-only media
     #[arg(long)]
     pub(crate) no_lock: bool,
+}
+
+/// Arguments of `comply`.
+#[derive(Debug, Args)]
+pub(crate) struct Comply {
+    /// Services; all of them where omitted
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Write the report for the auditor (`.html`, `.md`, `.json`) into this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    /// How long each repository may take to answer and be read from; they are looked at side by side
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub(crate) within: String,
 }
 
 /// Arguments of `keys`.

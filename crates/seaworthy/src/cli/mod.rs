@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod backup;
 mod catalogue;
 mod check;
+mod comply;
 mod config;
 mod doctor;
 mod drill;
@@ -67,6 +68,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Hold(arguments) => waiting(cli, |cancel| hold::run(cli, face, arguments, cancel)),
         Verb::Prune(arguments) => waiting(cli, |cancel| prune::run(cli, face, arguments, cancel)),
         Verb::Replicate(arguments) => waiting(cli, |cancel| replicate::run(cli, face, arguments, cancel)),
+        Verb::Comply(arguments) => waiting(cli, |cancel| comply::run(cli, face, arguments, cancel)),
         Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),
         Verb::Kit(arguments) => waiting(cli, |cancel| kit::run(cli, face, arguments, cancel)),

@@ -44,6 +44,7 @@ fn line(receipt: &Receipt) -> String {
             replicate.repository.name
         ),
         Act::Key(act) => keys::sentence(act),
+        Act::Comply(comply) => crate::render::comply::sentence(comply),
         Act::Gone(gone) => format!(
             "copy {} of {}/{} is no longer in {}",
             gone.copy.0.get(..12).unwrap_or(&gone.copy.0),

@@ -6,8 +6,9 @@ use std::time::Duration;
 use comfy_table::{Cell, ColumnConstraint, Table, presets};
 use jiff::Timestamp;
 use seaworthy_model::assess::{ServiceAssessment, Standing};
-use seaworthy_model::finding::Severity;
+use seaworthy_model::finding::{FindingCode, Severity};
 use seaworthy_model::objective::{Met, Objective};
+use seaworthy_model::placement::{Answer, LastLook};
 use seaworthy_model::point::PointStanding;
 use seaworthy_model::receipt::Outcome as Ending;
 
@@ -49,16 +50,41 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Status) -> Out
     let known_by = if cli.global.as_of.is_some() { now } else { Timestamp::MAX };
     let assessed = app::assessments(&memory, &services, known_by, now).await?;
     let worst = assessed.iter().map(|service| service.standing).max().unwrap_or(Standing::Unproven);
+    let placement = LastLook::of(&memory.looks(known_by).await?, &services, now);
     if face.json {
-        face.json(&serde_json::json!({ "schema": "seaworthy.status/1", "as_of": now, "status": worst, "data": assessed }))?;
+        face.json(&serde_json::json!({ "schema": "seaworthy.status/1", "as_of": now, "status": worst, "data": assessed, "placement": placement }))?;
     } else {
         table(face, &assessed, now)?;
+        face.data(placed(face, placement.as_ref()))?;
     }
     Ok(match worst {
         Standing::Ready => Exit::Ok,
         Standing::Attention | Standing::Broken => Exit::Findings,
         Standing::Unproven => Exit::Unknown,
     })
+}
+
+/// What the last look at all copies has shown; the exit code is about recovery, and this is evidence beside it.
+fn placed(face: &Face, look: Option<&LastLook>) -> String {
+    let Some(look) = look else {
+        return face.paint(Tone::Warn, "3-2-1: never looked at  → run `seaworthy comply`");
+    };
+    let (age, receipt) = (span(look.age_ms), look.sequence);
+    if !look.is_valid {
+        let code = FindingCode::EvidenceOld;
+        let words = format!(
+            "3-2-1: not known: the last look is {age} old (receipt {receipt}); allowed are {} ({code})  → {}",
+            span(look.valid_ms),
+            code.remedy()
+        );
+        return face.paint(Tone::Warn, &words);
+    }
+    let words = format!("3-2-1: {}, looked at {age} ago (receipt {receipt})", look.answer.word());
+    match look.answer {
+        Answer::Met => words,
+        Answer::Unknown => face.paint(Tone::Warn, &format!("{words}  → run `seaworthy comply`")),
+        Answer::Violated => face.paint(Tone::Bad, &format!("{words}  → run `seaworthy comply`")),
+    }
 }
 
 fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome<()> {

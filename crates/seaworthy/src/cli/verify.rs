@@ -105,13 +105,10 @@ fn single(face: &Face, arguments: &Verify, envelope: &Envelope, keys: &TrustedKe
     };
     let words = match &receipt.act {
         Act::Drill(drill) => sentence(drill),
+        Act::Comply(comply) => crate::render::comply::sentence(comply),
         act => act.word().to_owned(),
     };
-    let mut findings: Vec<String> = if let Act::Drill(drill) = &receipt.act {
-        drill.contradictions().iter().map(ToString::to_string).collect()
-    } else {
-        Vec::new()
-    };
+    let mut findings: Vec<String> = receipt.act.contradictions().iter().map(ToString::to_string).collect();
     // An export that was cut down to its first line looks like a single receipt.
     if let Some(wanted) = arguments.head.as_deref().map(digest).filter(|wanted| *wanted != receipt.digest) {
         findings.push(format!(

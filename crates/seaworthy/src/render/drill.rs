@@ -462,7 +462,7 @@ pub(crate) fn html_text(words: &str) -> String {
         .replace('\'', "&#39;")
 }
 
-const STYLE: &str = "
+pub(crate) const STYLE: &str = "
 :root{color-scheme:light dark;--fg:#1b2430;--dim:#5b6775;--bg:#fff;--line:#d5dbe2;--good:#14663a;--warn:#8a5300;--bad:#a3162a;--bar:#3f6fb0}
 @media (prefers-color-scheme:dark){:root{--fg:#e6ebf1;--dim:#a1adba;--bg:#12181f;--line:#33404d;--good:#6fd39b;--warn:#f0b866;--bad:#ff8a97;--bar:#7aa7e6}}
 *{box-sizing:border-box}
