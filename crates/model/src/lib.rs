@@ -17,6 +17,7 @@ pub mod id;
 pub mod ledger;
 pub mod objective;
 pub mod point;
+pub mod posture;
 pub mod receipt;
 pub mod remote;
 pub mod retention;

@@ -119,6 +119,8 @@ pub(crate) enum Verb {
     Verify(Verify),
     /// Check a repository's structure, or read back every byte; what that shows of known copies is sealed
     Check(Check),
+    /// Look at how the object stores of repositories are set up, and what the credential may destroy there
+    Posture(Posture),
     /// List, add or remove the keys of a repository
     Keys(Keys),
     /// Rebuild the catalogue from the ledger, exported receipts and the repositories
@@ -424,6 +426,17 @@ pub(crate) struct Check {
     /// Take no lock, e.g. on read-only media
     #[arg(long)]
     pub(crate) no_lock: bool,
+}
+
+/// Arguments of `posture`.
+#[derive(Debug, Args)]
+pub(crate) struct Posture {
+    /// Repositories in an object store; all of them where omitted
+    #[arg(value_name = "REPOSITORY")]
+    pub(crate) repositories: Vec<String>,
+    /// Also write a small object beside the repository, and try to replace and to delete it: may the credential destroy copies?
+    #[arg(long)]
+    pub(crate) probe_writer: bool,
 }
 
 /// Arguments of `keys`.

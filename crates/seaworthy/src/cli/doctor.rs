@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use seaworthy_catalog::OpenMode;
+use seaworthy_drivers::store::Reached;
 use seaworthy_interface::{Cx, SandboxProvider as _};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
-use seaworthy_model::service::Service;
+use seaworthy_model::service::{RepositorySpec, Service};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -116,6 +117,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
     room(&mut round, "room for scratch restores", &setup.state.scratch)?;
     ledger(&mut round, &setup).await?;
     for spec in inventory.repositories.values() {
+        endpoint(&mut round, spec)?;
         let began = Instant::now();
         let name = format!("repository {}", spec.name);
         let bounded = cx.within(PROBE);
@@ -170,6 +172,42 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
         }
     }
     Ok(if worst == Health::Fail { Exit::Findings } else { Exit::Ok })
+}
+
+/// A URL without what stands before an `@` in it.
+fn host(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            format!("{scheme}://{}{path}", authority.rsplit('@').next().unwrap_or_default())
+        }
+        None => "something that is no URL".to_owned(),
+    }
+}
+
+/// Where an object store is asked, and who says so: a variable that somebody set for another program leads elsewhere without a word.
+fn endpoint(round: &mut Round<'_>, spec: &RepositorySpec) -> Outcome<()> {
+    let began = Instant::now();
+    let Some(reached) = wiring::reached(spec) else { return Ok(()) };
+    let name = format!("endpoint of {}", spec.name);
+    match reached {
+        Reached::Configured(url) => {
+            round.add(began, &name, Health::Ok, format!("{}, by the configuration", host(&url)), None)
+        }
+        Reached::Provider => {
+            round.add(began, &name, Health::Ok, format!("the provider's own, for {}", spec.location), None)
+        }
+        Reached::Environment { variable, url } => round.add(
+            began,
+            &name,
+            Health::Warn,
+            format!("{}, by {variable} in the environment; the configuration names none", host(&url)),
+            Some(format!(
+                "if that is meant: endpoint = \"{}\" in the repository's table; if not: unset {variable}",
+                host(&url)
+            )),
+        ),
+    }
 }
 
 fn state(round: &mut Round<'_>, setup: &Setup) -> Outcome<()> {

@@ -10,6 +10,7 @@ mod drill;
 mod help;
 mod init;
 mod keys;
+mod posture;
 mod prove;
 mod receipts;
 mod replicate;
@@ -60,6 +61,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Retain(arguments) => waiting(cli, |cancel| retain::run(cli, face, arguments, cancel)),
         Verb::Replicate(arguments) => waiting(cli, |cancel| replicate::run(cli, face, arguments, cancel)),
         Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
+        Verb::Posture(arguments) => waiting(cli, |cancel| posture::run(cli, face, arguments, cancel)),
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),
         Verb::Catalogue(arguments) => waiting(cli, |cancel| catalogue::run(cli, face, arguments, cancel)),
         Verb::Completions(arguments) => help::completions(face, arguments),
