@@ -138,7 +138,7 @@ fn describe(path: &Path) -> String {
 }
 
 /// `apt-get install`, as root, through sudo, or not at all with the command to run by hand.
-fn install_packages(packages: &[&str]) -> Result<(), String> {
+pub(crate) fn install_packages(packages: &[&str]) -> Result<(), String> {
     let by_hand = format!("sudo apt-get install --no-install-recommends {}", packages.join(" "));
     if find("apt-get").is_none() {
         return Err(format!(

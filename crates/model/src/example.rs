@@ -402,6 +402,7 @@ pub fn replicate(of: &Backup, known_by: u64, at: Timestamp) -> Replicate {
             stored_bytes: 10,
             packs: 1,
             packs_verified: 1,
+            packs_attested: 0,
             blobs: 2,
             blobs_verified: 1,
         },

@@ -1,8 +1,8 @@
 //! Everything that can be wrong, each with a stable code. Codes are API: documented, tested, never reused.
 //!
 //! Families: `RP` recovery point · `CT` content · `FS` files · `KY` keys · `RE` replication · `TM` time and objectives ·
-//! `EV` evidence · `RT` retention · `PL` placement · `SC` security and scope · `LN` texts: runbooks, scripts, workflows ·
-//! `IO`/`ENV`/`AUTH` the environment, which never blames a copy.
+//! `EV` evidence · `RT` retention · `PL` placement · `ST` the place a repository lies in · `SC` security and scope · `LN` texts:
+//! runbooks, scripts, workflows · `IO`/`ENV`/`AUTH` the environment, which never blames a copy.
 
 use std::fmt;
 
@@ -144,6 +144,21 @@ codes! {
     CopyVanished = "PL-13", Warning, "a copy that receipts put into a repository is not in its list", "find out who deleted it, then run `seaworthy catalogue rebuild`";
     SpaceShort = "PL-14", Warning, "a repository's file system is nearly full, or soon will be", "add room, or keep fewer copies";
     EvidenceOld = "PL-15", Warning, "the last look at the copies is older than the policy allows", "run `seaworthy comply`";
+    StoreVersioning = "ST-01", Warning, "the place of a repository keeps no earlier versions", "turn on versioning of the bucket";
+    StoreLock = "ST-02", Warning, "objects are not locked against removal for as long as copies are kept", "set object lock with a default retention in mode COMPLIANCE; some providers can do so only for a new bucket";
+    StoreLockGovernance = "ST-03", Note, "objects are locked, and somebody may take the lock off", "use mode COMPLIANCE, or give nobody s3:BypassGovernanceRetention";
+    StorePublic = "ST-04", Critical, "the place of a repository is open to everybody", "take the public grant away, then change the repository's password";
+    StoreAccessBlock = "ST-05", Warning, "nothing keeps a repository's place from being opened to everybody", "turn on all four parts of the public access block";
+    StoreExpires = "ST-06", Critical, "a rule of the service removes objects that copies need", "remove the expiration from the rule; retention is done by what knows which packs are needed";
+    StoreExpiresEarlier = "ST-07", Warning, "a rule of the service removes earlier versions before the longest-kept copy goes", "raise NoncurrentDays to at least the longest retention";
+    StoreFrozen = "ST-08", Warning, "a rule of the service moves objects to where they cannot be read at once", "remove the transition, or move to a class that answers at once";
+    StoreIncomplete = "ST-09", Note, "uploads that were cut off are never removed", "add a rule AbortIncompleteMultipartUpload of 7 days";
+    StoreEncryption = "ST-10", Note, "the service does not encrypt by itself", "turn on default encryption of the bucket";
+    StoreMfaDelete = "ST-11", Note, "earlier versions can be deleted with a credential alone", "set object lock, or MFA delete with the root account";
+    StoreRegion = "ST-12", Warning, "a repository lies in another region than configured", "correct `region`, or move the repository if the place matters";
+    StoreWriter = "ST-13", Warning, "the credential that backs up can destroy what it has stored", "take s3:DeleteObject and overwriting away from it, locks apart; see the guide on object stores";
+    StoreLocks = "ST-14", Note, "the credential that backs up cannot remove its own locks", "allow deleting below locks/ of the repository";
+    StoreUnknown = "ST-15", Warning, "something about a repository's place could not be learned", "let the credential read the bucket's settings, or look with another one; unknown is not fine";
     NoSpace = "IO-ENOSPC", Warning, "the disk is full", "free space or move the repository";
     ReadFailed = "IO-READ", Warning, "reading or writing failed", "look at the system's log for the device";
     Unreachable = "IO-UNREACHABLE", Warning, "the other side does not answer", "check that it runs and that the address is right";

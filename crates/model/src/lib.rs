@@ -20,6 +20,7 @@ pub mod lint;
 pub mod objective;
 pub mod placement;
 pub mod point;
+pub mod posture;
 pub mod receipt;
 pub mod remote;
 pub mod retention;

@@ -872,6 +872,11 @@ pub struct Replicate {
     pub executor: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 /// What a replication has moved and read back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
@@ -883,8 +888,12 @@ pub struct Moved {
     pub stored_bytes: u64,
     /// Packs stored.
     pub packs: u64,
-    /// Of these, packs that were read back whole and have the SHA-256 that is their name.
+    /// Of these, packs that were read back whole and have the SHA-256 that is their name, and those of which the place that they were
+    /// stored in told that SHA-256.
     pub packs_verified: u64,
+    /// Of the verified ones, those of which it was told and nothing was read: the word of that place. Absent is none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub packs_attested: u64,
     /// Pieces of content that were sent; the others were there.
     pub blobs: u64,
     /// Of these, pieces that were found by the other repository's index, read back, decrypted and hashed.

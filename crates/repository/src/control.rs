@@ -12,6 +12,9 @@ use crate::error::{RepositoryError, Result, Stop};
 /// The longest time for which any wait goes without asking whether it should stop.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
+/// The time of a small act: see [`Control::brief`].
+pub(crate) const BRIEF: Duration = Duration::from_secs(30);
+
 /// What a long call has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -78,7 +81,7 @@ impl Control {
     /// For small acts that must happen even when the caller has stopped, such as removing a lock; a store that hangs does
     /// not hold them for ever.
     pub(crate) fn brief() -> Self {
-        Self::new().with_deadline(Instant::now() + Duration::from_secs(30))
+        Self::new().with_deadline(Instant::now() + BRIEF)
     }
 
     pub(crate) fn report(&self, progress: Progress) {

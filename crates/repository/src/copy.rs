@@ -4,7 +4,7 @@
 //! the target. Ids of blobs stay, and so do the bytes of trees; packs, index files and snapshots get new names. What the
 //! target has is not sent again: its index is believed, and each pack that is relied upon must be there.
 //!
-//! A snapshot is written last, after everything under it is durable in the target: packs, read back and compared with their
+//! A snapshot is written last, after everything under it is durable in the target: packs, whose SHA-256 was compared with their
 //! names, then index, then snapshot. Whatever interrupts a copy leaves whole snapshots and garbage that every client ignores,
 //! and what was listed before counts for the next attempt.
 
@@ -63,7 +63,7 @@ impl Share {
     /// Everything.
     pub const ALL: Self = Self { part: 1.0, seed: 0 };
 
-    fn has(&self, id: &Id) -> bool {
+    pub(crate) fn has(&self, id: &Id) -> bool {
         is_chosen(id, self.part, self.seed)
     }
 }
@@ -83,6 +83,9 @@ pub enum SourceLock {
 pub struct CopyOptions {
     /// Read every new pack back from the target and compare its SHA-256 with its name, before an index lists it.
     pub read_back: bool,
+    /// Where the target tells a SHA-256 that it has computed itself of a new pack, that is compared instead, and only the first pack of
+    /// each group of snapshots and the share `verify` of the others are read back: see [`crate::Attest`].
+    pub believe_target: bool,
     /// Of the blobs that were sent, those that are found by the target's index afterwards, read, decrypted and hashed.
     pub verify: Share,
     /// Read each pack of the target that would be relied on, and send again what is in those that are not what their names say: for a
@@ -102,6 +105,7 @@ impl Default for CopyOptions {
     fn default() -> Self {
         Self {
             read_back: true,
+            believe_target: true,
             // One in a hundred: of a terabyte of new data that is 10 GB to read, and what it finds beyond the packs' digests are
             // faults of the index, which are seldom alone.
             verify: Share { part: 0.01, seed: 0 },
@@ -142,8 +146,10 @@ pub struct CopyReport {
     pub bytes_read: u64,
     /// Bytes stored in the target.
     pub bytes_written: u64,
-    /// Packs that were read back whole and have the SHA-256 that is their name.
+    /// Packs that were read back whole and have the SHA-256 that is their name, and those of which the target told that SHA-256.
     pub packs_verified: u64,
+    /// Of these, those of which the target told it and nothing was read.
+    pub packs_attested: u64,
     /// Blobs that were found by the target's index, read back, decrypted and hashed.
     pub blobs_verified: u64,
     /// Bytes read back from the target for both.
@@ -361,7 +367,8 @@ impl<'a> Copier<'a> {
             report.blobs += get(&counters.data_blobs) + get(&counters.tree_blobs);
             report.plain_bytes += get(&counters.data_added);
             report.packs += get(&counters.packs);
-            report.packs_verified += get(&counters.packs_read_back);
+            report.packs_verified += get(&counters.packs_read_back) + get(&counters.packs_attested);
+            report.packs_attested += get(&counters.packs_attested);
             report.bytes_verified += get(&counters.bytes_read_back);
             let (group, later) = rest.split_at(count);
             // Before any snapshot says that it is here.
@@ -382,6 +389,7 @@ impl<'a> Copier<'a> {
                 verify: true,
                 pack_size: self.options.pack_size,
                 read_back: self.options.read_back,
+                believe: self.options.believe_target.then_some(self.options.verify),
                 // The workers who have filled one wait, and hold no more than that.
                 waiting: 0,
                 index_packs: INDEX_PACKS,

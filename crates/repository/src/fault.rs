@@ -83,6 +83,20 @@ pub(crate) fn read(error: &object_store::Error) -> (StoreFault, StoreWords) {
     (fault, StoreWords(words(code, status, &whole, texts.last().map_or("", String::as_str), fault)))
 }
 
+/// Whether a range was asked for that begins where the file has ended already.
+pub(crate) fn is_beyond_the_end(error: &object_store::Error) -> bool {
+    let mut next: Option<&dyn Error> = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // By the status, or as the client itself puts it where the answer tells the length.
+        if status(&text) == Some(416) || text.starts_with("Wanted range starting at ") {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
 /// Whether the client itself has tried this again already, for as long as it may.
 pub(crate) fn was_retried(error: &object_store::Error) -> bool {
     let mut next: Option<&dyn Error> = Some(error);
@@ -268,6 +282,13 @@ mod tests {
             assert_eq!(words.to_string(), format!("HTTP {status}, {code}: {message}"));
         }
         assert!(StoreFault::Busy.is_transient() && !StoreFault::Denied.is_transient());
+    }
+
+    #[test]
+    fn a_range_behind_the_end_is_no_fault_of_the_store() {
+        assert!(is_beyond_the_end(&answer(416, "InvalidRange", "The requested range is not satisfiable")));
+        assert!(!is_beyond_the_end(&answer(404, "NoSuchKey", "no 416 here")));
+        assert!(!is_beyond_the_end(&answer(500, "InternalError", "InvalidRange")));
     }
 
     #[test]

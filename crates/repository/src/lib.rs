@@ -77,7 +77,7 @@ pub use session::{
     SnapshotPath, StoredFile,
 };
 pub use snapshot::{Snapshot, SnapshotSummary};
-pub use store::{FileKind, Listed, Store, open_store};
+pub use store::{Attest, Attested, FileKind, Listed, Store, open_store};
 pub use time::Time;
 pub use tree::{Node, NodeKind, Xattr};
 pub use whole::Needs;

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::blob::{open_unpacked, seal_unpacked};
-use crate::control::{Control, POLL};
+use crate::control::{BRIEF, Control, POLL};
 use crate::crypto::Key;
-use crate::error::{Object, RepositoryError, Result};
-use crate::fault::StoreFault;
+use crate::error::{Object, RepositoryError, Result, Stop};
+use crate::fault::{StoreFault, StoreWords};
 use crate::id::Id;
 use crate::json;
 use crate::snapshot::{LockFile, LockJson};
@@ -160,7 +160,7 @@ impl LockContext {
             .map_err(|e| RepositoryError::io("write", "a lock", std::io::Error::other(e)))?;
         let boxed = seal_unpacked(&self.key, self.version, &json)?;
         let id = Id::of(&boxed);
-        self.store.write(FileKind::Lock, &id, Bytes::from(boxed), &Control::brief())?;
+        in_time("write", &id, self.store.write(FileKind::Lock, &id, Bytes::from(boxed), &Control::brief()))?;
         Ok(id)
     }
 
@@ -266,6 +266,19 @@ impl LockContext {
     }
 }
 
+/// A store that does not get a small act done in its time is out of reach; nobody's deadline has passed.
+fn in_time<T>(action: &'static str, lock: &Id, result: Result<T>) -> Result<T> {
+    result.map_err(|error| match error {
+        RepositoryError::Stopped(Stop::DeadlineExceeded) => RepositoryError::Store {
+            action,
+            path: format!("locks/{lock}"),
+            fault: StoreFault::Unreachable,
+            source: StoreWords::new(format!("it was not done within {} s", BRIEF.as_secs())),
+        },
+        error => error,
+    })
+}
+
 fn pause(duration: Duration, control: &Control) -> Result<()> {
     let end = Instant::now() + duration;
     loop {
@@ -305,7 +318,7 @@ impl Shared {
 
     fn remove(&self) -> Result<()> {
         let id = self.lock().id;
-        self.context.store.delete(FileKind::Lock, &id, &Control::brief())
+        in_time("delete", &id, self.context.store.delete(FileKind::Lock, &id, &Control::brief()))
     }
 
     fn keep(&self, refresh: Duration, lost: Duration) {

@@ -3,14 +3,14 @@
 //! | thread           | does                                              | may wait for          |
 //! |------------------|---------------------------------------------------|-----------------------|
 //! | worker or caller | seals a blob, appends it to an open pack          | a place in the queue  |
-//! | uploader (2)     | stores packs, then lists them; stores index files | the store             |
+//! | uploader         | stores packs, then lists them; stores index files | the store             |
 //!
-//! A pack is listed in the index only after it is durable. After a failure the uploaders keep emptying the queue, so
+//! There are two uploaders; four where a network answers late and nothing has to be read back. A pack is listed in the index only after it is durable. After a failure the uploaders keep emptying the queue, so
 //! that nobody waits for ever, and nothing is committed.
 
 use std::collections::HashSet;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::blob::{Codec, Opened, Sealed};
 use crate::control::{Control, POLL};
+use crate::copy::Share;
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{BlobKind, Id};
 use crate::index::{self, Index, IndexedPack};
@@ -55,6 +56,7 @@ pub(crate) struct Counters {
     pub(crate) packs: AtomicU64,
     pub(crate) packs_read_back: AtomicU64,
     pub(crate) bytes_read_back: AtomicU64,
+    pub(crate) packs_attested: AtomicU64,
 }
 
 /// How a packer works.
@@ -66,6 +68,9 @@ pub(crate) struct PackerOptions {
     pub(crate) pack_size: usize,
     /// Read every pack back from the store, and compare its SHA-256 with its name, before an index lists it.
     pub(crate) read_back: bool,
+    /// Where packs are read back: whether a digest that the store itself tells is taken for that, but for the first pack and this
+    /// share of the others, which are read all the same.
+    pub(crate) believe: Option<Share>,
     /// Packs that may wait for an uploader.
     pub(crate) waiting: usize,
     /// Write an index file at the latest after this many packs.
@@ -107,6 +112,9 @@ pub(crate) struct Packer {
     spare: Mutex<Vec<Vec<u8>>>,
     listing: Mutex<Listing>,
     failure: Mutex<Option<Arc<RepositoryError>>>,
+    // Whether a pack has been read back although the store had told its digest; whether one was not what had been told.
+    has_tested: AtomicBool,
+    has_lied: AtomicBool,
     // By number of pack in the index: what the store really held when this began.
     there: Marks,
     used_packs: Marks,
@@ -158,12 +166,17 @@ impl Packer {
             spare: Mutex::default(),
             listing: Mutex::new(Listing { packs: Vec::new(), blobs: 0, since: Instant::now() }),
             failure: Mutex::new(None),
+            has_tested: AtomicBool::new(false),
+            has_lied: AtomicBool::new(false),
             there,
             used_packs,
             own_packs: Mutex::default(),
             own_indexes: Mutex::default(),
         });
-        for n in 0..2 {
+        // Reading back keeps a line busy by itself. A third and a fourth pack on their way cost their bytes in memory.
+        let uploaders =
+            if packer.repository.store.attests() && packer.options.believe.is_some() { 4 } else { 2 };
+        for n in 0..uploaders {
             let uploader = Arc::clone(&packer);
             let receiver: Receiver<FullPack> = receiver.clone();
             let handle = std::thread::Builder::new()
@@ -358,7 +371,7 @@ impl Packer {
         let pack = Id(sha.finalize().into());
         let length = boxed.len();
         self.repository.store.write_spool(FileKind::Pack, &pack, Arc::new(boxed), &self.control)?;
-        self.read_back(&pack, length)?;
+        self.read_back(&pack, length, None)?;
         self.counters.tree_blobs.fetch_add(1, Ordering::Relaxed);
         self.counters.data_added.fetch_add(u64::from(plain_length), Ordering::Relaxed);
         self.counters.data_added_packed.fetch_add(u64::from(blob.length), Ordering::Relaxed);
@@ -411,7 +424,7 @@ impl Packer {
     fn upload_one(&self, pack: FullPack) -> Result<()> {
         let id = Id::of(&pack.bytes);
         let bytes = Bytes::from(pack.bytes);
-        self.repository.store.write(FileKind::Pack, &id, bytes.clone(), &self.control)?;
+        let told = self.repository.store.put(FileKind::Pack, &id, bytes.clone(), &self.control)?;
         let length = bytes.len() as u64;
         if let Ok(mut again) = bytes.try_into_mut() {
             // The buffer's pages are kept: faulting them in again costs as much as hashing them.
@@ -421,14 +434,32 @@ impl Packer {
                 spare.push(again.into());
             }
         }
-        self.read_back(&id, length)?;
+        self.read_back(&id, length, told)?;
         self.list_pack(id, pack.blobs)
+    }
+
+    /// Whether the store's word about its digest of a pack is enough: it says exactly the pack's name, it may be believed, and the pack
+    /// is not one of those that are read to see whether it says the truth.
+    fn is_believed(&self, id: &Id, told: Option<Id>) -> bool {
+        match self.options.believe {
+            Some(share) => {
+                told == Some(*id) && self.has_tested.swap(true, Ordering::Relaxed) && !share.has(id)
+            }
+            None => false,
+        }
     }
 
     /// Proves that the store gives back what it was given, where that was asked for. What came over a network is asked for once more
     /// before the store is blamed.
-    fn read_back(&self, id: &Id, length: u64) -> Result<()> {
+    ///
+    /// `told` is the SHA-256 that the store tells of it. Another one than the pack's name proves nothing, and neither does none: then it
+    /// is read.
+    fn read_back(&self, id: &Id, length: u64, told: Option<Id>) -> Result<()> {
         if !self.options.read_back {
+            return Ok(());
+        }
+        if self.is_believed(id, told) {
+            self.counters.packs_attested.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
         let store = &self.repository.store;
@@ -438,7 +469,13 @@ impl Packer {
         }
         let there = store.size(FileKind::Pack, id, &self.control)?;
         if found != *id || there != Some(length) {
-            let why = "the store gives back other bytes than it was given";
+            let has_lied = told == Some(*id);
+            self.has_lied.fetch_or(has_lied, Ordering::Relaxed);
+            let why = if has_lied {
+                "the store tells the right SHA-256 of it and gives back other bytes: believe nothing that it says of itself"
+            } else {
+                "the store gives back other bytes than it was given"
+            };
             return Err(RepositoryError::damaged(Object::Pack, id, why));
         }
         self.counters.packs_read_back.fetch_add(1, Ordering::Relaxed);
@@ -478,6 +515,10 @@ impl Packer {
     /// Best effort: it was not asked for, and without it nothing is lost but time.
     pub(crate) fn salvage(&self) {
         self.stop();
+        // Of a store that has lied once, what was only told is no pack that anybody may rest on.
+        if self.has_lied.load(Ordering::Relaxed) {
+            return;
+        }
         let packs = locked(&self.listing).take();
         if !packs.is_empty() {
             let json = index::encode(&packs);

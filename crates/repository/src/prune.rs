@@ -478,6 +478,7 @@ impl Prune<'_> {
                 pack_size: self.options.pack_size,
                 // The only other copy is going to be deleted.
                 read_back: true,
+                believe: None,
                 waiting: 0,
                 index_packs: INDEX_PACKS,
                 look: false,

@@ -338,6 +338,7 @@ impl Repository {
                 verify: options.verify,
                 pack_size: options.pack_size,
                 read_back: false,
+                believe: None,
                 // Enough to keep the uploaders busy, and 16 MiB.
                 waiting: 1,
                 index_packs: usize::MAX,

@@ -7,11 +7,12 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use futures::future::BoxFuture;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 use tokio::runtime::Runtime;
@@ -86,6 +87,20 @@ pub struct Listed {
     pub size: u64,
 }
 
+/// What a store says of a file, without giving it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attested {
+    /// Its size in bytes.
+    pub size: u64,
+    /// The SHA-256 of all of it, as the store itself computed it of what it was sent; `None` where the store does not say. It is the
+    /// store's word: no byte was read for it.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// Asks a store what it says of the file at a path. A file that is not there is `NotFound`.
+pub type Attest =
+    Arc<dyn Fn(Path) -> BoxFuture<'static, object_store::Result<Attested>> + Send + Sync + 'static>;
+
 /// A place for one repository. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -95,6 +110,10 @@ pub struct Store {
 struct Inner {
     objects: Arc<dyn ObjectStore>,
     local: Option<Arc<LocalStore>>,
+    // Where the store tells digests of what it holds.
+    attest: Option<Attest>,
+    // It was asked and refused that, for a reason that stays.
+    attests_nothing: AtomicBool,
     // Only for stores that are not local: it drives their futures.
     runtime: Option<OwnRuntime>,
     bytes_read: AtomicU64,
@@ -136,6 +155,8 @@ pub fn open_store(location: impl AsRef<FilePath>) -> Result<Store> {
         inner: Arc::new(Inner {
             objects: Arc::clone(&local) as Arc<dyn ObjectStore>,
             local: Some(local),
+            attest: None,
+            attests_nothing: AtomicBool::new(false),
             runtime: None,
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
@@ -146,6 +167,15 @@ pub fn open_store(location: impl AsRef<FilePath>) -> Result<Store> {
 impl Store {
     /// Any object store; its futures run on two threads of their own.
     pub fn new(objects: Arc<dyn ObjectStore>) -> Result<Self> {
+        Self::with(objects, None)
+    }
+
+    /// An object store that tells digests of what it holds. What it tells is used only where [`crate::CopyOptions`] allow it.
+    pub fn attesting(objects: Arc<dyn ObjectStore>, attest: Attest) -> Result<Self> {
+        Self::with(objects, Some(attest))
+    }
+
+    fn with(objects: Arc<dyn ObjectStore>, attest: Option<Attest>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("repository-store")
@@ -156,6 +186,8 @@ impl Store {
             inner: Arc::new(Inner {
                 objects,
                 local: None,
+                attest,
+                attests_nothing: AtomicBool::new(false),
                 runtime: Some(OwnRuntime(Some(runtime))),
                 bytes_read: AtomicU64::new(0),
                 bytes_written: AtomicU64::new(0),
@@ -306,6 +338,25 @@ impl Store {
         }
     }
 
+    /// What the store says of a file, with its digest where it tells one of packs; `None` when it does not exist.
+    fn look(&self, kind: FileKind, path: &str, control: &Control) -> Result<Option<Attested>> {
+        if let (FileKind::Pack, Some(attest)) = (kind, &self.inner.attest)
+            && !self.inner.attests_nothing.load(Ordering::Relaxed)
+        {
+            let location = Path::from(path);
+            match self.asked(control, |_| attest(location.clone()))? {
+                Ok(attested) => return Ok(Some(attested)),
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) if fault::read(&error).0.is_transient() => {
+                    return Err(Self::error("look at", path, &error));
+                }
+                // Whoever may not hear digests (a key of encryption that may only be used to write) may still look.
+                Err(_) => self.inner.attests_nothing.store(true, Ordering::Relaxed),
+            }
+        }
+        Ok(self.remote_size(path, control)?.map(|size| Attested { size, sha256: None }))
+    }
+
     /// The whole file, or `None` when it does not exist.
     pub fn read(&self, kind: FileKind, id: &Id, control: &Control) -> Result<Option<Vec<u8>>> {
         let read = self.fetch(kind, id, None, control)?;
@@ -366,6 +417,9 @@ impl Store {
         let path = kind.path(id);
         let bytes = if let Some(local) = &self.inner.local {
             local.read_file(&path, range)?
+        } else if range.as_ref().is_some_and(Range::is_empty) {
+            // Nothing is asked for but whether it is there: no client sends such a range.
+            self.remote_size(&path, control)?.map(|_| Vec::new())
         } else {
             let location = Path::from(path.as_str());
             let result = self.asked(control, |objects| {
@@ -385,6 +439,8 @@ impl Store {
                 {
                     None
                 }
+                // It is there, and ends before what was asked for begins.
+                Err(e) if range.is_some() && fault::is_beyond_the_end(&e) => Some(Vec::new()),
                 Err(e) => return Err(Self::error("read", &path, &e)),
             }
         };
@@ -395,18 +451,24 @@ impl Store {
     }
 
     /// Stores a file durably. It is complete or absent, whatever happens, and never overwritten.
-    #[expect(clippy::needless_pass_by_value, reason = "a handle; whoever gives it has no more use for it")]
     pub fn write(&self, kind: FileKind, id: &Id, bytes: Bytes, control: &Control) -> Result<()> {
+        self.put(kind, id, bytes, control).map(drop)
+    }
+
+    /// [`Self::write`]; returns the SHA-256 that the store now tells of a pack, if it tells one.
+    #[expect(clippy::needless_pass_by_value, reason = "a handle; whoever gives it has no more use for it")]
+    pub(crate) fn put(&self, kind: FileKind, id: &Id, bytes: Bytes, control: &Control) -> Result<Option<Id>> {
         control.check()?;
         let path = kind.path(id);
         let length = bytes.len() as u64;
-        if let Some(local) = &self.inner.local {
+        let told = if let Some(local) = &self.inner.local {
             local.write_file(&path, &bytes[..], true, &|| Ok(()))?;
+            None
         } else {
-            self.write_remote(kind, &path, &bytes, control)?;
-        }
+            self.write_remote(kind, &path, &bytes, control)?
+        };
         self.inner.bytes_written.fetch_add(length, Ordering::Relaxed);
-        Ok(())
+        Ok(told)
     }
 
     /// Creates a file in an object store, trying again where it is not known what became of a try, and where the store
@@ -414,7 +476,13 @@ impl Store {
     ///
     /// So is "it is there already": names are hashes of content, so a file of the same name and length is the one that was
     /// meant, perhaps from a try whose answer was lost. `config` has no such name and is compared.
-    fn write_remote(&self, kind: FileKind, path: &str, bytes: &Bytes, control: &Control) -> Result<()> {
+    fn write_remote(
+        &self,
+        kind: FileKind,
+        path: &str,
+        bytes: &Bytes,
+        control: &Control,
+    ) -> Result<Option<Id>> {
         let length = bytes.len() as u64;
         let location = Path::from(path);
         let mut pause = FIRST_PAUSE;
@@ -425,7 +493,7 @@ impl Store {
                 self.wait(control, async move { objects.put_opts(&at, payload.into(), options).await })?;
             let refused = match answer {
                 // Nothing depends on a lock's bytes; whether it is there is what the next listing asks.
-                Ok(_) if kind == FileKind::Lock => return Ok(()),
+                Ok(_) if kind == FileKind::Lock => return Ok(None),
                 Ok(_) => None,
                 Err(error @ object_store::Error::AlreadyExists { .. }) => Some(error),
                 Err(error) if attempt < TRIES && helps(&error) => {
@@ -434,7 +502,8 @@ impl Store {
                 }
                 Err(error) => return Err(Self::error("write", path, &error)),
             };
-            let there = self.remote_size(path, control)?;
+            let seen = self.look(kind, path, control)?;
+            let there = seen.map(|seen| seen.size);
             let is_ours = match (&refused, kind) {
                 // Ours, if an answer to an earlier try was lost.
                 (Some(_), FileKind::Config) => {
@@ -443,7 +512,7 @@ impl Store {
                 _ => there == Some(length),
             };
             match (there, refused) {
-                _ if is_ours => return Ok(()),
+                _ if is_ours => return Ok(seen.and_then(|seen| seen.sha256).map(Id)),
                 // Forgotten, or somebody else was about to make it and did not.
                 (None, _) if attempt < TRIES => self.pause(control, &mut pause)?,
                 (None, None) => {
@@ -496,7 +565,7 @@ impl Store {
                     std::io::Result::Ok(())
                 })
                 .map_err(crate::large::unkept)?;
-            return self.write(kind, id, whole.into(), control);
+            return self.write(kind, id, whole.into(), control); // Read back in any case: what is told of it is not needed.
         } else {
             let objects = self.objects();
             let location = Path::from(path.as_str());
@@ -526,6 +595,11 @@ impl Store {
             }
             Err(e) => Err(Self::error("delete", &path, &e)),
         }
+    }
+
+    /// Whether the store may tell digests of packs.
+    pub(crate) fn attests(&self) -> bool {
+        self.inner.attest.is_some()
     }
 
     /// Whether bytes come over a network.

@@ -42,7 +42,7 @@ pub(crate) const TABLE: &[(Exit, &str)] = &[
     ),
     (
         Exit::Findings,
-        "a reading verb (doctor, status, comply, verify, check, keys, kit, config check, lint, catalogue rebuild) found something",
+        "a reading verb (doctor, status, comply, posture, verify, check, keys, kit, config check, lint, catalogue rebuild) found something",
     ),
     (Exit::DrillFailed, "a drill FAILED: what was restored is wrong"),
     (Exit::ObjectiveMissed, "a drill passed, but the RTO or RPO objective was missed"),

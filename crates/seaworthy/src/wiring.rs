@@ -9,7 +9,7 @@ use seaworthy_drivers::sandbox::process::{ProcessSandboxes, Settings};
 use seaworthy_drivers::source::files::FilesSource;
 use seaworthy_drivers::source::postgres::{PostgresSource, installation};
 use seaworthy_drivers::source::sqlite::SqliteSource;
-use seaworthy_drivers::store::{ENVIRONMENT, Patience, StoreRequest};
+use seaworthy_drivers::store::{ENVIRONMENT, Patience, Reached, StoreRequest};
 use seaworthy_engine::Subject;
 use seaworthy_engine::store::driver_error;
 use seaworthy_interface::{Cx, Source};
@@ -18,7 +18,8 @@ use seaworthy_model::remote::{Credential, RemoteSpec};
 use seaworthy_model::service::{Inventory, RepositorySpec, Service, ServiceSource};
 use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::{
-    Control, InitOptions, KdfParams, KeyId, Lock, OpenOptions, Repository, RepositoryError, Store, open_store,
+    Attested, Control, InitOptions, KdfParams, KeyId, Lock, OpenOptions, Repository, RepositoryError, Store,
+    open_store,
 };
 
 use secrecy::SecretString;
@@ -120,7 +121,7 @@ fn store(spec: &RepositorySpec, control: &Control) -> Outcome<Store> {
         };
         let (secrets, environment) = (credentials(remote)?, environment());
         let of = |patience| -> Outcome<Store> {
-            let objects = seaworthy_drivers::store::open(&StoreRequest {
+            let opened = seaworthy_drivers::store::open(&StoreRequest {
                 location: &spec.location,
                 region: spec.region.as_deref(),
                 remote,
@@ -128,13 +129,67 @@ fn store(spec: &RepositorySpec, control: &Control) -> Outcome<Store> {
                 environment: environment.clone(),
                 patience,
             })?;
-            Store::new(objects).map_err(failed)
+            match opened.digests {
+                None => Store::new(opened.objects),
+                Some(digests) => Store::attesting(
+                    opened.objects,
+                    Arc::new(move |path| {
+                        let digests = digests.clone();
+                        Box::pin(async move {
+                            let (size, sha256) = digests.of(&path).await?;
+                            Ok(Attested { size, sha256 })
+                        })
+                    }),
+                ),
+            }
+            .map_err(failed)
         };
         of(Patience::Look)?.has_repository(control).map_err(failed)?;
         return of(Patience::Work);
     }
     open_store(Path::new(&spec.location))
         .map_err(|error| repository_failure(&format!("open the store of repository `{}`", spec.name), error))
+}
+
+/// What a store is asked with: its secrets, resolved.
+pub(crate) struct Asking {
+    secrets: BTreeMap<Credential, SecretString>,
+    environment: BTreeMap<&'static str, SecretString>,
+    remote: RemoteSpec,
+    patience: Patience,
+}
+
+/// Resolves the secrets of a repository that lies in an object store.
+pub(crate) fn request(spec: &RepositorySpec, patience: Patience) -> Outcome<Asking> {
+    let remote = spec.remote.clone().unwrap_or_default();
+    Ok(Asking { secrets: credentials(&remote)?, environment: environment(), remote, patience })
+}
+
+impl Asking {
+    /// The request about the place of a repository.
+    pub(crate) fn of<'a>(&'a self, spec: &'a RepositorySpec) -> StoreRequest<'a> {
+        StoreRequest {
+            location: &spec.location,
+            region: spec.region.as_deref(),
+            remote: &self.remote,
+            secrets: self.secrets.clone(),
+            environment: self.environment.clone(),
+            patience: self.patience,
+        }
+    }
+}
+
+/// Where the store of a repository is asked; `None` of a directory. Looks at no secret.
+pub(crate) fn reached(spec: &RepositorySpec) -> Option<Reached> {
+    let request = StoreRequest {
+        location: &spec.location,
+        region: spec.region.as_deref(),
+        remote: spec.remote.as_ref()?,
+        secrets: BTreeMap::new(),
+        environment: environment(),
+        patience: Patience::Look,
+    };
+    Some(request.reached())
 }
 
 fn credentials(remote: &RemoteSpec) -> Outcome<BTreeMap<Credential, SecretString>> {

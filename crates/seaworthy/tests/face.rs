@@ -943,6 +943,7 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["comply", "papers", "--report", "reports"],
         &["check"],
         &["check", "--read-data"],
+        &["posture"],
         &["keys", "list"],
         &["keys", "add", "--password", &second],
         &["keys", "rotate", "--password", &second],
@@ -972,10 +973,12 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
     for call in calls {
         let mut dry = call.to_vec();
         dry.push("--dry-run");
-        // With one repository there is nowhere to replicate to, see below for two; nobody is registered as a holder of its keys.
+        // With one repository there is nowhere to replicate to, see below for two; it lies in a directory; and nobody is registered as a
+        // holder of its keys.
         let code = match *call {
             ["replicate", ..] | ["keys", "check", ..] => 2,
             ["keys", "list", ..] => 4,
+            ["posture", ..] => 10,
             _ => 0,
         };
         estate.run(&dry).exits(code);

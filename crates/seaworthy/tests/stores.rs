@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use seaworthy_testkit::bucket::{Bucket, Operation, Plan, Settings, Wrong};
+use seaworthy_testkit::bucket::{Bucket, Checksums, Hold, Operation, Plan, Settings, Wrong};
 use seaworthy_testkit::components::restics;
 use seaworthy_testkit::emulator::{Emulator, Kind};
 use seaworthy_testkit::estate::Dice;
@@ -725,4 +725,480 @@ fn nothing_rests_on_a_repository_that_is_known_to_be_damaged() {
     assert_eq!(away.run(&["check", "far"]).code, Some(4));
     away.run(&["replicate"]);
     assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
+}
+
+#[test]
+fn a_digest_that_a_store_tells_is_taken_for_reading_but_for_a_share() {
+    for checksums in [Checksums::Told, Checksums::Untold, Checksums::Wrong, Checksums::Denied] {
+        let bucket = bucket();
+        bucket.set(|now| now.checksums = checksums);
+        let away = two_places(&bucket);
+        let moved = |ran: &Ran| {
+            let told = replicated(ran);
+            assert!(
+                told.len() == 1 && told[0]["copy"].is_string(),
+                "{checksums:?}: {} {}",
+                ran.stdout,
+                ran.stderr
+            );
+            let of = |name: &str| told[0]["moved"][name].as_u64().unwrap_or(0);
+            (of("packs"), of("packs_verified"), of("packs_attested"))
+        };
+        let (packs, verified, attested) = moved(&away.run(&["--json", "backup"]));
+        assert!(packs > 1 && verified == packs, "{checksums:?}: {verified} of {packs}");
+        // The first one is read in any case.
+        let expected = if checksums == Checksums::Told { packs - 1 } else { 0 };
+        assert_eq!(attested, expected, "{checksums:?}");
+        away.write("file-4", &format!("{checksums:?} {}", "w".repeat(9_000)));
+        away.done(&["backup", "--no-replicate"]);
+        let (packs, verified, attested) = moved(&away.run(&["--json", "replicate", "--read-back", "100%"]));
+        assert_eq!((verified, attested), (packs, 0), "{checksums:?}: all of it was to be read");
+        assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
+        // Backups themselves ask for no digests, and nobody's answer is asked for twice.
+        restic(&format!("s3:{}/vault/ships/one", bucket.endpoint()), KEY, SECRET);
+    }
+}
+
+#[test]
+fn a_store_that_tells_the_right_digest_of_damaged_packs_is_found_by_what_is_read() {
+    let bucket = bucket();
+    let away = two_places(&bucket);
+    let damaged = |after| Plan { key: "/data/", after, ..Plan::every(Operation::Put, Wrong::Damaged(50)) };
+    // The first pack is read: nothing is called replicated.
+    bucket.plan(vec![damaged(0)]);
+    let ran = away.run(&["--json", "backup"]);
+    let told = replicated(&ran);
+    assert!(
+        ran.code == Some(1) && told[0]["copy"].is_null() && told[0]["findings"].to_string().contains("RP-01"),
+        "{} {}",
+        ran.stdout,
+        ran.stderr
+    );
+    assert!(!bucket.objects("vault").keys().any(|key| key.contains("/snapshots/")));
+    // Where all packs are read, one that is not the first is found as well.
+    bucket.plan(vec![damaged(1)]);
+    let ran = away.run(&["--json", "replicate", "--read-back", "100%"]);
+    assert!(replicated(&ran).iter().all(|one| one["copy"].is_null()), "{} {}", ran.stdout, ran.stderr);
+    // With the usual share it may be believed. Then the receipt says whose word it is, and no drill passes.
+    bucket.plan(vec![damaged(1)]);
+    let told = replicated(&away.run(&["--json", "replicate"]));
+    bucket.plan(Vec::new());
+    let is_believed = told.iter().any(|one| one["copy"].is_string());
+    assert!(!is_believed || told[0]["moved"]["packs_attested"].as_u64() > Some(0), "{told:?}");
+    if is_believed {
+        let failed = away.summary(&["drill", "--from", "far"], 5);
+        assert!(failed["drill"].to_string().contains("RP-01"), "{failed}");
+    }
+    // And from then on it is read before anything rests on it.
+    away.run(&["replicate", "--read-back", "100%"]);
+    assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
+}
+
+/// After whatever: what is over there is whole, and the next run completes.
+fn is_whole_and_goes_on(away: &Away, bucket: &Bucket, case: &str) {
+    // A snapshot is what makes a copy: with none there, nothing is called one.
+    if bucket.objects("vault").keys().any(|key| key.contains("/snapshots/")) {
+        away.done(&["check", "--read-data", "far"]);
+    }
+    let ran = away.run(&["--json", "replicate"]);
+    assert_eq!(ran.code, Some(0), "{case}: {} {}", ran.stdout, ran.stderr);
+}
+
+/// Every copy that a receipt calls replicated is there.
+fn nothing_acknowledged_is_lost(away: &Away, bucket: &Bucket) {
+    let rows: Value = serde_json::from_str(&away.done(&["receipts", "list", "--json"])).unwrap();
+    let objects = bucket.objects("vault");
+    let mut copies = 0;
+    for row in rows["data"].as_array().unwrap().iter().filter(|row| row["act"] == "replicate") {
+        let shown = away.done(&["receipts", "show", &row["sequence"].to_string(), "--json"]);
+        let receipt: Value = serde_json::from_str(&shown).unwrap();
+        let Some(copy) = receipt["act"]["replicate"]["copy"].as_str() else { continue };
+        assert!(objects.contains_key(&format!("ships/one/snapshots/{copy}")), "{copy}");
+        copies += 1;
+    }
+    assert!(copies > 10, "only {copies} copies: where do receipts tell of them?");
+    away.done(&["check", "--read-data", "far"]);
+}
+
+#[test]
+fn a_replication_that_is_killed_anywhere_loses_nothing_and_the_next_one_completes() {
+    let bucket = bucket();
+    let away = two_places(&bucket);
+    let start = |arguments: &[&str]| {
+        let mut command = away.product.command(arguments);
+        command.envs(away.environment.iter().map(|(name, value)| (name, value)));
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let mut moments = 0;
+    for hold in [Hold::Before, Hold::Behind] {
+        for after in 0.. {
+            let case = format!("{hold:?} request {after}");
+            away.write("file-2", &format!("{case} {}", "k".repeat(6_000)));
+            away.done(&["backup", "--no-replicate"]);
+            bucket.hold(Some((hold, after)));
+            let mut child = start(&["replicate"]);
+            let ended = loop {
+                if bucket.is_held() {
+                    break false;
+                }
+                if child.try_wait().unwrap().is_some() {
+                    break true;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            };
+            child.kill().ok();
+            child.wait().unwrap();
+            bucket.hold(None);
+            is_whole_and_goes_on(&away, &bucket, &case);
+            if ended {
+                break;
+            }
+            moments += 1;
+        }
+    }
+    assert!(moments >= 10, "only {moments} moments were met");
+    // Wherever it happens to be: after so many requests of any kind, which go on.
+    let mut dice = Dice::new(7);
+    let asked = || {
+        let all = [Operation::Put, Operation::Get, Operation::Head, Operation::List, Operation::Delete];
+        all.iter().map(|operation| bucket.asked(*operation)).sum::<u64>()
+    };
+    for n in 0..4 {
+        away.write("file-3", &format!("{n} {}", "i".repeat(6_000)));
+        away.done(&["backup", "--no-replicate"]);
+        let until = asked() + dice.below(30);
+        let mut child = start(&["replicate"]);
+        while asked() < until && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().ok();
+        child.wait().unwrap();
+        is_whole_and_goes_on(&away, &bucket, &format!("killed after {until}"));
+    }
+    nothing_acknowledged_is_lost(&away, &bucket);
+    assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
+    away.done(&["verify"]);
+    restic(&format!("s3:{}/vault/ships/one", bucket.endpoint()), KEY, SECRET);
+}
+
+#[test]
+fn each_kind_of_store_can_lose_the_original_and_the_two_others_prove_their_own() {
+    let localstack = Emulator::start(Kind::LocalStack, "first").unwrap();
+    let azurite = Emulator::start(Kind::Azurite, "first").unwrap();
+    let google = Bucket::new("first", Settings { page: 3, ..Settings::default() }).unwrap();
+    let azure_key = azurite.environment().1;
+    for (round, name) in ["first", "second", "third"].into_iter().enumerate() {
+        if round > 0 {
+            localstack.make(name).unwrap();
+            azurite.make(name).unwrap();
+            google.change(name, |_| ());
+        }
+        let away = Away::new("", &[localstack.environment(), ("AZURE_KEY", azure_key)]);
+        let path = away.product.path().display().to_string();
+        let password = format!("password = \"file:{path}/password\"\n");
+        let mut tables = [
+            format!(
+                "site = \"s3\"\nlocation = \"{}/ships\"\n{}",
+                localstack.location(name),
+                localstack.configuration()
+            ),
+            format!(
+                "site = \"azure\"\nlocation = \"{}/ships\"\n{}",
+                azurite.location(name),
+                azurite.configuration().replace("EMULATOR_KEY", "AZURE_KEY")
+            ),
+            format!(
+                "site = \"google\"\nlocation = \"gs://{name}/ships\"\nendpoint = \"{}\"\n",
+                google.endpoint()
+            ),
+        ];
+        tables.rotate_left(round);
+        let [original, far, farther] = &tables;
+        let text = format!(
+            "[defaults]\nowner = \"crew\"\ntier = \"low\"\n\n[repositories.original]\n{password}{original}\n\
+             [repositories.far]\n{password}{far}\n[repositories.farther]\n{password}{farther}\n\
+             [services.docs]\nrepositories = [\"original\", \"far\", \"farther\"]\n\
+             [services.docs.sources.files]\nkind = \"files\"\npaths = [\"{path}/files\"]\n"
+        );
+        fs::write(away.product.path().join("seaworthy.toml"), text).unwrap();
+        away.init();
+        // The service of our own fails now and then meanwhile.
+        google.plan(vec![
+            Plan::first(1, Operation::Put, Wrong::Refused(503, "SlowDown")),
+            Plan { after: 3, ..Plan::first(1, Operation::Put, Wrong::AnswerLost) },
+            Plan { after: 2, ..Plan::first(1, Operation::Get, Wrong::Truncated(10)) },
+            Plan { after: 1, ..Plan::first(1, Operation::Head, Wrong::Broken) },
+        ]);
+        let ran = away.run(&["--json", "backup"]);
+        assert_eq!(ran.code, Some(0), "{name}: {} {}", ran.stdout, ran.stderr);
+        let there = replicated(&ran);
+        assert!(there.len() == 2 && there.iter().all(|one| one["copy"].is_string()), "{}", ran.stdout);
+        google.plan(Vec::new());
+        match round {
+            0 => localstack.remove(name).unwrap(),
+            1 => azurite.remove(name).unwrap(),
+            _ => google.remove(name),
+        }
+        assert_ne!(away.run(&["drill", "--from", "original"]).code, Some(0), "{name}: it is gone");
+        for from in ["far", "farther"] {
+            let drill = away.summary(&["drill", "--from", from], 0);
+            assert_eq!(drill["drill"]["verdict"]["level"], "A4", "{name}: {from}");
+            let to = away.product.path().join(format!("back-{from}"));
+            away.done(&["restore", "docs", "--from", from, "--to", to.to_str().unwrap()]);
+            let found = Command::new("diff")
+                .arg("-r")
+                .arg(away.product.path().join("files"))
+                .arg(root_of(&to))
+                .output()
+                .unwrap();
+            assert!(found.status.success(), "{name} {from}: {}", String::from_utf8_lossy(&found.stdout));
+        }
+        away.done(&["verify"]);
+    }
+}
+
+#[test]
+fn a_store_that_does_not_take_a_lock_is_out_of_reach_and_no_deadline_has_passed() {
+    let bucket = bucket();
+    let away = away(&bucket);
+    // Longer than a small act may take, so that it is the act that ends and not the client.
+    away.configure(&s3(&bucket).replace("timeout = \"1s\"", "timeout = \"1m\""));
+    away.init();
+    away.done(&["backup"]);
+    bucket.plan(vec![Plan { key: "/locks/", ..Plan::every(Operation::Put, Wrong::Silent) }]);
+    let failed = away.run(&["backup"]);
+    let said = format!("{}{}", failed.stdout, failed.stderr);
+    assert!(failed.code == Some(1) && said.contains("IO-UNREACHABLE"), "{:?} {said}", failed.code);
+    assert!(said.contains("locks/") && said.contains("30 s"), "{said}");
+    bucket.plan(Vec::new());
+    away.done(&["backup"]);
+}
+
+#[test]
+fn a_pack_that_was_cut_off_is_damaged_and_the_store_is_not_blamed() {
+    for keeps in [0, 1, 1_000] {
+        let bucket = bucket();
+        let away = away(&bucket);
+        away.init();
+        away.done(&["backup"]);
+        bucket.change("vault", |objects| {
+            for (_, object) in objects.iter_mut().filter(|(key, _)| key.contains("/data/")) {
+                object.bytes.truncate(keeps);
+            }
+        });
+        let failed = away.summary(&["drill"], 5);
+        let found = failed["drill"]["findings"].to_string();
+        assert!(found.contains("RP-01") && !found.contains("IO-READ"), "{keeps}: {found}");
+        assert_eq!(away.run(&["check", "--read-data"]).code, Some(4), "{keeps}");
+    }
+}
+
+#[test]
+fn doctor_names_where_a_store_is_asked_and_who_says_so() {
+    let bucket = bucket();
+    let mut away = away(&bucket);
+    away.init();
+    let said = away.done(&["doctor"]);
+    assert!(said.contains(&format!("{}, by the configuration", bucket.endpoint())), "{said}");
+    // The same, by a variable that somebody set for another program.
+    let without = s3(&bucket).replace(&format!("endpoint = \"{}\"\n", bucket.endpoint()), "");
+    away.configure(&format!("{without}path_style = true\n"));
+    let url = bucket.endpoint().replace("http://", "http://canary:canary@");
+    for (url, is_hidden) in [(bucket.endpoint(), false), (url, true)] {
+        away.environment.retain(|(name, _)| name != "AWS_ENDPOINT_URL");
+        away.environment.push(("AWS_ENDPOINT_URL".to_owned(), url));
+        let ran = away.run(&["doctor"]);
+        assert!(
+            ran.stdout.contains("by AWS_ENDPOINT_URL in the environment"),
+            "{} {}",
+            ran.stdout,
+            ran.stderr
+        );
+        assert!(!is_hidden || !format!("{}{}", ran.stdout, ran.stderr).contains("canary:"), "{}", ran.stdout);
+    }
+}
+
+/// What `posture` finds: the exit code and the codes, in order.
+fn posture(away: &Away, arguments: &[&str]) -> (i32, Vec<String>, Value) {
+    let ran = away.run(&[&["--json", "posture"], arguments].concat());
+    let said: Value = serde_json::from_str(ran.stdout.lines().next().unwrap_or_default())
+        .unwrap_or_else(|error| panic!("{error}: {} {}", ran.stdout, ran.stderr));
+    let of = |part: &Value| -> Vec<String> {
+        let findings = part["findings"].as_array().into_iter().flatten();
+        findings.map(|one| one["code"].as_str().unwrap().to_owned()).collect()
+    };
+    let codes = [of(&said["posture"]), of(&said["writer"]["posture"])].concat();
+    (ran.code.unwrap(), codes, said)
+}
+
+#[test]
+fn a_bucket_that_is_set_up_right_is_silent_and_each_thing_that_is_wrong_is_found() {
+    let emulator = Emulator::start(Kind::LocalStack, "open").unwrap();
+    emulator.make_lockable("vault").unwrap();
+    let lock = |mode: &str, days: u32| {
+        format!(
+            "<ObjectLockConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><ObjectLockEnabled>Enabled</ObjectLockEnabled>\
+             <Rule><DefaultRetention><Mode>{mode}</Mode><Days>{days}</Days></DefaultRetention></Rule></ObjectLockConfiguration>"
+        )
+    };
+    let lifecycle = |rules: &str| {
+        format!(
+            "<LifecycleConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Rule><ID>abort</ID><Filter><Prefix></Prefix></Filter>\
+             <Status>Enabled</Status><AbortIncompleteMultipartUpload><DaysAfterInitiation>7</DaysAfterInitiation>\
+             </AbortIncompleteMultipartUpload></Rule>{rules}</LifecycleConfiguration>"
+        )
+    };
+    let rule = |prefix: &str, inside: &str| {
+        lifecycle(&format!(
+            "<Rule><ID>rule</ID><Filter><Prefix>{prefix}</Prefix></Filter><Status>Enabled</Status>{inside}</Rule>"
+        ))
+    };
+    let block = |all: bool| {
+        let parts = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
+        let parts: String = parts.iter().map(|part| format!("<{part}>{all}</{part}>")).collect();
+        format!(
+            "<PublicAccessBlockConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}</PublicAccessBlockConfiguration>"
+        )
+    };
+    let repository = format!(
+        "location = \"{}/ships\"\nregion = \"us-east-1\"\n{}",
+        emulator.location("vault"),
+        emulator.configuration()
+    );
+    let away = Away::new(&repository, &[emulator.environment()]);
+    let keeps = |retention: &str| {
+        let path = away.product.path().join("seaworthy.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace(
+            "[services.docs.sources",
+            &format!("[services.docs]\nretention = {retention}\n[services.docs.sources"),
+        );
+        fs::write(path, text).unwrap();
+    };
+    keeps("{ daily = 14, weekly = 8 }");
+    let right = || {
+        emulator.set("vault", "object-lock", &lock("COMPLIANCE", 60)).unwrap();
+        emulator.set("vault", "lifecycle", &lifecycle("")).unwrap();
+        emulator.set("vault", "publicAccessBlock", &block(true)).unwrap();
+    };
+    right();
+    let (code, codes, said) = posture(&away, &[]);
+    assert_eq!((code, codes), (0, Vec::new()), "{said}");
+    assert!(said["posture"]["known"] == 9 && said["posture"]["asked"] == 9, "{said}");
+    let screen = away.done(&["posture"]);
+    assert!(screen.contains("9 of 9 settings known, 0 findings"), "{screen}");
+    let settings = [
+        ("object-lock", lock("COMPLIANCE", 55), "ST-02", 4),
+        ("object-lock", lock("GOVERNANCE", 60), "ST-03", 0),
+        ("publicAccessBlock", block(false), "ST-05", 4),
+        ("lifecycle", rule("", "<Expiration><Days>3650</Days></Expiration>"), "ST-06", 4),
+        (
+            "lifecycle",
+            rule(
+                "ships/",
+                "<NoncurrentVersionExpiration><NoncurrentDays>55</NoncurrentDays></NoncurrentVersionExpiration>",
+            ),
+            "ST-07",
+            4,
+        ),
+        (
+            "lifecycle",
+            rule(
+                "ships/data/",
+                "<Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition>",
+            ),
+            "ST-08",
+            4,
+        ),
+    ];
+    for (setting, document, wrong, exit) in settings {
+        emulator.set("vault", setting, &document).unwrap();
+        let (code, codes, said) = posture(&away, &[]);
+        assert_eq!((code, codes), (exit, vec![wrong.to_owned()]), "{document}: {said}");
+        right();
+    }
+    // What touches something else is no finding, and neither is what goes after the longest-kept copy.
+    emulator.set("vault", "lifecycle", &rule("logs/", "<Expiration><Days>1</Days></Expiration>")).unwrap();
+    assert_eq!(posture(&away, &[]).1, Vec::<String>::new());
+    emulator.unset("vault", "lifecycle").unwrap();
+    assert_eq!((posture(&away, &[]).0, posture(&away, &[]).1), (0, vec!["ST-09".to_owned()]));
+    // One in which nothing is right, seen from outside of the region that is configured.
+    let away = Away::new(
+        &repository.replace("vault", "open").replace("us-east-1", "eu-west-1"),
+        &[emulator.environment()],
+    );
+    let policy = "{\"Version\":\"2012-10-17\",\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":\"*\",\"Action\":\"s3:GetObject\",\"Resource\":\"arn:aws:s3:::open/*\"}]}";
+    emulator.unset("open", "publicAccessBlock").unwrap();
+    emulator.set("open", "policy", policy).unwrap();
+    let (code, codes, said) = posture(&away, &["--probe-writer"]);
+    assert_eq!(code, 4, "{said}");
+    assert_eq!(codes, ["ST-01", "ST-02", "ST-11", "ST-04", "ST-05", "ST-09", "ST-12", "ST-13"], "{said}");
+    let screen = away.run(&["posture", "--probe-writer"]).stdout;
+    assert!(
+        screen.contains("arn:aws:s3:::open/ships/locks/*") && screen.contains("if-none-match"),
+        "{screen}"
+    );
+}
+
+#[test]
+fn what_a_service_does_not_tell_is_unknown_and_what_the_credential_may_not_do_is_told() {
+    let bucket = bucket();
+    let away = away(&bucket);
+    away.init();
+    away.done(&["backup"]);
+    // Our own service tells nothing about itself.
+    let (code, codes, said) = posture(&away, &["--probe-writer"]);
+    assert_eq!((code, codes), (7, vec!["ST-15".to_owned(), "ST-13".to_owned()]), "{said}");
+    assert_eq!(said["writer"]["facts"]["may_overwrite"]["known"], true, "{said}");
+    assert_eq!(said["writer"]["facts"]["may_delete"]["known"], true, "{said}");
+    let names =
+        |bucket: &Bucket| bucket.objects("vault").into_keys().filter(|key| key.contains("probe")).count();
+    assert_eq!(names(&bucket), 0, "the probe was to be removed");
+    // Who may only add: twice, because what stays of a probe must not confuse the next.
+    bucket.set(|now| now.may_delete = false);
+    for _ in 0..2 {
+        let (code, codes, said) = posture(&away, &["--probe-writer"]);
+        assert_eq!((code, codes), (7, vec!["ST-15".to_owned(), "ST-14".to_owned()]), "{said}");
+        assert_eq!(said["writer"]["facts"]["may_overwrite"]["known"], false, "{said}");
+    }
+    assert_eq!(names(&bucket), 2);
+    // Nobody who reads the repository minds what stays.
+    bucket.set(|now| now.may_delete = true);
+    restic(&format!("s3:{}/vault/ships/one", bucket.endpoint()), KEY, SECRET);
+    away.done(&["check", "--read-data"]);
+    away.proves();
+    assert_eq!(names(&bucket), 2);
+    // Who may not even write has shown nothing.
+    bucket.plan(vec![Plan {
+        key: "probe",
+        ..Plan::every(Operation::Put, Wrong::Refused(403, "AccessDenied"))
+    }]);
+    let refused = away.run(&["posture", "--probe-writer"]);
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains("AUTH-DENIED"),
+        "{:?} {}",
+        refused.code,
+        refused.stderr
+    );
+    // A directory has no such settings, and nothing looked at is no pass.
+    let path = away.product.path().display().to_string();
+    away.configure(&format!("location = \"{path}/near\"\n"));
+    assert_eq!(away.run(&["posture"]).code, Some(10));
+    assert_eq!(away.run(&["posture", "away"]).code, Some(2));
+}
+
+#[test]
+fn azure_and_google_tell_what_their_data_plane_knows() {
+    let emulator = Emulator::start(Kind::Azurite, "vault").unwrap();
+    let repository =
+        format!("location = \"{}/ships\"\n{}", emulator.location("vault"), emulator.configuration());
+    let away = Away::new(&repository, &[emulator.environment()]);
+    let (code, codes, said) = posture(&away, &["--probe-writer"]);
+    assert_eq!(code, 4, "{said}");
+    assert_eq!(codes, ["ST-02", "ST-15", "ST-13"], "{said}");
+    let google = Bucket::new("vault", Settings::default()).unwrap();
+    let away =
+        Away::new(&format!("location = \"gs://vault/ships\"\nendpoint = \"{}\"\n", google.endpoint()), &[]);
+    let (code, codes, said) = posture(&away, &[]);
+    assert_eq!((code, codes), (7, vec!["ST-15".to_owned()]), "{said}");
 }

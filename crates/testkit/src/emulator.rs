@@ -68,7 +68,7 @@ pub struct Emulator {
 }
 
 /// How long it may take to start on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 const ACCOUNT: &str = "devstoreaccount1";
 /// Azurite's own, published in its documentation ("Default storage account").
 const ACCOUNT_KEY: &str =
@@ -128,30 +128,77 @@ impl Emulator {
 
     /// Makes another bucket.
     pub fn make(&self, bucket: &str) -> io::Result<()> {
-        let mut head = match self.kind {
-            Kind::LocalStack => format!("PUT /{bucket} HTTP/1.1\r\n"),
+        self.ask("PUT", bucket).map(drop)
+    }
+
+    /// Makes a bucket of LocalStack in which objects can be locked.
+    pub fn make_lockable(&self, bucket: &str) -> io::Result<()> {
+        self.send(&format!("PUT /{bucket} HTTP/1.1\r\nx-amz-bucket-object-lock-enabled: true\r\n"), "")
+            .map(drop)
+    }
+
+    /// Sets one of the settings of a bucket of LocalStack, as an administrator does: `lifecycle`, `acl`.
+    pub fn set(&self, bucket: &str, setting: &str, document: &str) -> io::Result<()> {
+        self.send(&format!("PUT /{bucket}?{setting} HTTP/1.1\r\n"), document).map(drop)
+    }
+
+    /// Takes one of the settings of a bucket of LocalStack away.
+    pub fn unset(&self, bucket: &str, setting: &str) -> io::Result<()> {
+        self.send(&format!("DELETE /{bucket}?{setting} HTTP/1.1\r\n"), "").map(drop)
+    }
+
+    /// Removes a bucket with all that is in it: the disaster.
+    pub fn remove(&self, bucket: &str) -> io::Result<()> {
+        if self.kind == Kind::LocalStack {
+            loop {
+                let page = self.ask("GET", bucket)?;
+                let keys: Vec<&str> =
+                    page.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).collect();
+                if keys.is_empty() {
+                    break;
+                }
+                for key in keys {
+                    self.ask("DELETE", &format!("{bucket}/{key}"))?;
+                }
+            }
+        }
+        self.ask("DELETE", bucket).map(drop)
+    }
+
+    /// One request about a bucket, or of LocalStack about an object, which is carried out or an error; returns the whole answer.
+    fn ask(&self, method: &str, resource: &str) -> io::Result<String> {
+        let head = match self.kind {
+            Kind::LocalStack => format!("{method} /{resource} HTTP/1.1\r\n"),
             Kind::Azurite => {
                 let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-                let resource = format!("/{ACCOUNT}/{bucket}");
+                let resource = format!("/{ACCOUNT}/{resource}");
                 let text = format!(
-                    "PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\nx-ms-version:2023-11-03\n/{ACCOUNT}{resource}\nrestype:container"
+                    "{method}\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\nx-ms-version:2023-11-03\n/{ACCOUNT}{resource}\nrestype:container"
                 );
                 let key = BASE64.decode(ACCOUNT_KEY).map_err(io::Error::other)?;
                 let signature = BASE64.encode(hmac(&key, text.as_bytes()));
                 format!(
-                    "PUT {resource}?restype=container HTTP/1.1\r\nx-ms-date: {date}\r\nx-ms-version: 2023-11-03\r\n\
+                    "{method} {resource}?restype=container HTTP/1.1\r\nx-ms-date: {date}\r\nx-ms-version: 2023-11-03\r\n\
                      Authorization: SharedKey {ACCOUNT}:{signature}\r\n"
                 )
             }
         };
-        head.push_str("Host: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        self.send(&head, "")
+    }
+
+    /// Sends the begin of a request with a body; returns the answer, which is a success.
+    fn send(&self, head: &str, body: &str) -> io::Result<String> {
+        let request = format!(
+            "{head}Host: 127.0.0.1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
         let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         connection.set_read_timeout(Some(Duration::from_secs(10)))?;
-        connection.write_all(head.as_bytes())?;
+        connection.write_all(request.as_bytes())?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer)?;
         let status = answer.split_whitespace().nth(1).unwrap_or_default();
-        if matches!(status, "200" | "201") { Ok(()) } else { Err(io::Error::other(answer)) }
+        if status.starts_with('2') { Ok(answer) } else { Err(io::Error::other(answer)) }
     }
 
     /// What a repository in it is configured with, beside its location: keys and values of TOML.

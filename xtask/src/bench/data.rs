@@ -31,6 +31,9 @@ pub(super) enum Set {
     /// Very many files for the product, very many blobs for the engine: for memory alone.
     #[value(name = "m")]
     Many,
+    /// A repository that is replicated into object stores.
+    #[value(name = "r")]
+    Stores,
 }
 
 impl Set {
@@ -42,6 +45,7 @@ impl Set {
             Self::Small => "d",
             Self::Live => "l",
             Self::Many => "m",
+            Self::Stores => "r",
         }
     }
 }
@@ -89,7 +93,9 @@ pub(super) fn provide(set: Set, scale: f64, work: &Path) -> Result<Data, Failure
                 estate::small_files(&path, scaled(100_000, scale), 1)?;
             }
             Set::Database => database(&path, scale, work)?,
-            Set::Live | Set::Many => return Err("this set has no files to give to others".into()),
+            Set::Live | Set::Many | Set::Stores => {
+                return Err("this set has no files to give to others".into());
+            }
         }
         File::create(&complete)?.sync_all()?;
     }
@@ -196,6 +202,7 @@ impl Data {
             Set::Small => "files of 1 to 4 KiB of text",
             Set::Live => "a live PostgreSQL database",
             Set::Many => "very many files and blobs",
+            Set::Stores => "a repository that is replicated",
         };
         format!("{} {what}: {} files, {:.2} GB", self.set.letter(), self.files, self.bytes as f64 / 1e9)
     }

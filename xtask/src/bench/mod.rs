@@ -9,6 +9,7 @@ mod data;
 mod logical;
 mod many;
 mod report;
+mod stores;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -30,8 +31,8 @@ use crate::{TaskResult, workspace};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files, l a live PostgreSQL database,
-    /// m very many files and blobs.
-    #[arg(long, value_delimiter = ',', default_value = "a,b,d,l,m")]
+    /// m very many files and blobs, r replication into object stores.
+    #[arg(long, value_delimiter = ',', default_value = "a,b,d,l,m,r")]
     data: Vec<Set>,
     /// The size of the data, 1 is about 2 GB (a, b) and 100,000 files (d).
     #[arg(long, default_value_t = 1.0)]
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     /// Our program, when it is not the repository's example, which is built otherwise.
     #[arg(long)]
     ours: Option<PathBuf>,
+    /// The product, when it is not to be built. For r.
+    #[arg(long)]
+    product: Option<PathBuf>,
     /// A newer restic, when it is not the one that `cargo xtask test` fetched.
     #[arg(long, env = "SEAWORTHY_TEST_RESTIC")]
     newer_restic: Option<PathBuf>,
@@ -106,6 +110,8 @@ struct Measured {
     logical: Option<logical::Logical>,
     /// Memory at sizes beyond those of the other sets.
     many: Option<many::Many>,
+    /// Replication into object stores.
+    stores: Option<stores::Stores>,
 }
 
 /// 30 min: several times what the slowest tool needs on the largest set.
@@ -121,7 +127,8 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     }
     let root = workspace::root();
     fs::create_dir_all(&options.work)?;
-    let mut found = tools::find(&root, options)?;
+    let needs_tools = options.data.iter().any(|set| *set != Set::Stores);
+    let mut found = if needs_tools { tools::find(&root, options)? } else { Vec::new() };
     found.retain(|tool| !options.without.contains(&tool.name));
     for tool in &found {
         println!("   {:<12} {}", tool.name, tool.version);
@@ -139,6 +146,12 @@ pub(crate) fn run(options: &Options) -> TaskResult {
             let many = many::measure(options, &found)?;
             described.extend(many.described.iter().cloned());
             measured.many = Some(many);
+            continue;
+        }
+        if *set == Set::Stores {
+            let stores = stores::measure(options)?;
+            described.extend(stores.described.iter().cloned());
+            measured.stores = Some(stores);
             continue;
         }
         let data = data::provide(*set, options.scale, &options.work)?;

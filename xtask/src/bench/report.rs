@@ -14,7 +14,7 @@ fn floor(set: Set, operation: Operation) -> Option<f64> {
         (Operation::Initial, Set::Mixed) => Some(1.6),
         (Operation::Initial, Set::Database) => Some(1.25),
         (Operation::Initial, Set::Small) => Some(2.0),
-        (_, Set::Live | Set::Many) | (Operation::OnePercent, _) => None,
+        (_, Set::Live | Set::Many | Set::Stores) | (Operation::OnePercent, _) => None,
         (Operation::Restore | Operation::Check, _) => Some(1.25),
         (Operation::Unchanged, _) => Some(1.0),
     }
@@ -28,6 +28,9 @@ const BACKUP_TIMES_MAX: f64 = 1.6;
 const DRILL_TIMES_MAX: f64 = 1.5;
 /// How many times what the changed pages compress to a re-backup of a database may add.
 const GROWTH_MAX: f64 = 1.5;
+
+/// How many times as fast as `restic copy` a replication into S3 must be.
+const REPLICATION_MIN: f64 = 1.5;
 
 /// The whole report as Markdown.
 pub(super) fn report(options: &Options, tools: &[Tool], described: &[String], measured: &Measured) -> String {
@@ -104,6 +107,7 @@ pub(super) fn report(options: &Options, tools: &[Tool], described: &[String], me
     growth(&mut page, tools, measured);
     logical(&mut page, measured);
     many(&mut page, measured);
+    stores(&mut page, measured);
     figures(&mut page, options, tools, measured);
     page
 }
@@ -255,6 +259,69 @@ fn many(page: &mut String, measured: &Measured) {
                 median(costs.iter().map(|cost| cost.user_s)),
                 median(costs.iter().map(|cost| cost.system_s)),
                 if peak <= 256.0 { "met" } else { "MISSED" },
+            ),
+        );
+    }
+    line(page, "");
+}
+
+/// Replication into object stores, and how many times as fast it is as the peers.
+fn stores(page: &mut String, measured: &Measured) {
+    let Some(stores) = &measured.stores else { return };
+    line(page, "## Replication into an object store\n");
+    line(
+        page,
+        "The same repository into the same service, in turn. `rclone copy` sends files as they are; `restic copy` and ours decrypt, encrypt and\n\
+         index anew, ours compares the digest of every pack and writes a receipt. Plain uploads are as many bytes by two connections that\n\
+         do nothing else: what the service itself takes. \"In memory\" is a service of our own, without a disk. Making the empty repository is\n\
+         not measured; opening two of them (scrypt) is.\n",
+    );
+    line(
+        page,
+        "| data | service | tool | n | wall s: median (all) | user + system s | peak MiB | ours is times as fast | floor | |\n|---|---|---|---|---|---|---|---|---|---|",
+    );
+    let wall = |row: &super::stores::Row| median(row.costs.iter().map(|cost| cost.wall_s));
+    for row in &stores.rows {
+        let ours = stores.rows.iter().find(|other| {
+            other.tool == "seaworthy replicate" && (other.data, other.service) == (row.data, row.service)
+        });
+        let is_ours = row.tool == "seaworthy replicate";
+        let peak = row.costs.iter().map(|cost| cost.peak_rss_mib).fold(0.0, f64::max);
+        let times = ours.filter(|_| !is_ours).map(|ours| wall(row) / wall(ours));
+        // The promise names one or the other: the one that does the same work.
+        let floor = (row.tool == "restic copy").then_some(REPLICATION_MIN);
+        let word = match (times, floor) {
+            _ if is_ours => {
+                if peak <= PEAK_MIB_MAX {
+                    "memory met"
+                } else {
+                    "memory MISSED"
+                }
+            }
+            (Some(times), Some(floor)) => {
+                if times >= floor {
+                    "met"
+                } else {
+                    "MISSED"
+                }
+            }
+            _ => "",
+        };
+        let all: Vec<String> = row.costs.iter().map(|cost| format!("{:.2}", cost.wall_s)).collect();
+        line(
+            page,
+            &format!(
+                "| {} | {} | {} | {} | {:.2} ({}) | {:.1} + {:.1} | {peak:.0} | {} | {} | {word} |",
+                row.data,
+                row.service,
+                row.tool,
+                row.costs.len(),
+                wall(row),
+                all.join(", "),
+                median(row.costs.iter().map(|cost| cost.user_s)),
+                median(row.costs.iter().map(|cost| cost.system_s)),
+                times.map_or("-".to_owned(), |times| format!("**{times:.2}**")),
+                floor.map_or("-".to_owned(), |floor| format!("{floor:.1}")),
             ),
         );
     }

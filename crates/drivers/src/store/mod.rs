@@ -26,8 +26,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 #[cfg(feature = "azure")]
 mod azure;
+mod digest;
 #[cfg(feature = "google")]
 mod google;
+mod posture;
+mod probe;
 #[cfg(feature = "s3")]
 mod s3;
 
@@ -46,6 +49,22 @@ pub struct StoreRequest<'a> {
     pub environment: BTreeMap<&'static str, SecretString>,
     /// How long it is tried.
     pub patience: Patience,
+}
+
+/// Where a store is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// At this URL, which the configuration gives.
+    Configured(String),
+    /// At this URL, which a variable of the environment gives where the configuration gives none.
+    Environment {
+        /// Its name.
+        variable: &'static str,
+        /// What it says.
+        url: String,
+    },
+    /// At the provider's own address.
+    Provider,
 }
 
 /// The environment variables that are looked at, where the configuration says nothing.
@@ -86,25 +105,48 @@ impl StoreRequest<'_> {
     }
 
     /// The endpoint, configured or from the environment; one that is not encrypted only on this machine.
-    fn endpoint(&self, variables: &[&str]) -> Result<Option<String>, DriverError> {
-        if let Some(configured) = &self.remote.endpoint {
-            return Ok(Some(configured.trim_end_matches('/').to_owned()));
+    fn endpoint(&self) -> Result<Option<String>, DriverError> {
+        match self.reached() {
+            Reached::Configured(url) => Ok(Some(url)),
+            Reached::Provider => Ok(None),
+            Reached::Environment { variable, url } => {
+                let is_private =
+                    url.starts_with("https://") || (url.starts_with("http://") && is_loopback(&url));
+                if is_private {
+                    return Ok(Some(url));
+                }
+                Err(DriverError::new(ErrorKind::Refused, format!("use the endpoint in {variable}"))
+                    .because("it is not encrypted, and leads off this machine")
+                    .hint("give an https:// URL, or take the variable away"))
+            }
         }
-        let Some((name, value)) = variables.iter().find_map(|name| Some((name, self.variable(name)?))) else {
-            return Ok(None);
-        };
-        let is_private =
-            value.starts_with("https://") || (value.starts_with("http://") && is_loopback(value));
-        if !is_private {
-            return Err(DriverError::new(ErrorKind::Refused, format!("use the endpoint in {name}"))
-                .because("it is not encrypted, and leads off this machine")
-                .hint("give an https:// URL, or take the variable away"));
-        }
-        Ok(Some(value.trim_end_matches('/').to_owned()))
     }
 
-    fn client(&self, endpoint: Option<&str>) -> ClientOptions {
-        ClientOptions::new().with_allow_http(endpoint.is_some_and(is_loopback))
+    /// Where the store is asked, and who says so. Asks nothing.
+    #[must_use]
+    pub fn reached(&self) -> Reached {
+        let trimmed = |url: &str| url.trim_end_matches('/').to_owned();
+        if let Some(configured) = &self.remote.endpoint {
+            return Reached::Configured(trimmed(configured));
+        }
+        // The other providers' own programs know no such variable.
+        let variables: &[&'static str] = match Provider::of(self.location) {
+            Some((Provider::S3, ..)) => &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+            Some((Provider::Google | Provider::Azure, ..)) | None => &[],
+        };
+        let set = variables.iter().find_map(|&variable| Some((variable, self.variable(variable)?)));
+        match set {
+            Some((variable, url)) => Reached::Environment { variable, url: trimmed(url) },
+            None => Reached::Provider,
+        }
+    }
+
+    fn client(&self, endpoint: Option<&str>, traffic: Traffic) -> ClientOptions {
+        let options = ClientOptions::new().with_allow_http(endpoint.is_some_and(is_loopback));
+        match traffic {
+            Traffic::Looks => options.with_default_headers(digest::wanted()),
+            Traffic::Reads | Traffic::Writes => options,
+        }
     }
 
     /// Makes the connections: see [`Connector`].
@@ -120,6 +162,8 @@ enum Traffic {
     Reads,
     /// What is sent takes as long as it takes: the silence of the other side meanwhile says nothing.
     Writes,
+    /// Objects are looked at, with the digests that the provider has of them.
+    Looks,
 }
 
 /// Makes the HTTP clients, because the usual ones would do two things that are wrong here: count the time that a slow line needs for
@@ -133,6 +177,8 @@ struct Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        // Only the first call of a process installs it; a later one finds it there.
+        rustls::crypto::ring::default_provider().install_default().ok();
         // Addresses of a machine's own credentials are asked without encryption, which the client's own options then allow.
         let allows_http =
             options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
@@ -141,7 +187,7 @@ impl HttpConnector for Connector {
             .timeout(WHOLE_REQUEST.max(self.silence))
             .https_only(!allows_http)
             .user_agent("seaworthy");
-        if self.traffic == Traffic::Reads {
+        if self.traffic != Traffic::Writes {
             client = client.read_timeout(self.silence);
         }
         if self.is_loopback {
@@ -150,7 +196,10 @@ impl HttpConnector for Connector {
         let client = client
             .build()
             .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })?;
-        Ok(HttpClient::new(client))
+        Ok(match self.traffic {
+            Traffic::Reads | Traffic::Writes => HttpClient::new(client),
+            Traffic::Looks => HttpClient::new(digest::Listening(client)),
+        })
     }
 }
 
@@ -194,14 +243,25 @@ impl StoreRequest<'_> {
     }
 }
 
+/// A store, and what it tells of itself.
+#[derive(Debug)]
+pub struct Opened {
+    /// The part of the bucket that the location names.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Where the provider can tell the SHA-256 of what it holds. That it does so for any one object is not said by this.
+    pub digests: Option<Digests>,
+}
+
+pub use digest::Digests;
+pub use posture::look;
+pub use probe::{PROBE, probe_writer};
+
 /// Makes the client of the store that a location names. Asks nothing of the network; what the provider says comes later.
-pub fn open(request: &StoreRequest<'_>) -> Result<Arc<dyn ObjectStore>, DriverError> {
+pub fn open(request: &StoreRequest<'_>) -> Result<Opened, DriverError> {
     let Some((provider, bucket, prefix)) = Provider::of(request.location) else {
         return Err(DriverError::new(ErrorKind::Unsupported, format!("open the store {}", request.location))
             .hint("give s3://, gs:// or az:// and a bucket"));
     };
-    // Only the first call of a process installs it; a later one finds it there.
-    rustls::crypto::ring::default_provider().install_default().ok();
     let of = |traffic| -> Result<PrefixStore<Arc<dyn ObjectStore>>, DriverError> {
         let store: Arc<dyn ObjectStore> = match provider {
             #[cfg(feature = "s3")]
@@ -221,13 +281,19 @@ pub fn open(request: &StoreRequest<'_>) -> Result<Arc<dyn ObjectStore>, DriverEr
         };
         Ok(PrefixStore::new(store, Path::from(prefix)))
     };
-    Ok(Arc::new(Placed {
+    let digests = match provider {
+        Provider::S3 => Some(Digests::new(of(Traffic::Looks)?)),
+        // Azure tells an MD5, Google an MD5 or a CRC: neither is the name of a pack, and both can be met by other bytes.
+        Provider::Google | Provider::Azure => None,
+    };
+    let objects = Arc::new(Placed {
         name: request.location.to_owned(),
         class: request.remote.storage_class.clone(),
         silence: request.silence(),
         reads: of(Traffic::Reads)?,
         writes: of(Traffic::Writes)?,
-    }))
+    });
+    Ok(Opened { objects, digests })
 }
 
 /// A client that cannot be made: something given is not what it should be. The client's own words may repeat it, so they are not shown.

@@ -1,10 +1,15 @@
 //! Amazon S3, and what speaks like it.
 
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use std::sync::Arc;
+
+use object_store::aws::{
+    AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer, AwsCredentialProvider, Checksum,
+};
+use object_store::client::{HttpClient, HttpRequest};
 use seaworthy_interface::{DriverError, ErrorKind};
 use seaworthy_model::remote::{Credential, Provider};
 
-use super::{StoreRequest, Traffic, unusable};
+use super::{StoreRequest, Traffic, posture, unusable};
 
 /// Where a compatible service is asked and no region is given: the one that all of them take.
 const ANY_REGION: &str = "us-east-1";
@@ -25,18 +30,8 @@ pub(super) fn store(
     bucket: &str,
     traffic: Traffic,
 ) -> Result<AmazonS3, DriverError> {
-    let endpoint = request.endpoint(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])?;
-    let region = request
-        .region
-        .or_else(|| {
-            ["AWS_REGION", "AWS_DEFAULT_REGION", "S3_REGION"].iter().find_map(|name| request.variable(name))
-        })
-        .or(endpoint.as_ref().map(|_| ANY_REGION))
-        .ok_or_else(|| {
-            DriverError::new(ErrorKind::Unsupported, format!("open the bucket {bucket}"))
-                .because("its region is not known")
-                .hint("add region = \"…\" to the repository")
-        })?;
+    let endpoint = request.endpoint()?;
+    let region = region(request, bucket, endpoint.as_deref())?;
     let is_path_style = request.remote.path_style.unwrap_or(endpoint.is_some());
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
@@ -47,7 +42,7 @@ pub(super) fn store(
         // One at a time is understood everywhere, and we remove little.
         .with_disable_bulk_delete(true)
         .with_retry(request.retry())
-        .with_client_options(request.client(endpoint.as_deref()))
+        .with_client_options(request.client(endpoint.as_deref(), traffic))
         .with_http_connector(request.connector(endpoint.as_deref(), traffic));
     if let Some(endpoint) = &endpoint {
         // A bucket that stands in the name of the host is no part of what the client is told to sign.
@@ -87,6 +82,63 @@ pub(super) fn store(
         }
     }
     builder.build().map_err(|_| unusable(Provider::S3, "region, endpoint, credentials or encryption"))
+}
+
+/// Makes requests about the bucket itself, signed as those about its objects are.
+pub(super) struct Signer {
+    pub(super) client: HttpClient,
+    credentials: AwsCredentialProvider,
+    region: String,
+    bucket: String,
+}
+
+impl Signer {
+    pub(super) fn new(request: &StoreRequest<'_>, bucket: &str) -> Result<Self, DriverError> {
+        let endpoint = request.endpoint()?;
+        let region = region(request, bucket, endpoint.as_deref())?;
+        let is_path_style = request.remote.path_style.unwrap_or(endpoint.is_some());
+        let address = match (&endpoint, is_path_style) {
+            (Some(endpoint), true) => format!("{endpoint}/{bucket}"),
+            (Some(endpoint), false) => match endpoint.split_once("://") {
+                Some((scheme, host)) => format!("{scheme}://{bucket}.{host}/"),
+                None => endpoint.clone(),
+            },
+            (None, true) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+            (None, false) => format!("https://{bucket}.s3.{region}.amazonaws.com/"),
+        };
+        let store = store(request, bucket, Traffic::Reads)?;
+        Ok(Self {
+            client: posture::client(request, endpoint.as_deref())?,
+            credentials: Arc::clone(store.credentials()),
+            region,
+            bucket: address,
+        })
+    }
+
+    /// A signed request for one of the bucket's settings.
+    pub(super) async fn bucket(&self, query: &str) -> Result<HttpRequest, String> {
+        let mut request = posture::get(&format!("{}?{query}", self.bucket))?;
+        let credential = self.credentials.get_credential().await.map_err(|_| "no credentials".to_owned())?;
+        AwsAuthorizer::new(&credential, "s3", &self.region)
+            .try_authorize(&mut request, None)
+            .map_err(|_| "the request cannot be signed".to_owned())?;
+        Ok(request)
+    }
+}
+
+/// The region: configured, from the environment, or any where the service is another one.
+fn region(request: &StoreRequest<'_>, bucket: &str, endpoint: Option<&str>) -> Result<String, DriverError> {
+    let variables = ["AWS_REGION", "AWS_DEFAULT_REGION", "S3_REGION"];
+    request
+        .region
+        .or_else(|| variables.iter().find_map(|name| request.variable(name)))
+        .or(endpoint.map(|_| ANY_REGION))
+        .map(str::to_owned)
+        .ok_or_else(|| {
+            DriverError::new(ErrorKind::Unsupported, format!("open the bucket {bucket}"))
+                .because("its region is not known")
+                .hint("add region = \"…\" to the repository")
+        })
 }
 
 fn set(builder: AmazonS3Builder, key: &str, value: &str) -> Result<AmazonS3Builder, DriverError> {

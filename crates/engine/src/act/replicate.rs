@@ -164,6 +164,7 @@ fn replicated(report: &CopyReport, copies: u64) -> Replicated {
             stored_bytes: report.bytes_written,
             packs: report.packs,
             packs_verified: report.packs_verified,
+            packs_attested: report.packs_attested,
             blobs: report.blobs,
             blobs_verified: report.blobs_verified,
         },

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test as the tests themselves do")]
 
+mod attest;
 mod common;
 mod copy;
 mod crash;

@@ -127,6 +127,8 @@ pub(crate) enum Verb {
     Comply(Comply),
     /// Check a repository's structure, or read back every byte; what that shows of known copies is sealed
     Check(Check),
+    /// Look at how the object stores of repositories are set up, and what the credential may destroy there
+    Posture(Posture),
     /// Show, check, add, rotate or remove the keys of a repository
     Keys(Keys),
     /// Write a recovery kit: one printable page by which stock restic brings a repository back without this program
@@ -523,6 +525,17 @@ pub(crate) struct Comply {
     /// How long each repository may take to answer and be read from; they are looked at side by side
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub(crate) within: String,
+}
+
+/// Arguments of `posture`.
+#[derive(Debug, Args)]
+pub(crate) struct Posture {
+    /// Repositories in an object store; all of them where omitted
+    #[arg(value_name = "REPOSITORY")]
+    pub(crate) repositories: Vec<String>,
+    /// Also write a small object beside the repository, and try to replace and to delete it: may the credential destroy copies?
+    #[arg(long)]
+    pub(crate) probe_writer: bool,
 }
 
 /// Arguments of `keys`.

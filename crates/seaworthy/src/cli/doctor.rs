@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use seaworthy_catalog::OpenMode;
+use seaworthy_drivers::store::Reached;
 use seaworthy_interface::{Cx, SandboxProvider as _};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
 use seaworthy_model::receipt::Receipt;
@@ -121,6 +122,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
     // Where the ledger cannot be read, its own probe has said so.
     let receipts = custody::receipts(&setup).await.unwrap_or_default();
     for spec in inventory.repositories.values() {
+        endpoint(&mut round, spec)?;
         let began = Instant::now();
         let name = format!("repository {}", spec.name);
         let bounded = cx.within(PROBE);
@@ -182,6 +184,42 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
         }
     }
     Ok(if worst == Health::Fail { Exit::Findings } else { Exit::Ok })
+}
+
+/// A URL without what stands before an `@` in it.
+fn host(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            format!("{scheme}://{}{path}", authority.rsplit('@').next().unwrap_or_default())
+        }
+        None => "something that is no URL".to_owned(),
+    }
+}
+
+/// Where an object store is asked, and who says so: a variable that somebody set for another program leads elsewhere without a word.
+fn endpoint(round: &mut Round<'_>, spec: &RepositorySpec) -> Outcome<()> {
+    let began = Instant::now();
+    let Some(reached) = wiring::reached(spec) else { return Ok(()) };
+    let name = format!("endpoint of {}", spec.name);
+    match reached {
+        Reached::Configured(url) => {
+            round.add(began, &name, Health::Ok, format!("{}, by the configuration", host(&url)), None)
+        }
+        Reached::Provider => {
+            round.add(began, &name, Health::Ok, format!("the provider's own, for {}", spec.location), None)
+        }
+        Reached::Environment { variable, url } => round.add(
+            began,
+            &name,
+            Health::Warn,
+            format!("{}, by {variable} in the environment; the configuration names none", host(&url)),
+            Some(format!(
+                "if that is meant: endpoint = \"{}\" in the repository's table; if not: unset {variable}",
+                host(&url)
+            )),
+        ),
+    }
 }
 
 fn state(round: &mut Round<'_>, setup: &Setup) -> Outcome<()> {

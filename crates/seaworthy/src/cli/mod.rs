@@ -15,6 +15,7 @@ mod init;
 mod keys;
 mod kit;
 mod lint;
+mod posture;
 mod prove;
 mod prune;
 mod receipts;
@@ -70,6 +71,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Replicate(arguments) => waiting(cli, |cancel| replicate::run(cli, face, arguments, cancel)),
         Verb::Comply(arguments) => waiting(cli, |cancel| comply::run(cli, face, arguments, cancel)),
         Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
+        Verb::Posture(arguments) => waiting(cli, |cancel| posture::run(cli, face, arguments, cancel)),
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),
         Verb::Kit(arguments) => waiting(cli, |cancel| kit::run(cli, face, arguments, cancel)),
         Verb::Catalogue(arguments) => waiting(cli, |cancel| catalogue::run(cli, face, arguments, cancel)),

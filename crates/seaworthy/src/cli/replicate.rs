@@ -282,11 +282,15 @@ impl Way<'_> {
         } else {
             let with =
                 if moved.copies > 1 { format!(" with {} others", moved.copies - 1) } else { String::new() };
+            let told = match moved.packs_attested {
+                0 => String::new(),
+                told => format!(" (of {told} others {} tells the right SHA-256)", self.to),
+            };
             format!(
-                "{} stored{with} in {}; {} of {} packs and {} of {} pieces read back",
+                "{} stored{with} in {}; {} of {} packs{told} and {} of {} pieces read back",
                 bytes(moved.stored_bytes),
                 duration(took),
-                moved.packs_verified,
+                moved.packs_verified.saturating_sub(moved.packs_attested),
                 moved.packs,
                 moved.blobs_verified,
                 moved.blobs

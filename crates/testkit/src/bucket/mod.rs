@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 pub(crate) use sign::hmac;
 use wire::{Answer, Request};
 
@@ -48,6 +51,8 @@ pub enum Wrong {
     AnswerLost,
     /// It is answered with success and not carried out.
     Forgotten,
+    /// It is carried out with one bit of the body changed, and whatever is told of its digest later is that of the right one.
+    Damaged(usize),
     /// The answer's body ends after so many bytes, and the connection with it.
     Truncated(usize),
     /// One bit of the answer's body is another.
@@ -89,6 +94,28 @@ impl Plan {
     }
 }
 
+/// What is told of the SHA-256 of an object that is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksums {
+    /// What the sender had said and was compared with what came, as S3 does it; of an upload in parts one of parts.
+    Told,
+    /// Nothing: much that speaks like S3.
+    Untold,
+    /// Another one.
+    Wrong,
+    /// Who asks for one is refused, as where the key of an encryption may not be used to read.
+    Denied,
+}
+
+/// A request at which everything stands still: see [`Bucket::hold`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Before the request that changes something is carried out.
+    Before,
+    /// When it has been carried out, and before its answer.
+    Behind,
+}
+
 /// How the service is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -106,6 +133,8 @@ pub struct Settings {
     pub may_delete: bool,
     /// Names on a page.
     pub page: usize,
+    /// What is told of digests.
+    pub checksums: Checksums,
 }
 
 impl Default for Settings {
@@ -118,6 +147,7 @@ impl Default for Settings {
             quota: u64::MAX,
             may_delete: true,
             page: 1000,
+            checksums: Checksums::Told,
         }
     }
 }
@@ -131,6 +161,8 @@ pub struct Object {
     pub class: Option<String>,
     /// What it is encrypted with.
     pub encryption: Option<String>,
+    /// What is told of its SHA-256.
+    pub checksum: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +173,9 @@ struct State {
     plans: Vec<Plan>,
     asked: BTreeMap<Operation, u64>,
     next_upload: u64,
+    // The moment, and how many requests that change something pass before it.
+    hold: Option<(Hold, u32)>,
+    is_held: bool,
 }
 
 /// The service. Its connections end when it is dropped.
@@ -193,6 +228,19 @@ impl Bucket {
         change(&mut self.state().settings);
     }
 
+    /// Lets this many requests that change something pass. The next one is never answered, and neither is any other after it:
+    /// whoever asks can be killed there. `None` ends that.
+    pub fn hold(&self, hold: Option<(Hold, u32)>) {
+        let mut state = self.state();
+        (state.hold, state.is_held) = (hold, false);
+    }
+
+    /// Whether everything stands still.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.state().is_held
+    }
+
     /// How often something was asked, since the beginning.
     #[must_use]
     pub fn asked(&self, operation: Operation) -> u64 {
@@ -240,16 +288,24 @@ fn serve(connection: TcpStream, state: &Mutex<State>, stop: &AtomicBool) {
     let Ok(mut wire) = wire::Wire::new(connection) else { return };
     while !stop.load(Ordering::Relaxed) {
         let Ok(Some(request)) = wire.read() else { return };
-        let (operation, wrong) = {
+        let (operation, wrong, held) = {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             let operation = request.operation();
             *state.asked.entry(operation).or_default() += 1;
-            (operation, state.goes_wrong(operation, &request))
+            (operation, state.goes_wrong(operation, &request), state.is_to_be_held(operation))
         };
         let answer = |keeps: bool| {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             state.answer(operation, &request, keeps, &wrong)
         };
+        if let Some(hold) = held {
+            if hold == Hold::Behind {
+                answer(true);
+            }
+            state.lock().unwrap_or_else(PoisonError::into_inner).is_held = true;
+            wire.silence(stop);
+            return;
+        }
         let sent = match &wrong {
             Some(Wrong::Refused(status, code)) => wire.write(&request, &Answer::error(*status, code)),
             Some(Wrong::ErrorInSuccess(code)) => {
@@ -281,7 +337,7 @@ fn serve(connection: TcpStream, state: &Mutex<State>, stop: &AtomicBool) {
                 wire.silence(stop);
                 return;
             }
-            Some(Wrong::Partial(_)) | None => wire.write(&request, &answer(true)),
+            Some(Wrong::Partial(_) | Wrong::Damaged(_)) | None => wire.write(&request, &answer(true)),
         };
         if sent.is_err() {
             return;
@@ -290,6 +346,22 @@ fn serve(connection: TcpStream, state: &Mutex<State>, stop: &AtomicBool) {
 }
 
 impl State {
+    /// Whether this request is the one at which everything stands still, or comes after it.
+    fn is_to_be_held(&mut self, operation: Operation) -> Option<Hold> {
+        let (hold, left) = self.hold.as_mut()?;
+        if self.is_held {
+            return Some(Hold::Before);
+        }
+        if !matches!(operation, Operation::Put | Operation::Delete | Operation::Multipart) {
+            return None;
+        }
+        if *left > 0 {
+            *left -= 1;
+            return None;
+        }
+        Some(*hold)
+    }
+
     fn goes_wrong(&mut self, operation: Operation, request: &Request) -> Option<Wrong> {
         let plan = self.plans.iter_mut().find(|plan| {
             plan.operation == operation && plan.times > 0 && request.target.contains(plan.key)
@@ -325,14 +397,38 @@ impl State {
         }
         let may_delete = self.settings.may_delete;
         let page = self.settings.page;
+        let checksums = self.settings.checksums;
         match operation {
             Operation::Multipart => self.multipart(request, &bucket, &key),
             Operation::Put if request.query("uploadId").is_some() => self.part(request),
             _ => {
                 let objects = self.buckets.entry(bucket).or_default();
                 match operation {
-                    Operation::Put => put(objects, request, &key, keeps, may_delete),
-                    Operation::Get | Operation::Head => get(objects, request, &key),
+                    Operation::Put => {
+                        let answer = put(objects, request, &key, keeps, may_delete);
+                        if let (Some(Wrong::Damaged(position)), Some(object)) = (wrong, objects.get_mut(&key))
+                            && !object.bytes.is_empty()
+                        {
+                            let position = *position % object.bytes.len();
+                            object.bytes[position] ^= 1;
+                        }
+                        answer
+                    }
+                    Operation::Get | Operation::Head => {
+                        let is_asked = request.header("x-amz-checksum-mode") == Some("ENABLED");
+                        if is_asked && checksums == Checksums::Denied {
+                            return Answer::error(403, "AccessDenied");
+                        }
+                        let answer = get(objects, request, &key);
+                        let told = objects.get(&key).and_then(|object| object.checksum.clone());
+                        match (is_asked.then_some(told).flatten(), checksums) {
+                            (Some(told), Checksums::Told) => answer.with("x-amz-checksum-sha256", &told),
+                            (Some(_), Checksums::Wrong) => {
+                                answer.with("x-amz-checksum-sha256", &BASE64.encode(sign::sha256(b"other")))
+                            }
+                            (_, Checksums::Untold | Checksums::Denied) | (None, _) => answer,
+                        }
+                    }
                     Operation::List => {
                         let lacks = if let Some(Wrong::Partial(lacks)) = wrong { *lacks } else { 0 };
                         list(objects, request, page, lacks)
@@ -377,10 +473,12 @@ impl State {
         if request.method == "DELETE" {
             return Answer::empty(204);
         }
+        let count = parts.len();
         let bytes: Vec<u8> = parts.into_values().flatten().collect();
+        let checksum = Some(format!("{}-{count}", BASE64.encode(sign::sha256(&bytes))));
         let tag = etag(&bytes);
         let objects = self.buckets.entry(bucket.to_owned()).or_default();
-        objects.insert(key.to_owned(), Object { bytes, class: None, encryption: None });
+        objects.insert(key.to_owned(), Object { bytes, class: None, encryption: None, checksum });
         Answer::xml(&format!(
             "<CompleteMultipartUploadResult><Bucket>{bucket}</Bucket><Key>{key}</Key><ETag>{tag}</ETag></CompleteMultipartUploadResult>"
         ))
@@ -388,8 +486,9 @@ impl State {
     }
 }
 
+/// Longer than an MD5, which clients would take it for and compare.
 fn etag(bytes: &[u8]) -> String {
-    format!("\"{}\"", &sign::hex(&sign::sha256(bytes))[..32])
+    format!("\"{}\"", &sign::hex(&sign::sha256(bytes))[..40])
 }
 
 fn put(
@@ -408,7 +507,12 @@ fn put(
         return Answer::error(403, "AccessDenied");
     }
     let header = |names: [&str; 2]| names.iter().find_map(|name| request.header(name)).map(str::to_owned);
+    let checksum = request.header("x-amz-checksum-sha256").map(str::to_owned);
+    if checksum.as_ref().is_some_and(|told| *told != BASE64.encode(sign::sha256(&request.body))) {
+        return Answer::error(400, "BadDigest");
+    }
     let object = Object {
+        checksum,
         bytes: request.body.clone(),
         class: header(["x-amz-storage-class", "x-goog-storage-class"]),
         encryption: header(["x-amz-server-side-encryption", "x-goog-encryption-algorithm"]),
