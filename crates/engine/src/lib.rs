@@ -13,4 +13,6 @@ pub use act::backup::{BackupDone, BackupRequest};
 pub use act::drill::{DrillDone, DrillRequest, drill};
 pub use act::replicate::ReadBack;
 pub use notary::{Ledger, Notary, NotaryError};
-pub use runner::{Clock, DrillJob, Executor, ReplicateJob, RestoreJob, RunError, Runner, Sealed, Subject};
+pub use runner::{
+    AdoptedJob, Clock, DrillJob, Executor, ReplicateJob, RestoreJob, RunError, Runner, Sealed, Subject,
+};

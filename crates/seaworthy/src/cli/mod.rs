@@ -1,5 +1,6 @@
 //! One file per verb. A verb reads its arguments, calls what does the work, and prints what came of it.
 
+mod adopt;
 pub(crate) mod args;
 mod backup;
 mod catalogue;
@@ -25,6 +26,7 @@ use seaworthy_interface::Cx;
 use seaworthy_interface::cx::ProgressSink;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::adopt::names as source_names;
 pub(crate) use self::backup::report as backup_report;
 pub(crate) use self::drill::one as drill_one;
 use crate::cli::args::{Cli, ConfigAction, DrillAction, Verb};
@@ -59,6 +61,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Verify(arguments) => verify::run(cli, face, arguments),
         Verb::Retain(arguments) => waiting(cli, |cancel| retain::run(cli, face, arguments, cancel)),
         Verb::Replicate(arguments) => waiting(cli, |cancel| replicate::run(cli, face, arguments, cancel)),
+        Verb::Adopt(arguments) => waiting(cli, |cancel| adopt::run(cli, face, arguments, cancel)),
         Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),
         Verb::Catalogue(arguments) => waiting(cli, |cancel| catalogue::run(cli, face, arguments, cancel)),
