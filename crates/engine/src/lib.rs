@@ -15,5 +15,5 @@ pub use act::independent::Bringing;
 pub use act::replicate::ReadBack;
 pub use notary::{Ledger, Notary, NotaryError};
 pub use runner::{
-    Apart, Clock, DrillJob, Executor, ReplicateJob, RestoreJob, RunError, Runner, Sealed, Subject,
+    AdoptedJob, Apart, Clock, DrillJob, Executor, ReplicateJob, RestoreJob, RunError, Runner, Sealed, Subject,
 };

@@ -1,6 +1,8 @@
 //! The runner: commits the slot, carries out the act, seals what came of it. An act that was begun always ends in a
 //! receipt: its own, or `Abandoned` by whoever comes next.
 
+mod adopted;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ use crate::act::replicate::{ReadBack, Replicated, is_of_stored_bytes, replicate}
 use crate::act::retain::Locked;
 use crate::act::{self, finding_of};
 use crate::notary::{Notary, NotaryError};
+
+pub use adopted::AdoptedJob;
 
 /// Who and what carries out runs here.
 #[derive(Debug, Clone)]

@@ -3,12 +3,14 @@
 //! Drivers implement these traits; the engine calls them and knows no driver's name. Drivers do not retry, schedule,
 //! log outcomes or read the environment.
 
+pub mod adopted;
 pub mod copy;
 pub mod cx;
 pub mod error;
 pub mod sandbox;
 pub mod source;
 
+pub use adopted::{Adopted, AdoptedRestore, Fetched};
 pub use copy::{
     CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, EntryKind, Piece, Restoring, StoredFile,
     TreeEntry, TreeOptions,

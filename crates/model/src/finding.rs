@@ -1,8 +1,8 @@
 //! Everything that can be wrong, each with a stable code. Codes are API: documented, tested, never reused.
 //!
 //! Families: `RP` recovery point · `CT` content · `FS` files · `KY` keys · `RE` replication · `TM` time and objectives ·
-//! `EV` evidence · `RT` retention · `PL` placement · `ST` the place a repository lies in · `SC` security and scope · `LN` texts:
-//! runbooks, scripts, workflows · `IO`/`ENV`/`AUTH` the environment, which never blames a copy.
+//! `EV` evidence · `AD` copies that other tools made · `RT` retention · `PL` placement · `ST` the place a repository lies in ·
+//! `SC` security and scope · `LN` texts: runbooks, scripts, workflows · `IO`/`ENV`/`AUTH` the environment, which never blames a copy.
 
 use std::fmt;
 
@@ -98,7 +98,7 @@ codes! {
     FileUnreadable = "FS-05", Warning, "a file could not be read", "grant the backup user access, or declare the exclusion";
     FileLinks = "FS-07", Critical, "hard links or holes differ", "compare the entries named here";
     LimitExceeded = "FS-08", Critical, "an input asks for more than the declared bounds", "treat the repository as hostile";
-    WrongKey = "KY-01", Critical, "no key opens the repository", "check the secret's reference; another key may be in escrow";
+    WrongKey = "KY-01", Critical, "no key opens the repository or the copy", "check the secret's reference; another key may be in escrow";
     SecretUnreadable = "KY-02", Critical, "a password or key cannot be read from where it is kept", "check the secret's reference, and that what it names is there and not empty";
     KeyExposed = "KY-05", Warning, "a key file can be read by others, or belongs to somebody else", "chmod 600 and chown it to the user that runs the backup";
     RetentionSuspended = "RT-01", Warning, "nothing goes of a source, because a rule says so", "read the reason: copies go again by themselves once it no longer holds";
@@ -128,6 +128,12 @@ codes! {
     NotIsolated = "EV-11", Critical, "the sandbox could not show that it is isolated", "run `seaworthy doctor`";
     LiveTarget = "EV-12", Critical, "the target is, or could be, a live source", "restore into a new place";
     NotIndependent = "EV-13", Critical, "a drill is said to be independent of this program, and its own receipt shows less", "believe the level below; `seaworthy help levels` says what A6 asks for";
+    RolesAbsent = "AD-01", Warning, "the dump names roles that it does not hold", "keep the output of `pg_dumpall --globals-only` beside it: a new server needs its roles first";
+    Unauthenticated = "AD-02", Warning, "the copy is encrypted without authentication, so decrypting does not notice that bytes were changed", "require a signed digest, or encrypt with gpg or age";
+    SidecarMissing = "AD-03", Warning, "the digest beside the copy is missing or unusable", "write `NAME.sha256` beside every copy, or set `sidecar = \"optional\"`";
+    SmallerThanUsual = "AD-04", Warning, "the newest copy is much smaller than the ones before it", "compare what the source holds with what the copy holds before trusting it";
+    DateDoubtful = "AD-05", Warning, "name, content and file times of a copy disagree about when it is of, or do not say", "look at how the tool names its files; put the date into the name";
+    ForeignCommand = "AD-06", Critical, "the dump holds a command of psql's that pg_dump does not write", "do not give this file to psql; find out who wrote it";
     ExcessPrivilege = "SC-02", Note, "the backup role may do more than it needs", "use the grants in the documentation";
     FewCopies = "PL-01", Warning, "there are fewer copies than the policy asks for", "add a repository to the service, and run `seaworthy replicate`";
     FewMedia = "PL-02", Warning, "the copies are on fewer kinds of media than the policy asks for", "add a repository of another medium, e.g. an object store beside disks";

@@ -7,6 +7,7 @@
 //! This crate never waits, never touches a disk, a network, the clock, the environment or a source of randomness:
 //! whatever it needs arrives as an argument, so that every judgement can be recomputed from receipts alone.
 
+pub mod adopt;
 pub mod assess;
 pub mod canonical;
 pub mod check;

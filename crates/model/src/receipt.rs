@@ -1065,7 +1065,13 @@ impl Act {
             | Self::KeyChange(_)
             | Self::Found(_)
             | Self::Gone(_)
-            | Self::Replicate(_) => Vec::new(),
+            | Self::Replicate(_)
+            | Self::Retain(_)
+            | Self::Hold(_)
+            | Self::Release(_)
+            | Self::Approve(_)
+            | Self::Prune(_)
+            | Self::Key(_) => Vec::new(),
         }
     }
 

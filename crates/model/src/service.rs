@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::adopt::AdoptedSet;
 use crate::check::UserCheck;
 use crate::custody::KeySpec;
 use crate::id::{KeyName, RepositoryName, ServiceName, SourceName, TierName};
@@ -50,6 +51,9 @@ pub struct Service {
     pub depends_on: Vec<ServiceName>,
     /// What holds its state.
     pub sources: Vec<ServiceSource>,
+    /// Copies of its state that other tools make.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<AdoptedSet>,
     /// Repositories that receive its copies; the first is the primary.
     pub repositories: Vec<RepositoryName>,
     /// When it is captured, as written (`cron` in a time zone); checked, not yet acted upon.

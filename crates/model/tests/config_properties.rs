@@ -417,6 +417,7 @@ prop_compose! {
             rationale: Some(rationale),
             depends_on: if depends && number > 0 { vec![ServiceName::new("s0").unwrap()] } else { Vec::new() },
             sources,
+            adopted: Vec::new(),
             repositories: vec![repository.clone()],
             schedule: (is_scheduled && keeps).then(|| daily.clone()),
             retention,

@@ -97,13 +97,7 @@ pub(crate) async fn assessments(
     Ok(services
         .iter()
         .map(|service| {
-            assess(
-                &service.name,
-                service.sources.iter().map(|source| &source.name),
-                &Policy::from(*service),
-                &histories,
-                now,
-            )
+            assess(&service.name, crate::cli::source_names(service), &Policy::from(*service), &histories, now)
         })
         .collect())
 }

@@ -42,14 +42,17 @@ pub(crate) const TABLE: &[(Exit, &str)] = &[
     ),
     (
         Exit::Findings,
-        "a reading verb (doctor, status, comply, posture, verify, check, keys, kit, config check, lint, catalogue rebuild) found something",
+        "a reading verb (doctor, status, comply, posture, adopt, verify, check, keys, kit, config check, lint, catalogue rebuild) found something",
     ),
     (Exit::DrillFailed, "a drill FAILED: what was restored is wrong"),
-    (Exit::ObjectiveMissed, "a drill passed, but the RTO or RPO objective was missed"),
+    (
+        Exit::ObjectiveMissed,
+        "a drill passed, but the RTO or RPO objective was missed, or an adopted copy is stale",
+    ),
     (Exit::Unknown, "it could not be decided (INCONCLUSIVE): never a pass"),
     (Exit::NotFound, "no repository, catalogue or recovery point there"),
     (Exit::Locked, "locked by somebody else"),
-    (Exit::WrongKey, "no key opens the repository"),
+    (Exit::WrongKey, "no key opens the repository, or the adopted copy"),
     (Exit::Refused, "refused by a safety rule"),
     (Exit::Interrupted, "interrupted by a signal"),
 ];

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use seaworthy_drivers::sandbox::process::{ProcessSandboxes, Settings};
 use seaworthy_drivers::source::files::FilesSource;
+use seaworthy_drivers::source::postgres::adopted::{AdoptedDump, Opening};
 use seaworthy_drivers::source::postgres::{PostgresSource, installation};
 use seaworthy_drivers::source::sqlite::SqliteSource;
 use seaworthy_drivers::store::{ENVIRONMENT, Patience, Reached, StoreRequest};
 use seaworthy_engine::Subject;
 use seaworthy_engine::store::driver_error;
-use seaworthy_interface::{Cx, Source};
+use seaworthy_interface::{Adopted, Cx, Source};
+use seaworthy_model::adopt::{AdoptedKind, AdoptedSet};
 use seaworthy_model::id::ServiceName;
 use seaworthy_model::remote::{Credential, RemoteSpec};
 use seaworthy_model::service::{Inventory, RepositorySpec, Service, ServiceSource};
@@ -47,6 +49,13 @@ pub(crate) fn sandboxes_for(state: &State, inventory: &Inventory) -> ProcessSand
             SourceSpec::Postgres(postgres) => postgres.bin_dir.as_deref(),
             SourceSpec::Sqlite(_) | SourceSpec::Files(_) => None,
         })
+        .chain(
+            inventory
+                .services
+                .iter()
+                .flat_map(|service| &service.adopted)
+                .filter_map(|set| set.bin_dir.as_deref()),
+        )
         .flat_map(|bin_dir| installation(Path::new(bin_dir)))
         .collect();
     let mut settings = Settings::new(&state.scratch);
@@ -98,6 +107,19 @@ pub(crate) fn driver(state: &State, spec: &SourceSpec) -> Outcome<Arc<dyn Source
         }
         SourceSpec::Sqlite(sqlite) => Arc::new(SqliteSource::new(sqlite.clone(), staging(state))),
         SourceSpec::Files(files) => Arc::new(FilesSource::new(files.clone(), staging(state))?),
+    })
+}
+
+/// One copy of an adopted set. Reads the secret that opens it.
+pub(crate) fn adopted(set: &AdoptedSet, path: PathBuf) -> Outcome<Box<dyn Adopted>> {
+    let opening = match &set.decrypt {
+        None => None,
+        Some(reference) => {
+            Some(Opening { secret: resolve(reference)?.expose().to_vec().into(), iterations: set.iterations })
+        }
+    };
+    Ok(match set.kind {
+        AdoptedKind::PgDump => Box::new(AdoptedDump::new(set.clone(), path, search_path(), opening)),
     })
 }
 

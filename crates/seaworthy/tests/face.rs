@@ -920,6 +920,7 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["backup"],
         &["backup", "papers", "--repository", "local"],
         &["replicate"],
+        &["adopt", "files"],
         &["retain"],
         &["retain", "--apply"],
         &["retain", "--simulate", "90d"],

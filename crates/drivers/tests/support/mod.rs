@@ -218,7 +218,7 @@ impl OpenSandbox {
             .env_clear()
             .envs(exec.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
-            .stdin(Stdio::null());
+            .stdin(exec.stdin.as_ref().map_or_else(Stdio::null, |path| File::open(path).unwrap().into()));
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }

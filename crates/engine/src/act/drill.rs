@@ -95,22 +95,22 @@ pub struct DrillDone {
 }
 
 /// Name of the step that restores; it is a check like any other.
-const RESTORE: &str = "restore";
+pub(super) const RESTORE: &str = "restore";
 /// Name of the check that the scratch engine is new and is not the source's.
-const FRESH: &str = "fresh-engine";
+pub(super) const FRESH: &str = "fresh-engine";
 /// Name of the check that an application could write.
-const WRITE: &str = "write-probe";
+pub(super) const WRITE: &str = "write-probe";
 
 /// Name of the check that all of the copy was read, and not only what the restore needed.
 const INTACT: &str = "copy-intact";
 
 /// Longest wait for a small sandbox to be taken down, or for an engine to end, after which the reaper has to.
-const TEARDOWN: Duration = Duration::from_secs(60);
+pub(super) const TEARDOWN: Duration = Duration::from_secs(60);
 
 /// Longest wait for a sandbox to be taken down that took this long to fill: millions of files are not removed in a minute.
 /// Removing a million files took up to 3.5 times as long as making them (ext4, which makes them in memory and looks each up on
 /// disk to remove it).
-fn teardown_limit(phases: &[Phase]) -> Duration {
+pub(super) fn teardown_limit(phases: &[Phase]) -> Duration {
     let filling: Duration =
         phases.iter().filter(|phase| phase.name == "restore").map(|phase| phase.took).sum();
     TEARDOWN.saturating_add(filling.saturating_mul(10))
@@ -202,7 +202,7 @@ pub(crate) async fn drill_after(
 }
 
 /// What a sandbox that did not open amounts to: never the copy's fault.
-fn inconclusive(name: &str, error: &DriverError) -> CheckReport {
+pub(super) fn inconclusive(name: &str, error: &DriverError) -> CheckReport {
     let finding = match error.kind {
         ErrorKind::NotFound => Finding::new(FindingCode::EnvOther, name, super::chain(error)),
         _ => finding_of(error, name),
@@ -449,7 +449,10 @@ async fn control(
     Ok(Control { damage: damage.description, expected: damage.expected, executed, failed, caught, answers })
 }
 
-async fn stoppable<T>(cx: &Cx, work: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {
+pub(super) async fn stoppable<T>(
+    cx: &Cx,
+    work: impl Future<Output = Result<T, DriverError>>,
+) -> Result<T, DriverError> {
     cx.run(work).await.unwrap_or_else(|stop: Stop| Err(DriverError::from(stop)))
 }
 

@@ -1,5 +1,6 @@
 //! One module per act.
 
+pub mod adopt;
 pub mod backup;
 pub mod check;
 pub mod comply;

@@ -50,7 +50,10 @@ impl Path {
             ["services", service, "sources", name] => {
                 format!("source {} of {}", quoted(name), quoted(service))
             }
-            ["services", service, "sources", name, "checks"] => {
+            ["services", service, "adopted", name] => {
+                format!("the set {} of {}", quoted(name), quoted(service))
+            }
+            ["services", service, "sources" | "adopted", name, "checks"] => {
                 format!("a check of {} of {}", quoted(name), quoted(service))
             }
             ["services", service, inner @ ..] => format!("`{}` of {}", inner.join("."), quoted(service)),

@@ -276,7 +276,7 @@ impl Judge<'_> {
         })
     }
 
-    fn zone(&mut self, zone: Sited<'_, String>) -> Option<String> {
+    pub(super) fn zone(&mut self, zone: Sited<'_, String>) -> Option<String> {
         let text = zone.at.value.as_str();
         // `EST` and `CET` exist in the database, as fixed offsets or for old times' sake; who writes them means a place.
         let is_abbreviation = text != "UTC" && !text.contains('/');
@@ -925,7 +925,9 @@ impl Judge<'_> {
             self.keeps_promise(service, &rpo, schedule);
         }
         if !has_sources
+            && written.adopted.is_empty()
             && !self.sink.has_refused(&format!("{prefix}.sources"))
+            && !self.sink.has_refused(&format!("{prefix}.adopted"))
             && let Objective::Within(bound) = rpo.objective
         {
             Draft::error(
@@ -1011,6 +1013,24 @@ impl Judge<'_> {
             }
         }
 
+        let mut adopted = Vec::new();
+        for (set_key, set) in &written.adopted {
+            let place = Place { text, span: set_key.span.clone() };
+            let set_name = self.name::<SourceName>("set of copies", place.clone(), &set_key.value);
+            if let Some((other, _)) = written.sources.iter().find(|(other, _)| other.value == set_key.value) {
+                Draft::error(
+                    place,
+                    format!("a source and a set of copies are both named {}", quoted(&set_key.value)),
+                )
+                .with(Place { text, span: other.span.clone() }, "the source")
+                .hint("receipts tell them apart by their names; give one of them another")
+                .report(self.sink);
+            }
+            let at = Sited { text, at: set };
+            let key = format!("{prefix}.adopted.{}", set_key.value);
+            adopted.extend(super::adopted::adopted(self, &key, service, set_name, at, stale_after));
+        }
+
         let objective = RecoveryObjective { rpo: rpo.objective, rto: rto.objective };
         let service = Service {
             name: name?,
@@ -1020,6 +1040,7 @@ impl Judge<'_> {
             rationale: rationale.map(|rationale| rationale.at.value.clone()),
             depends_on,
             sources,
+            adopted,
             repositories: receivers,
             schedule: schedule.map(|schedule| schedule.spec),
             retention,
@@ -1342,14 +1363,20 @@ impl Judge<'_> {
     fn complete(&mut self, documents: &[Document], inventory: &Inventory) {
         let count = |table: &FileTable| {
             let services = table.services.values();
-            let sources = services.map(|service| service.value.sources.len()).sum::<usize>();
+            let sources = services
+                .map(|service| service.value.sources.len() + service.value.adopted.len())
+                .sum::<usize>();
             (table.repositories.len(), table.services.len(), sources)
         };
         let written = documents
             .iter()
             .map(|document| count(&document.table))
             .fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
-        let sources = inventory.services.iter().map(|service| service.sources.len()).sum::<usize>();
+        let sources = inventory
+            .services
+            .iter()
+            .map(|service| service.sources.len() + service.adopted.len())
+            .sum::<usize>();
         let understood = (inventory.repositories.len(), inventory.services.len(), sources);
         if written != understood && !self.sink.has_errors() {
             Draft::error(Place { text: 0, span: 0..0 }, "part of this configuration was not understood")

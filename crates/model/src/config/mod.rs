@@ -9,6 +9,7 @@
 //! the first names, expands patterns, and hands all texts to [`parse`]. No value of a secret is ever repeated: neither in a
 //! message nor in the snippet beside it.
 
+mod adopted;
 mod cadence;
 mod conform;
 mod custody;

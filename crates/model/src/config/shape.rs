@@ -313,6 +313,9 @@ pub(super) struct ServiceTable {
     /// What holds its state, by name. A service with RPO `not-applicable` may have none.
     #[serde(default)]
     pub(super) sources: BTreeMap<At<String>, At<SourceTable>>,
+    /// Copies that other tools make of it, by name: they are drilled, too.
+    #[serde(default)]
+    pub(super) adopted: BTreeMap<At<String>, At<super::adopted::AdoptedTable>>,
 }
 
 /// When something is due. Both are needed: without a zone a schedule runs at another hour after a move or a change of clocks.

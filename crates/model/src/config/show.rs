@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::Parsed;
 use super::units::format_duration;
+use crate::adopt::AdoptedSet;
 use crate::check::{Question, UserCheck};
 use crate::custody::{Custody, KeySpec};
 use crate::id::{RepositoryName, ServiceName};
@@ -241,6 +242,37 @@ impl Page<'_> {
                 self.prefix = format!("{source_prefix}.checks.{}", check.name);
                 self.check(check);
             }
+        }
+        for set in &service.adopted {
+            self.adopted(&header, &prefix, set);
+        }
+    }
+
+    fn adopted(&mut self, header: &str, prefix: &str, set: &AdoptedSet) {
+        let set_header = format!("{header}.adopted.{}", bare(set.name.as_str()));
+        let set_prefix = format!("{prefix}.adopted.{}", set.name);
+        self.table(&set_header, &set_prefix);
+        self.text("kind", set.kind.as_str());
+        self.text("location", &set.location);
+        self.text("pattern", set.pattern.as_str());
+        if let Some(zone) = &set.zone {
+            self.text("zone", zone);
+        }
+        if let Some(decrypt) = &set.decrypt {
+            self.text("decrypt", &decrypt.to_string());
+        }
+        self.raw("iterations", &set.iterations.to_string());
+        self.text("sidecar", set.sidecar.as_str());
+        self.text("stale_after", &format_duration(set.stale_after));
+        self.raw("without_rows", &list(set.without_rows.iter().map(String::as_str)));
+        self.raw("may_be_empty", if set.may_be_empty { "true" } else { "false" });
+        if let Some(bin_dir) = &set.bin_dir {
+            self.text("bin_dir", bin_dir);
+        }
+        for check in &set.checks {
+            push(&mut self.out, format_args!("\n[[{set_header}.checks]]\n"));
+            self.prefix = format!("{set_prefix}.checks.{}", check.name);
+            self.check(check);
         }
     }
 

@@ -32,6 +32,19 @@ pub(super) fn source(
             (files(judge, prefix, text, table).map(SourceSpec::Files), &table.checks, Kind::Files)
         }
     };
+    let read = self::checks(judge, prefix, service, kind, text, checks);
+    Some((spec?, read))
+}
+
+/// Reads the checks of a source or of an adopted set.
+pub(super) fn checks(
+    judge: &mut Judge<'_>,
+    prefix: &str,
+    service: &str,
+    kind: Kind,
+    text: usize,
+    checks: &[At<CheckTable>],
+) -> Vec<UserCheck> {
     let mut read: Vec<(UserCheck, Place)> = Vec::new();
     for at in checks {
         let at = Sited { text, at };
@@ -47,7 +60,7 @@ pub(super) fn source(
         judge.record(format!("{prefix}.checks.{}", check.name), Some(&at.place()));
         read.push((check, at.place()));
     }
-    Some((spec?, read.into_iter().map(|(check, _)| check).collect()))
+    read.into_iter().map(|(check, _)| check).collect()
 }
 
 /// What is kept of a source, as written.
@@ -59,22 +72,23 @@ pub(super) fn retention(source: &SourceTable) -> Option<&At<RetentionTable>> {
     }
 }
 
+/// What a check asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Postgres,
     Sqlite,
     Files,
 }
 
 impl Judge<'_> {
-    fn flag(&mut self, key: &str, text: usize, value: Option<&At<bool>>) -> bool {
+    pub(super) fn flag(&mut self, key: &str, text: usize, value: Option<&At<bool>>) -> bool {
         let value = sited(text, value);
         self.record(key.to_owned(), value.map(|value| value.place()).as_ref());
         value.is_some_and(|value| value.at.value)
     }
 
     /// A list of texts, none of them empty.
-    fn list(
+    pub(super) fn list(
         &mut self,
         key: &str,
         what: &str,

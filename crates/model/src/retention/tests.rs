@@ -420,6 +420,7 @@ fn service(rpo: Objective) -> Service {
         rationale: None,
         depends_on: Vec::new(),
         sources: Vec::new(),
+        adopted: Vec::new(),
         repositories: Vec::new(),
         schedule: None,
         retention: Some(last(3)),

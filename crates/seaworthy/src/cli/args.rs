@@ -105,6 +105,8 @@ pub(crate) enum Verb {
     Backup(Backup),
     /// Copy what one repository has and the others of its services lack
     Replicate(Replicate),
+    /// Say which copies other tools have made in a directory, or how the adopted ones are
+    Adopt(Adopt),
     /// Show what the retention policies keep, what may go, and why each copy stays; with --apply, mark it, and a day later let it go
     Retain(Retain),
     /// Hold copies, whatever a policy says; list and release holds
@@ -250,6 +252,20 @@ pub(crate) struct Replicate {
     pub(crate) read_back: String,
 }
 
+/// Arguments of `adopt`.
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// Directory of dumps; the adopted sets of the configuration where omitted
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<PathBuf>,
+    /// The service that the copies are of
+    #[arg(long, value_name = "NAME", requires = "path")]
+    pub(crate) service: Option<String>,
+    /// Add what was found to the configuration
+    #[arg(long, requires = "service")]
+    pub(crate) write: bool,
+}
+
 /// Arguments of `retain`.
 #[derive(Debug, Args)]
 pub(crate) struct Retain {
@@ -359,6 +375,9 @@ pub(crate) struct DrillRun {
     pub(crate) services: Vec<String>,
     #[command(flatten)]
     pub(crate) choice: Choice,
+    /// Only this set of adopted copies; the services' own copies and other sets are left out
+    #[arg(long, value_name = "SET", conflicts_with = "prove_the_drill")]
+    pub(crate) adopted: Option<String>,
     /// Write reports (`.html`, `.md`, `.json`) of each drill into this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, App, Opened, reference, run_failure};
 use crate::cli::args::{Choice, Cli, DrillRun, ReportFormat};
-use crate::cli::{independent, prove};
+use crate::cli::{adopt, independent, prove};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
@@ -202,8 +202,9 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
     let app = App::open(cli, face, &cx).await?;
     let mut opened = Opened::new(&app.setup.state);
     let mut worst = Exit::Ok;
+    adopt::known(&app.setup, arguments)?;
     for service in app.setup.services(&arguments.services)? {
-        for source in &service.sources {
+        for source in service.sources.iter().filter(|_| arguments.adopted.is_none()) {
             if cancel.is_cancelled() {
                 return Err(Failure::new(
                     Exit::Interrupted,
@@ -246,8 +247,49 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
             }
             worst = worse(worst, ending(&sealed.body));
         }
+        let sets = service.adopted.iter().filter(|set| adopt::is_wanted(set, arguments));
+        for set in sets.filter(|_| arguments.prove_the_drill.is_none()) {
+            let ended = match adopt::drill(&app, face, service, set, arguments, &cancel).await {
+                Ok(sealed) => told(face, arguments, &sealed)?,
+                Err(failure) if cancel.is_cancelled() => return Err(failure),
+                Err(failure) => {
+                    let subject = adopt::subject(&service.name, set);
+                    face.fail(&subject, &face.paint(Tone::Warn, "? NOT DRILLED"), &failure)?;
+                    failure.exit
+                }
+            };
+            worst = worse(worst, ended);
+        }
     }
     Ok(worst)
+}
+
+/// Prints one drill, writes its reports, and says how it ended.
+fn told(face: &Face, arguments: &DrillRun, sealed: &Sealed<Drill>) -> Outcome {
+    if let Some(directory) = &arguments.report {
+        write_reports(face, directory, sealed)?;
+    }
+    let is_stale = sealed.body.findings.iter().any(|finding| finding.code == FindingCode::Stale);
+    let is_closed = sealed
+        .body
+        .checks
+        .iter()
+        .flat_map(|check| &check.findings)
+        .any(|finding| finding.code == FindingCode::WrongKey);
+    let ended = match ending(&sealed.body) {
+        Exit::Ok if is_stale => Exit::ObjectiveMissed,
+        Exit::Unknown if is_closed => Exit::WrongKey,
+        ended => ended,
+    };
+    if face.json {
+        face.json(&serde_json::json!({
+            "schema": "seaworthy.drill/1", "event": "summary", "receipt": sealed.receipt.sequence,
+            "digest": sealed.receipt.digest, "drill": sealed.body,
+        }))?;
+    } else if !face.is_quiet() || ended != Exit::Ok {
+        face.data(render::terminal(face, &sealed.receipt, &sealed.body).trim_end())?;
+    }
+    Ok(ended)
 }
 
 /// The exit code of one drill.
@@ -284,8 +326,18 @@ pub(crate) fn worse(one: Exit, other: Exit) -> Exit {
 
 async fn plan(cli: &Cli, face: &Face, arguments: &DrillRun) -> Outcome {
     let setup = setup::load(cli, face)?;
+    adopt::known(&setup, arguments)?;
+    let cx = super::silent(&CancellationToken::new());
+    let services = setup.services(&arguments.services)?;
+    let sets = services.iter().flat_map(|service| service.adopted.iter().map(move |set| (service, set)));
+    for (service, set) in sets.filter(|(_, set)| adopt::is_wanted(set, arguments)) {
+        adopt::plan(face, &cx, service, set).await?;
+    }
+    if arguments.adopted.is_some() || services.iter().all(|service| service.sources.is_empty()) {
+        return Ok(Exit::Ok);
+    }
     let memory = Memory::open_to_read(cli, &setup.state).await?;
-    for service in setup.services(&arguments.services)? {
+    for service in services {
         for source in &service.sources {
             let points = memory.points(&service.name, &source.name).await?;
             face.data(format!(
@@ -303,7 +355,7 @@ async fn plan(cli: &Cli, face: &Face, arguments: &DrillRun) -> Outcome {
 }
 
 /// When a drill is given up: a multiple of the RTO, so that a miss is measured.
-fn deadline(service: &Service) -> Duration {
+pub(crate) fn deadline(service: &Service) -> Duration {
     let by_policy = Duration::try_from(service.drill.deadline).unwrap_or(Duration::from_secs(3600));
     match service.objective.rto {
         Objective::Within(rto) => {

@@ -1,5 +1,6 @@
 //! One file per verb. A verb reads its arguments, calls what does the work, and prints what came of it.
 
+mod adopt;
 pub(crate) mod args;
 mod backup;
 mod catalogue;
@@ -32,6 +33,7 @@ use seaworthy_interface::Cx;
 use seaworthy_interface::cx::ProgressSink;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::adopt::names as source_names;
 pub(crate) use self::backup::report as backup_report;
 pub(crate) use self::drill::one as drill_one;
 use crate::cli::args::{Cli, ConfigAction, DrillAction, Verb};
@@ -70,6 +72,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         Verb::Prune(arguments) => waiting(cli, |cancel| prune::run(cli, face, arguments, cancel)),
         Verb::Replicate(arguments) => waiting(cli, |cancel| replicate::run(cli, face, arguments, cancel)),
         Verb::Comply(arguments) => waiting(cli, |cancel| comply::run(cli, face, arguments, cancel)),
+        Verb::Adopt(arguments) => waiting(cli, |cancel| adopt::run(cli, face, arguments, cancel)),
         Verb::Check(arguments) => waiting(cli, |cancel| check::run(cli, face, arguments, cancel)),
         Verb::Posture(arguments) => waiting(cli, |cancel| posture::run(cli, face, arguments, cancel)),
         Verb::Keys(arguments) => waiting(cli, |cancel| keys::run(cli, face, arguments, cancel)),

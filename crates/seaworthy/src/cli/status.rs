@@ -194,8 +194,8 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
     ]);
     let mut rows = Vec::new();
     for service in setup.services(&arguments.services)? {
-        for source in &service.sources {
-            for point in app::points(&memory, &service.name, &source.name, None).await? {
+        for source in super::source_names(service) {
+            for point in app::points(&memory, &service.name, source, None).await? {
                 if cli.global.as_of.is_some() && point.point > now {
                     continue;
                 }
@@ -211,7 +211,7 @@ pub(crate) async fn points(cli: &Cli, face: &Face, arguments: &args::Points) -> 
                 let age = Duration::try_from(now.duration_since(point.point))
                     .map_or_else(|_| "in the future".to_owned(), duration);
                 table.add_row([
-                    format!("{}/{}", service.name, source.name),
+                    format!("{}/{source}", service.name),
                     instant(point.point),
                     age,
                     point.copy.0.get(..12).unwrap_or(&point.copy.0).to_owned(),

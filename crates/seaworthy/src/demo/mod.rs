@@ -292,6 +292,7 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
     let latest = || DrillRun {
         services: Vec::new(),
         choice: Choice { point: "latest".to_owned(), window: "30d".to_owned(), seed: None, from: None },
+        adopted: None,
         report: None,
         executor: None,
         prove_the_drill: None,

@@ -10,6 +10,7 @@
 //! A least-privileged backup role: `LOGIN`, `CONNECT` on the database and `GRANT pg_read_all_data TO role` (PostgreSQL
 //! 14 and newer); `BYPASSRLS` where tables have row security; large objects need `SELECT` each, or a superuser.
 
+pub mod adopted;
 pub mod archive;
 mod capture;
 mod catalog;

@@ -25,15 +25,15 @@ use super::tools::{self, Found, Tool, argument};
 use super::{ARCHIVE, GLOBALS, GLOBALS_BYTES_MAX, MAJOR_MAX};
 
 /// Port of the scratch engine: only the name of a socket in its private directory.
-const PORT: u16 = 5432;
+pub(super) const PORT: u16 = 5432;
 /// Longest path of a Unix socket that every kernel accepts.
-const SOCKET_PATH_MAX: usize = 106;
+pub(super) const SOCKET_PATH_MAX: usize = 106;
 /// How long the scratch engine may take to start: an empty one takes a tenth of a second.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between two attempts to reach it.
 const START_PAUSE: Duration = Duration::from_millis(30);
 /// Most bytes kept of what a program says.
-const OUTPUT_BYTES_MAX: usize = 64 << 10;
+pub(super) const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// What a new cluster holds.
 const BORN_WITH: &[&str] = &["postgres", "template0", "template1"];
 
@@ -155,7 +155,11 @@ fn restored_well(outcome: &ExecOutcome) -> Result<(), DriverError> {
 }
 
 /// A program's end as an error, unless it was a success.
-fn ended_well(outcome: &ExecOutcome, what: &str, otherwise: FindingCode) -> Result<(), DriverError> {
+pub(super) fn ended_well(
+    outcome: &ExecOutcome,
+    what: &str,
+    otherwise: FindingCode,
+) -> Result<(), DriverError> {
     if outcome.status == 0 {
         return Ok(());
     }
@@ -246,7 +250,7 @@ async fn beside(
 }
 
 /// Room ran out while restoring: the environment's fault.
-fn room(error: DriverError) -> DriverError {
+pub(super) fn room(error: DriverError) -> DriverError {
     if error.kind == ErrorKind::Exhausted && error.code.is_none() {
         error.code(FindingCode::EnvDisk)
     } else {
@@ -315,7 +319,10 @@ pub(super) async fn restore(
         fetched
     };
     // An engine that cannot begin waits for the fetch to end: what is written to a sandbox must be over before it is removed.
-    let (fetched, begun) = tokio::join!(fetching, begin_engine(&within, &engine, witness, &*sandbox));
+    let (fetched, begun) = tokio::join!(
+        fetching,
+        begin_engine(&within, &engine, &witness.server.bootstrap_role, &*sandbox, &root)
+    );
     let (loads, mut process) = (fetched?, begun?);
     let copy = Archive { from: &from, loads: &loads, path: &archive };
     match fill(cx, witness, &globals, &address, &*sandbox, &mut process, &pg_restore, &copy).await {
@@ -325,7 +332,7 @@ pub(super) async fn restore(
                 Arc::clone(&sandbox),
                 process,
                 Address { database: witness.database.name.clone(), ..address },
-                witness,
+                witness.snapshot.at,
                 filled,
             ))
         }
@@ -341,18 +348,18 @@ pub(super) async fn restore(
     }
 }
 
-/// Makes a new cluster in the sandbox and starts its engine.
-async fn begin_engine(
+/// Makes a new cluster below `root`, a directory of the sandbox, and starts its engine, whose socket lies there, too.
+pub(super) async fn begin_engine(
     cx: &Cx,
     engine: &Found,
-    witness: &PostgresWitness,
+    bootstrap_role: &str,
     sandbox: &dyn Sandbox,
+    root: &Path,
 ) -> Result<Box<dyn SandboxProcess>, DriverError> {
-    let root = sandbox.root();
     let data = argument(&root.join("data"))?;
     let (program, username, pgdata) = (
         argument(&engine.sibling("initdb"))?,
-        format!("--username={}", witness.server.bootstrap_role),
+        format!("--username={bootstrap_role}"),
         format!("--pgdata={data}"),
     );
     let initdb = [
@@ -391,13 +398,14 @@ struct Archive<'a> {
 }
 
 /// What is known of a scratch engine after it was filled.
+#[derive(Debug)]
 pub(super) struct Filled {
     pub(super) identity: String,
     pub(super) version: String,
     pub(super) findings: Vec<Finding>,
 }
 
-async fn started(
+pub(super) async fn started(
     cx: &Cx,
     address: &Address,
     process: &mut Box<dyn SandboxProcess>,
@@ -445,7 +453,7 @@ async fn fill(
 ) -> Result<Filled, DriverError> {
     let name = &witness.database.name;
     let session = started(cx, address, process).await?;
-    let identity = prove_fresh(cx, &session, witness).await?;
+    let identity = prove_fresh(cx, &session, Some(&witness.server.system_identifier)).await?;
     let version =
         text(&session.row(cx, "ask the version", "SELECT current_setting('server_version')").await?, 0)?;
     check_extensions(cx, &session, globals).await?;
@@ -598,7 +606,11 @@ fn restore_command(scratch: &Scratch<'_>, options: &[String]) -> Result<Exec, Dr
 }
 
 /// Shows that the engine was made in this run: another identity than the source's, and nothing in it.
-async fn prove_fresh(cx: &Cx, session: &Session, witness: &PostgresWitness) -> Result<String, DriverError> {
+pub(super) async fn prove_fresh(
+    cx: &Cx,
+    session: &Session,
+    source_identity: Option<&str>,
+) -> Result<String, DriverError> {
     let row = session
         .row(
             cx,
@@ -612,7 +624,7 @@ async fn prove_fresh(cx: &Cx, session: &Session, witness: &PostgresWitness) -> R
         DriverError::new(ErrorKind::Refused, format!("use the scratch engine: {what}"))
             .code(FindingCode::ScratchNotFresh)
     };
-    if identity == witness.server.system_identifier {
+    if source_identity == Some(identity.as_str()) {
         return Err(not_fresh("it has the source's own identity".to_owned()));
     }
     if databases != BORN_WITH.join(",") {

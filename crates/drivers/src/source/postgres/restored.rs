@@ -154,10 +154,43 @@ impl RestoredPostgres {
         sandbox: Arc<dyn Sandbox>,
         process: Box<dyn SandboxProcess>,
         address: Address,
-        witness: &PostgresWitness,
+        point: Timestamp,
         filled: Filled,
     ) -> Self {
-        Self { sandbox, process, address, point: witness.snapshot.at, filled, state: Mutex::default() }
+        Self { sandbox, process, address, point, filled, state: Mutex::default() }
+    }
+
+    /// The newest instant inside the data that is not after `until`.
+    pub(super) async fn newest_until(
+        &self,
+        cx: &Cx,
+        until: Timestamp,
+    ) -> Result<Option<Timestamp>, DriverError> {
+        let session = self.open(cx).await?;
+        let sql = format!(
+            "SELECT format('%I.%I', n.nspname, c.relname), quote_ident(a.attname), format_type(a.atttypid, NULL) \
+             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+             LEFT JOIN LATERAL (SELECT true AS found FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum \
+             AND i.indpred IS NULL LIMIT 1) x ON true WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped \
+             AND a.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype) AND {} \
+             AND (x.found OR pg_relation_size(c.oid) <= {NEWEST_SCAN_BYTES_MAX}) \
+             ORDER BY x.found NULLS LAST, pg_relation_size(c.oid) LIMIT {NEWEST_COLUMNS_MAX}",
+            View::default().schema()
+        );
+        let mut newest: Option<Timestamp> = None;
+        let point = literal(&until.to_string());
+        for row in session.query(cx, "list the columns of times", &sql).await? {
+            let (table, column, of) = (text(&row, 0)?, text(&row, 1)?, text(&row, 2)?);
+            // What lies after the recovery point is a plan (an expiry, an appointment), not a record.
+            let sql = format!(
+                "SELECT to_char(max({column}), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM ONLY {table} \
+                 WHERE {column} <= {point}::{of} AND {column} > '1970-01-02'"
+            );
+            let found = optional(&session.row(cx, "look for the newest value", &sql).await?, 0)?;
+            let found = found.and_then(|found| found.parse::<Timestamp>().ok());
+            newest = newest.max(found);
+        }
+        Ok(newest)
     }
 
     async fn open(&self, cx: &Cx) -> Result<Session, DriverError> {
@@ -474,31 +507,7 @@ impl Restored for RestoredPostgres {
     }
 
     async fn newest(&self, cx: &Cx) -> Result<Option<Timestamp>, DriverError> {
-        let session = self.open(cx).await?;
-        let sql = format!(
-            "SELECT format('%I.%I', n.nspname, c.relname), quote_ident(a.attname), format_type(a.atttypid, NULL) \
-             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-             LEFT JOIN LATERAL (SELECT true AS found FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum \
-             AND i.indpred IS NULL LIMIT 1) x ON true WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped \
-             AND a.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype) AND {} \
-             AND (x.found OR pg_relation_size(c.oid) <= {NEWEST_SCAN_BYTES_MAX}) \
-             ORDER BY x.found NULLS LAST, pg_relation_size(c.oid) LIMIT {NEWEST_COLUMNS_MAX}",
-            View::default().schema()
-        );
-        let mut newest: Option<Timestamp> = None;
-        let point = literal(&self.point.to_string());
-        for row in session.query(cx, "list the columns of times", &sql).await? {
-            let (table, column, of) = (text(&row, 0)?, text(&row, 1)?, text(&row, 2)?);
-            // What lies after the recovery point is a plan (an expiry, an appointment), not a record.
-            let sql = format!(
-                "SELECT to_char(max({column}), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM ONLY {table} \
-                 WHERE {column} <= {point}::{of} AND {column} > '1970-01-02'"
-            );
-            let found = optional(&session.row(cx, "look for the newest value", &sql).await?, 0)?;
-            let found = found.and_then(|found| found.parse::<Timestamp>().ok());
-            newest = newest.max(found);
-        }
-        Ok(newest)
+        self.newest_until(cx, self.point).await
     }
 
     async fn answer(&self, cx: &Cx, check: &UserCheck, point: Timestamp) -> Result<CheckReport, DriverError> {
