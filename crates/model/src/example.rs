@@ -455,7 +455,10 @@ pub fn retain(about: &About, marked: &[&Backup], unmarked: &[&Backup], removing:
         },
         kept: 42,
         marked: marked.iter().map(|of| leaving(of, None)).collect(),
-        unmarked: unmarked.iter().map(|of| Staying { copy: id(of), why: "held: a case".to_owned() }).collect(),
+        unmarked: unmarked
+            .iter()
+            .map(|of| Staying { copy: id(of), why: "held: a case".to_owned() })
+            .collect(),
         waiting: 1,
         removing: removing.iter().map(|of| leaving(of, Some(of.started))).collect(),
         refused: vec![Refused { rule: Rule::LastGood, copies: vec![copy_id("the last good one")] }],

@@ -25,8 +25,8 @@ use crate::id::{
     CopyId, Digest, KeyFileId, KeyName, RepositoryId, RepositoryName, RunId, ServiceName, SourceName,
 };
 use crate::objective::{Met, Objective};
-use crate::retention::{Approved, Held, Pruned, Released, Retain};
 use crate::placement::Comply;
+use crate::retention::{Approved, Held, Pruned, Released, Retain};
 use crate::signature::{Envelope, KeyId, SignatureError, SigningKey, TrustedKeys, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
 

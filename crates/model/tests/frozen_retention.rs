@@ -69,7 +69,10 @@ fn receipts_about_what_is_let_go_of_version_1_mean_what_they_meant() {
     let words: Vec<&str> = receipts.iter().map(|receipt| receipt.act.word()).collect();
     assert_eq!(
         words,
-        ["backup", "backup", "backup", "retain", "hold", "release", "hold", "approve", "retain", "gone", "prune"]
+        [
+            "backup", "backup", "backup", "retain", "hold", "release", "hold", "approve", "retain", "gone",
+            "prune"
+        ]
     );
     let mut points: Vec<RecoveryPoint> = receipts.iter().filter_map(RecoveryPoint::made_by).collect();
     let mut marks = Vec::new();

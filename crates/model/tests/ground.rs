@@ -153,11 +153,10 @@ fn only_the_service_of_a_hold_can_end_it_and_a_point_is_held_everywhere() {
     let (old, _) = (story.backup(0), story.backup(1));
     let about = About::new("shop", "db", hour(2));
     let mut held = example::hold(&about);
-    held.hold = Hold { thing: HeldThing::Capture(old.run.clone()), reason: "proof".to_owned(), until: Some(hour(9)) };
+    held.hold =
+        Hold { thing: HeldThing::Capture(old.run.clone()), reason: "proof".to_owned(), until: Some(hour(9)) };
     let hold = story.seal(Act::Hold(held), hour(2));
-    let is_held = |decision: Decision| {
-        matches!(decision, Decision::Keep(reasons) if reasons.contains(&Reason::Held("proof".to_owned())))
-    };
+    let is_held = |decision: Decision| matches!(decision, Decision::Keep(reasons) if reasons.contains(&Reason::Held("proof".to_owned())));
     assert!(is_held(story.decided(&old, 3).0));
     let other = About::new("other", "db", hour(3));
     story.seal(Act::Release(example::release(&other, hold)), hour(3));
@@ -224,7 +223,9 @@ fn what_a_clock_that_ran_ahead_has_dated_is_kept_and_stops_nothing_once_it_is_se
     story.backup(2);
     let plan = story.plan(3);
     assert!(plan.suspended.is_empty(), "{:?}", plan.suspended);
-    assert!(matches!(&story.decided(&ahead, 3).0, Decision::Keep(reasons) if reasons.contains(&Reason::Doubted)));
+    assert!(
+        matches!(&story.decided(&ahead, 3).0, Decision::Keep(reasons) if reasons.contains(&Reason::Doubted))
+    );
     assert_eq!(story.step(&old, 3), Some(Step::Mark));
     assert_eq!(plan.stuck().count(), 1);
 }

@@ -51,8 +51,12 @@ impl Repository {
             return Err(RepositoryError::refused("not every tree was read; this is a bug"));
         }
         // After the trees were read: a pack that went meanwhile is missing.
-        let listed: HashMap<Id, u64> =
-            self.store().list(FileKind::Pack, control)?.into_iter().map(|pack| (pack.id, pack.size)).collect();
+        let listed: HashMap<Id, u64> = self
+            .store()
+            .list(FileKind::Pack, control)?
+            .into_iter()
+            .map(|pack| (pack.id, pack.size))
+            .collect();
         let mut needs = Needs { blobs: blobs.into_inner(), packs: 0 };
         for (number, end) in ends.into_iter().enumerate() {
             let end = end.into_inner();

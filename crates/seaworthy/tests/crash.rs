@@ -377,7 +377,8 @@ fn an_init_killed_at_any_call_that_changes_the_disk_is_finished_by_the_next_one(
 /// What lies in a repository and in the ledger, to be put back.
 fn exchange(product: &Product, from: &str, to: &str) {
     for name in ["repository", "state"] {
-        let (from, to) = (product.path().join(format!("{from}{name}")), product.path().join(format!("{to}{name}")));
+        let (from, to) =
+            (product.path().join(format!("{from}{name}")), product.path().join(format!("{to}{name}")));
         if to.exists() {
             fs::remove_dir_all(&to).unwrap();
         }
@@ -415,8 +416,11 @@ fn a_retention_killed_at_any_call_that_changes_the_disk_is_ended_by_the_next_one
     for (call, at) in &moments {
         exchange(product, "saved-", "");
         let what = format!("retention killed at {call} number {at} of a thread");
-        let status =
-            killed_at(product, &retain, call, *at).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        let status = killed_at(product, &retain, call, *at)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
         killed += u64::from(!status.success());
         let left = snapshots();
         assert!(left == 2 || left == 3, "{what}: {left} copies are left");

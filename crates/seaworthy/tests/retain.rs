@@ -239,10 +239,8 @@ fn what_is_in_doubt_lets_nothing_go() {
     let database = ship.estate.path("state/catalogue.sqlite");
     let connection = rusqlite::Connection::open(&database).unwrap();
     connection.execute_batch("DROP TRIGGER receipt_is_never_changed").unwrap();
-    let changed = connection.execute(
-        "UPDATE receipt SET line = replace(line, 'payload', 'payLoad') WHERE sequence = 4",
-        [],
-    );
+    let changed = connection
+        .execute("UPDATE receipt SET line = replace(line, 'payload', 'payLoad') WHERE sequence = 4", []);
     assert_eq!(changed.unwrap(), 1);
     drop(connection);
     ship.run(&["retain", "papers", "--apply"]).exits(20).hints().says(&["does not verify"]);
@@ -263,6 +261,7 @@ fn a_repository_keeps_what_it_is_told_and_what_is_kept_for_ever_it_keeps_too() {
     ship.run(&["retain", "papers"]).exits(0).says(&["may go"]);
     ship.policy("{ forever = true }");
     let told = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, told.replace("site = \"here\"", "site = \"here\"\nretention = { last = 1 }")).unwrap();
+    std::fs::write(&path, told.replace("site = \"here\"", "site = \"here\"\nretention = { last = 1 }"))
+        .unwrap();
     ship.run(&["retain", "papers"]).exits(0).says(&["3 copies kept, 0 may go"]);
 }

@@ -159,6 +159,7 @@ impl Runner {
             executor: self.executor.name.clone(),
             teardown: teardown(&done),
             next_due,
+            independence: None,
         }
         // The receipt's own facts have the last word: a pass that they deny becomes inconclusive.
         .settled();

@@ -740,8 +740,8 @@ impl Judge<'_> {
             }
         }
         let remote = read_location.as_ref().and_then(|location| remote(self, &prefix, location, *table));
-        let retention = self
-            .retention(&format!("{prefix}.retention"), sited(text, table.at.value.retention.as_ref()));
+        let retention =
+            self.retention(&format!("{prefix}.retention"), sited(text, table.at.value.retention.as_ref()));
         let keys = custody::keys(self, &prefix, &key.at.value, *table, read_password.as_ref());
         let opened_by =
             table.at.value.opened_by.as_ref().and_then(|at| ServiceName::new(at.value.0.as_str()).ok());

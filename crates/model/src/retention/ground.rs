@@ -65,8 +65,7 @@ impl Ground {
         };
         match &receipt.act {
             Act::Retain(retain) => {
-                let key =
-                    (retain.service.clone(), retain.source.clone(), retain.repository.id.clone());
+                let key = (retain.service.clone(), retain.source.clone(), retain.repository.id.clone());
                 self.policies.entry(key).or_default().saw(&retain.policy, receipt.at);
             }
             Act::Hold(held) => {
@@ -135,10 +134,8 @@ impl Ground {
             .filter(|point| point.repository.id == *asked.repository)
             .cloned()
             .collect();
-        let history = self
-            .facts
-            .histories
-            .get(&SourceRef { service: service.clone(), source: source.clone() });
+        let history =
+            self.facts.histories.get(&SourceRef { service: service.clone(), source: source.clone() });
         let holds: Vec<Hold> = self.holds.values().map(|(_, hold)| hold.clone()).collect();
         let key = (service.clone(), source.clone(), asked.repository.clone());
         let in_force = asked.policy.in_force();

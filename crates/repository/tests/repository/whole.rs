@@ -56,7 +56,8 @@ fn all_that_a_snapshot_needs_is_looked_for() {
                 }
                 if kind == "data" && without[which].is_err() {
                     let error = without[which].as_ref().unwrap_err();
-                    let is_told = matches!(error, RepositoryError::Missing { what: Object::Pack, id } if *id == name);
+                    let is_told =
+                        matches!(error, RepositoryError::Missing { what: Object::Pack, id } if *id == name);
                     // A pack of trees is missed when a tree is read.
                     assert!(is_told || error.to_string().contains(&name), "{error}");
                 }

@@ -509,6 +509,8 @@ fn choose<'a>(
                 was_found: true,
                 replica_of: None,
                 is_implausible: false,
+                mark: None,
+                is_doubted: false,
             }
         })
         .collect();

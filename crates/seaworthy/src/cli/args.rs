@@ -411,7 +411,7 @@ pub(crate) struct DrillRun {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DrillAction {
     /// Run drills (the same as `drill` alone)
-    Run(DrillRun),
+    Run(Box<DrillRun>),
     /// List drills
     List {
         /// Only of this service

@@ -52,10 +52,7 @@ pub(crate) async fn run(
             let words = hold.thing.to_string();
             let held = Held { service: service.name.clone(), hold, executor: wiring::executor() };
             let receipt = commit(&app, Act::Hold(held)).await?;
-            face.say(format!(
-                "{words} is held; hold {}, receipt {}",
-                receipt.sequence, receipt.digest
-            ))?;
+            face.say(format!("{words} is held; hold {}, receipt {}", receipt.sequence, receipt.digest))?;
             Ok(Exit::Ok)
         }
         HoldAction::Release { hold, reason } => {
@@ -128,17 +125,22 @@ fn thing<'a>(
         return Err(Failure::new(Exit::Usage, format!("`{}` names no copy", printable(point)))
             .hint("write the first digits of its id: seaworthy points"));
     };
-    let of_service = service.sources.iter().flat_map(|source| books.ground().points(&service.name, &source.name));
+    let of_service =
+        service.sources.iter().flat_map(|source| books.ground().points(&service.name, &source.name));
     let points: Vec<_> = of_service.cloned().collect();
-    let selected = select(&points, &rule, Timestamp::now())
-        .map_err(|error| Failure::because(Exit::NotFound, "find the copy", &error).hint("seaworthy points"))?;
+    let selected = select(&points, &rule, Timestamp::now()).map_err(|error| {
+        Failure::because(Exit::NotFound, "find the copy", &error).hint("seaworthy points")
+    })?;
     Ok((service, HeldThing::Capture(selected.point.run.clone())))
 }
 
 fn hold(thing: HeldThing, reason: &str, until: Option<&str>) -> Outcome<Hold> {
     let until = until.map(super::instant).transpose()?;
     if let Some(until) = until.filter(|until| *until <= Timestamp::now()) {
-        return Err(Failure::new(Exit::Usage, format!("{} has passed: this would hold nothing", instant(until))));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{} has passed: this would hold nothing", instant(until)),
+        ));
     }
     Ok(Hold { thing, reason: given(reason)?, until })
 }

@@ -108,7 +108,8 @@ async fn ensure_expected(
     })
     .await?;
     let listed: BTreeSet<String> = listed.into_iter().map(|one| one.id.hex()).collect();
-    let lacking: Vec<_> = books.ground().expected(&id).filter(|point| !listed.contains(&point.copy.0)).collect();
+    let lacking: Vec<_> =
+        books.ground().expected(&id).filter(|point| !listed.contains(&point.copy.0)).collect();
     let Some(first) = lacking.first() else { return Ok(()) };
     Err(Failure::new(
         Exit::Refused,
@@ -183,7 +184,10 @@ fn tell(face: &Face, spec: &RepositorySpec, report: &PruneReport) -> Outcome<()>
         bytes(report.repacked.bytes),
     ))?;
     if report.unused_bytes > 0 {
-        face.say(format!("  {} that nobody needs stay, in packs that others need", bytes(report.unused_bytes)))?;
+        face.say(format!(
+            "  {} that nobody needs stay, in packs that others need",
+            bytes(report.unused_bytes)
+        ))?;
     }
     if report.unlisted_young.bytes > 0 {
         face.say(format!(

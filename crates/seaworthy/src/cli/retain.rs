@@ -173,8 +173,10 @@ async fn approve(
     let wanted = digest.strip_prefix("sha256:").unwrap_or(digest);
     let hex = |digest: &PlanDigest| digest.0.0.trim_start_matches("sha256:").to_owned();
     let made = plans(&app.setup, arguments, books.ground(), cancel).await?;
-    let matching: Vec<_> =
-        made.iter().filter(|(.., plan)| wanted.len() >= 8 && hex(&plan.digest()).starts_with(wanted)).collect();
+    let matching: Vec<_> = made
+        .iter()
+        .filter(|(.., plan)| wanted.len() >= 8 && hex(&plan.digest()).starts_with(wanted))
+        .collect();
     let [(spec, place, of, plan)] = matching.as_slice() else {
         return Err(Failure::new(
             Exit::NotFound,
@@ -184,8 +186,9 @@ async fn approve(
     };
     let waiting = plan.awaiting_approval().count();
     if waiting == 0 {
-        return Err(Failure::new(Exit::Usage, "this plan waits for no approval")
-            .hint("seaworthy retain --apply"));
+        return Err(
+            Failure::new(Exit::Usage, "this plan waits for no approval").hint("seaworthy retain --apply")
+        );
     }
     let approved = Approved {
         service: of.service.name.clone(),
@@ -313,11 +316,8 @@ async fn in_one(
         let still: BTreeSet<&CopyId> = again.deleted().map(|one| &one.copy).collect();
         decided.removing.retain(|one| still.contains(&one.copy));
         let known = of.known(books.ground());
-        let removed = app
-            .runner
-            .remove(&cx, locked, &decided, &known)
-            .await
-            .map_err(|error| run_failure(&error))?;
+        let removed =
+            app.runner.remove(&cx, locked, &decided, &known).await.map_err(|error| run_failure(&error))?;
         books.catch_up(&app.memory).await?;
         let (gone, error) = removed;
         has_gone |= !gone.is_empty();
@@ -371,8 +371,7 @@ async fn settle(
         .into_iter()
         .flat_map(|(service, source)| books.ground().points(service, source).cloned())
         .collect();
-    let sealed =
-        app.runner.settle(locked, &owed, &known).await.map_err(|error| run_failure(&error))?;
+    let sealed = app.runner.settle(locked, &owed, &known).await.map_err(|error| run_failure(&error))?;
     if !sealed.is_empty() {
         face.say(format!(
             "note: {} in {} had gone before a run was interrupted; recorded now",
@@ -408,13 +407,7 @@ fn findings(of: &Sources<'_>, spec: &RepositorySpec, plan: &Plan) -> Vec<Finding
     suspended.chain(stuck).collect()
 }
 
-fn tell(
-    face: &Face,
-    of: &Sources<'_>,
-    spec: &RepositorySpec,
-    plan: &Plan,
-    is_all: bool,
-) -> Outcome {
+fn tell(face: &Face, of: &Sources<'_>, spec: &RepositorySpec, plan: &Plan, is_all: bool) -> Outcome {
     let findings = findings(of, spec, plan);
     if face.json {
         face.json(&serde_json::json!({
