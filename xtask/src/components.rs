@@ -47,6 +47,11 @@ const PROGRAMS: &[Program] = &[
     Program { name: "kill", package: "procps", purpose: "stopping programs in the middle" },
     Program { name: "python3", package: "python3-venv", purpose: "LocalStack, an emulator of S3" },
     Program { name: "npm", package: "npm", purpose: "Azurite, an emulator of Azure Blob Storage" },
+    Program { name: "gpg", package: "gnupg", purpose: "encrypted copies of other tools" },
+    Program { name: "openssl", package: "openssl", purpose: "encrypted copies of other tools" },
+    Program { name: "zstd", package: "zstd", purpose: "compressed copies of other tools" },
+    Program { name: "xz", package: "xz-utils", purpose: "compressed copies of other tools" },
+    Program { name: "bzip2", package: "bzip2", purpose: "compressed copies of other tools" },
     Program { name: "setpriv", package: "util-linux", purpose: "running servers as another user" },
 ];
 

@@ -129,11 +129,11 @@ fn a_copy_is_marked_and_a_day_later_it_goes_and_then_its_space() {
     assert_eq!(size(&ship), before);
     ship.run(&["prune"]).exits(0).says(&["out of the index", "receipt"]);
     ship.restic(&["check", "--read-data"]);
+    // The files themselves are dated by a clock that nobody has moved, so that the newest of them looks two days old.
     ship.backup();
-    ship.run(&["drill", "papers", "-q"]).exits(0);
+    ship.run(&["drill", "papers"]).exits(6).says(&["PASS A4", "MISSED"]);
     // The age of what is out of the index is told by the store's clock, which libfaketime does not move.
     ship.run(&["verify"]).exits(0);
-    ship.run(&["status", "papers"]).exits(0).says(&["READY"]);
 }
 
 fn size(ship: &Ship) -> u64 {

@@ -12,7 +12,9 @@ use seaworthy_model::id::{KeyFileId, KeyName};
 use seaworthy_model::receipt::{Act, KeyDeed, Receipt, RepositoryKey};
 use seaworthy_model::secret::{SecretRef, SecretRefError};
 use seaworthy_model::service::RepositorySpec;
-use seaworthy_repository::{Control, FileKind, KdfParams, KeyId, Repository, RepositoryError, SnapshotPath};
+use seaworthy_repository::{
+    Control, FileKind, KdfParams, KeyId, LockKind, Repository, RepositoryError, SnapshotPath,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, reference};
@@ -351,6 +353,9 @@ async fn add(
         )
         .hint("two holders need two passwords; make a new one, e.g. with `openssl rand -base64 33`"));
     }
+    if there.is_some() {
+        reap(cx, &spec, &repository).await?;
+    }
     if let Some(there) = &there
         && is_sealed(&app.memory.receipts().await?, &spec, &repository, there)
     {
@@ -386,6 +391,19 @@ async fn add(
         ))?,
     }
     Ok(Exit::Ok)
+}
+
+/// Removes the lock that a start which was cut off has left: what it began is not done again, which would remove it.
+async fn reap(cx: &Cx, spec: &RepositorySpec, repository: &Repository) -> Outcome<()> {
+    let what = format!("lock repository `{}`", spec.name);
+    let (locking, control) = (repository.clone(), seaworthy_engine::store::control(cx));
+    let lock = wiring::blocking(move || {
+        locking
+            .lock(LockKind::Shared, &control)
+            .map_err(|error| wiring::repository_failure(&what, error))
+    })
+    .await?;
+    wiring::unlock(lock).await
 }
 
 async fn delete(cx: &Cx, spec: &RepositorySpec, repository: &Repository, id: KeyId) -> Outcome<()> {
