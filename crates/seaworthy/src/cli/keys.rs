@@ -398,9 +398,7 @@ async fn reap(cx: &Cx, spec: &RepositorySpec, repository: &Repository) -> Outcom
     let what = format!("lock repository `{}`", spec.name);
     let (locking, control) = (repository.clone(), seaworthy_engine::store::control(cx));
     let lock = wiring::blocking(move || {
-        locking
-            .lock(LockKind::Shared, &control)
-            .map_err(|error| wiring::repository_failure(&what, error))
+        locking.lock(LockKind::Shared, &control).map_err(|error| wiring::repository_failure(&what, error))
     })
     .await?;
     wiring::unlock(lock).await
