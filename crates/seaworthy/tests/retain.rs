@@ -198,7 +198,7 @@ fn nothing_goes_for_a_newer_copy_that_is_not_all_there() {
 }
 
 #[test]
-fn a_looser_policy_begins_three_days_later() {
+fn a_policy_that_keeps_less_begins_three_days_later() {
     let mut ship = Ship::new("{ last = 9 }");
     for _ in 0..3 {
         ship.backup();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::tz::TimeZoneDatabase;
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_engine::act::retain::Locked;
+use seaworthy_interface::ErrorKind;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, RepositoryId, RepositoryName};
 use seaworthy_model::point::RecoveryPoint;
@@ -284,7 +285,8 @@ async fn in_one(
             continue;
         }
         if let Err(error) = locked.ensure_newer(&cx, &plan).await {
-            if matches!(error.kind, seaworthy_interface::ErrorKind::Stopped(_)) {
+            // That it could not be looked at says nothing of what is there; nothing goes either way.
+            if !matches!(error.kind, ErrorKind::Corrupt | ErrorKind::NotFound) {
                 return Err(Failure::from(error));
             }
             let finding = Finding::new(
