@@ -168,7 +168,7 @@ fn steps(root: &Path) -> Result<Vec<Step>, Box<dyn std::error::Error>> {
                 "warnings",
             ]),
         ),
-        step("test", Kind::Tests, 28, tests),
+        step("test", Kind::Tests, 45, tests),
         step("doctest", Kind::MaybeTests, 10, cargo(&["test", "--workspace", FEATURES, "--locked", "--doc"])),
     ];
     for (number, arguments) in readme::commands(&workspace::read(&root.join("README.md"))?).iter().enumerate()

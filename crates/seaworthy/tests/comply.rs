@@ -237,11 +237,29 @@ fn a_repository_that_was_emptied_or_left_behind_is_told() {
     // A copy that is too old counts for nothing.
     let stale = text.replacen("[defaults]\n", "[defaults]\nstale_after = \"1s\"\n", 1);
     std::fs::write(&path, stale).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
     estate.run(&["comply", "papers"]).exits(4).says(&["its newest good copy is of", "allowed are 1s"]);
     // A repository that is not there any more is not an empty one.
     std::fs::write(&path, text).unwrap();
     std::fs::remove_dir_all(estate.path("repository")).unwrap();
     estate.run(&["comply", "papers"]).exits(4).says(&["IO-UNREACHABLE", "its location"]);
+}
+
+#[test]
+fn status_tells_of_a_repository_that_holds_no_copy_of_what_it_should() {
+    let estate = directories("");
+    assert!(!estate.run(&["status"]).out.contains("PL-12"));
+    let root = estate.path("").display().to_string();
+    let path = estate.path("seaworthy.toml");
+    let third = format!(
+        "\n[repositories.third]\nlocation = \"{root}third\"\npassword = \"file:{root}password\"\nsite = \"third\"\n"
+    );
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + &third).unwrap();
+    let run = estate.run(&["status"]).exits(7).says(&["PL-12", "third: no complete copy is known there"]);
+    assert!(!run.out.contains("away: "), "{run}");
+    estate.run(&["init", "--missing-repositories"]).exits(0);
+    estate.run(&["replicate", "-q"]).exits(0);
+    assert!(!estate.run(&["status"]).out.contains("PL-12"));
 }
 
 fn files(directory: &Path) -> Vec<std::path::PathBuf> {
