@@ -80,6 +80,9 @@ pub struct RecoveryPoint {
     pub point: Timestamp,
     /// When the copy was durable.
     pub finished: Timestamp,
+    /// When the run that captured it began; not known of one that was found or is a replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
     /// Whether all of the declared scope is in it.
     pub outcome: Outcome,
     /// Bytes that a restore needs.
@@ -154,6 +157,7 @@ impl RecoveryPoint {
             copy: backup.copy.clone()?,
             point: backup.point?,
             finished: backup.finished,
+            started: Some(backup.started),
             outcome: backup.outcome,
             restore_bytes: backup.sizes.restore_bytes,
             stored_bytes: backup.sizes.stored_bytes,
@@ -192,6 +196,7 @@ impl RecoveryPoint {
             copy: found.copy.clone(),
             point: found.point,
             finished: found.finished.min(receipt.at),
+            started: None,
             outcome: found.outcome,
             restore_bytes: found.restore_bytes,
             stored_bytes: found.stored_bytes,
@@ -216,6 +221,7 @@ impl RecoveryPoint {
             point: replicate.point,
             // What it holds is as old as the original, whenever it came here.
             finished: replicate.captured.min(receipt.at),
+            started: None,
             outcome: replicate.outcome,
             restore_bytes: replicate.restore_bytes,
             // Of what several have added together, an equal part.
@@ -228,6 +234,17 @@ impl RecoveryPoint {
             mark: None,
             is_doubted: false,
         })
+    }
+
+    /// The latest instant that it brings the source back to for certain: when its run began (when it was durable, where that is not
+    /// known) if the source dated it after its end.
+    #[must_use]
+    pub fn instant(&self) -> Timestamp {
+        if self.point.duration_since(self.finished) > CLOCK_STEP {
+            self.started.map_or(self.finished, |started| started.min(self.finished))
+        } else {
+            self.point.min(self.finished)
+        }
     }
 
     /// Whether its receipt was written when the copy was captured, so that the order of receipts is that of the captures.

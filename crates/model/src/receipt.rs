@@ -811,7 +811,8 @@ pub struct Remaining {
     pub repository: RepositoryId,
     /// The copy.
     pub copy: CopyId,
-    /// The instant that it brings the source back to; when it was durable where the source dated it later.
+    /// The instant that it brings the source back to; when its run began where the source dated it after its end, and when it was
+    /// durable where that is not known.
     pub point: Timestamp,
 }
 

@@ -83,6 +83,7 @@ fn copy(sequence: u64, at: Timestamp) -> RecoveryPoint {
         copy: CopyId(format!("{sequence:08x}")),
         point: at,
         finished: at,
+        started: None,
         outcome: Outcome::Complete,
         restore_bytes: 0,
         stored_bytes: 1,

@@ -59,7 +59,7 @@ pub fn missing<'a>(points: &'a [RecoveryPoint], from: &RepositoryId, to: &Reposi
                 && !point.is_gone()
                 && point.outcome == Outcome::Complete
         });
-        of_source.map(|point| point.point.min(point.finished)).max()
+        of_source.map(RecoveryPoint::instant).max()
     };
     for point in &missing.wanted {
         let source = (point.service.clone(), point.source.clone());

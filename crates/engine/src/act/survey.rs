@@ -112,7 +112,7 @@ fn dated(points: &[&RecoveryPoint]) -> Vec<Timestamp> {
         .iter()
         .zip(limits)
         .map(|(point, limit)| {
-            let date = point.point.min(point.finished);
+            let date = point.instant();
             if date.duration_since(limit) <= CLOCK_STEP {
                 certain = certain.max(date);
                 date

@@ -76,6 +76,7 @@ fn left(
         copy: CopyId(format!("{sequence:064x}")),
         point: at,
         finished: at,
+        started: None,
         outcome: Outcome::Complete,
         restore_bytes: 0,
         stored_bytes: 0,

@@ -40,6 +40,7 @@ fn copy(sequence: u64, at: Timestamp) -> RecoveryPoint {
         copy: id(sequence),
         point: at,
         finished: at,
+        started: None,
         outcome: Outcome::Complete,
         restore_bytes: 1_000,
         stored_bytes: 100,
