@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, FindingCode, Severity};
-use crate::id::{CopyId, RepositoryId, RunId, ServiceName, SourceName};
+use crate::id::{CopyId, RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
 use crate::objective::{Met, Objective, RecoveryObjective, exposure};
 use crate::point::RecoveryPoint;
 use crate::receipt::{
@@ -43,6 +43,10 @@ const SLOT_GRACE: SignedDuration = SignedDuration::from_hours(24);
 pub struct NewestCopy {
     /// Sequence of its receipt.
     pub sequence: u64,
+    /// Sequence of the receipt of the original, of a replica: it holds the same, so that what is wrong with the one is not known to
+    /// be right in the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_by: Option<u64>,
     /// Repository.
     pub repository: RepositoryId,
     /// Copy.
@@ -51,6 +55,20 @@ pub struct NewestCopy {
     pub point: Timestamp,
     /// Whether the source's clock claimed a later instant.
     pub future_dated: bool,
+    /// Whether it was dated by a clock that ran ahead, so that its age is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubted: bool,
+}
+
+/// The newest complete copy in one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldCopy {
+    /// The repository that had the name then: another one may be made in its place.
+    pub repository: RepositoryId,
+    /// Copy.
+    pub copy: CopyId,
+    /// The instant that it brings the source back to, as in [`NewestCopy`].
+    pub point: Timestamp,
     /// Whether it was dated by a clock that ran ahead, so that its age is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub doubted: bool,
@@ -167,6 +185,9 @@ pub struct SourceHistory {
     pub at: Option<Timestamp>,
     /// The newest complete copy.
     pub newest: Option<NewestCopy>,
+    /// The newest complete copy in each repository; nothing of one whose newest copy has gone, until another one comes there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<RepositoryName, HeldCopy>,
     /// The last backup.
     pub last_backup: Option<LastBackup>,
     /// The last drill.
@@ -191,6 +212,7 @@ impl SourceHistory {
             sequence: 0,
             at: None,
             newest: None,
+            held: BTreeMap::new(),
             last_backup: None,
             last_drill: None,
             proofs: Vec::new(),
@@ -276,6 +298,9 @@ impl SourceHistory {
         if let Some(newest) = self.newest.as_mut().filter(|newest| is_ahead(newest.point)) {
             newest.doubted = true;
         }
+        for held in self.held.values_mut().filter(|held| is_ahead(held.point)) {
+            held.doubted = true;
+        }
         for proof in self.proofs.iter_mut().filter(|proof| is_ahead(proof.at)) {
             proof.doubted = true;
         }
@@ -313,8 +338,18 @@ impl SourceHistory {
     /// A replica makes nothing newer than its original was. Where that is not known any more, the replica is the newest.
     fn replicated(&mut self, receipt: &Receipt, replicate: &Replicate) {
         let is_of_newest = self.newest.as_ref().is_some_and(|newest| newest.sequence == replicate.known_by);
-        if let (Outcome::Complete, Some(copy), false) = (replicate.outcome, &replicate.copy, is_of_newest) {
-            self.came(receipt, &replicate.repository, copy, replicate.point, replicate.captured);
+        if let (Outcome::Complete, Some(copy)) = (replicate.outcome, &replicate.copy) {
+            if is_of_newest {
+                let point = replicate.point.min(replicate.captured).min(receipt.at);
+                self.holds(&replicate.repository, copy, point);
+            } else {
+                self.came(receipt, &replicate.repository, copy, replicate.point, replicate.captured);
+                if let Some(newest) =
+                    self.newest.as_mut().filter(|newest| newest.sequence == receipt.sequence)
+                {
+                    newest.known_by = Some(replicate.known_by);
+                }
+            }
         }
     }
 
@@ -327,15 +362,26 @@ impl SourceHistory {
         made: Timestamp,
     ) {
         let point = dated.min(made).min(receipt.at);
+        self.holds(repository, copy, point);
         if self.newest.as_ref().is_none_or(|newest| newest.point < point) {
             self.newest = Some(NewestCopy {
                 sequence: receipt.sequence,
+                known_by: None,
                 repository: repository.id.clone(),
                 copy: copy.clone(),
                 point,
                 future_dated: dated.duration_since(point) > CLOCK_STEP,
                 doubted: false,
             });
+        }
+    }
+
+    /// A copy came into a repository; it may be older than the newest there.
+    fn holds(&mut self, repository: &RepositoryRef, copy: &CopyId, point: Timestamp) {
+        let held = HeldCopy { repository: repository.id.clone(), copy: copy.clone(), point, doubted: false };
+        let is_older = |before: &HeldCopy| before.repository != repository.id || before.point < point;
+        if self.held.get(&repository.name).is_none_or(|before| before.doubted || is_older(before)) {
+            self.held.insert(repository.name.clone(), held);
         }
     }
 
@@ -350,6 +396,7 @@ impl SourceHistory {
             let was_doubted = before.doubted;
             self.newest = gone.newest.as_ref().map(|newest| NewestCopy {
                 sequence: newest.sequence,
+                known_by: None,
                 repository: newest.repository.clone(),
                 copy: newest.copy.clone(),
                 point: newest.point,
@@ -359,6 +406,21 @@ impl SourceHistory {
         }
         if self.newest.is_none() {
             self.proofs.clear();
+        }
+        let name = &gone.repository.name;
+        let is_it = |held: &HeldCopy| held.copy == gone.copy && held.repository == gone.repository.id;
+        if self.held.get(name).is_some_and(is_it) {
+            let left = gone.newest.as_ref().filter(|left| left.repository == gone.repository.id);
+            match left {
+                Some(left) => {
+                    let doubted = left.point.duration_since(receipt.at) > CLOCK_STEP;
+                    let (repository, copy) = (left.repository.clone(), left.copy.clone());
+                    self.held.insert(name.clone(), HeldCopy { repository, copy, point: left.point, doubted });
+                }
+                None => {
+                    self.held.remove(name);
+                }
+            }
         }
     }
 
@@ -374,11 +436,18 @@ impl SourceHistory {
         if let (Outcome::Complete, Some(copy), Some(point)) = (backup.outcome, &backup.copy, backup.point) {
             let ended = backup.finished.min(receipt.at);
             let future_dated = point.duration_since(ended) > CLOCK_STEP;
+            let point = if future_dated { backup.started.min(receipt.at) } else { point.min(ended) };
+            let (repository, copy) = (backup.repository.id.clone(), copy.clone());
+            self.held.insert(
+                backup.repository.name.clone(),
+                HeldCopy { repository: repository.clone(), copy: copy.clone(), point, doubted: false },
+            );
             self.newest = Some(NewestCopy {
                 sequence: receipt.sequence,
-                repository: backup.repository.id.clone(),
-                copy: copy.clone(),
-                point: if future_dated { backup.started.min(receipt.at) } else { point.min(ended) },
+                known_by: None,
+                repository,
+                copy,
+                point,
                 future_dated,
                 doubted: false,
             });
@@ -654,17 +723,33 @@ pub struct ServiceAssessment {
     pub sources: Vec<SourceAssessment>,
 }
 
+/// A source that is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// Its name.
+    pub source: &'a SourceName,
+    /// The repositories that should each hold a fresh copy of it; nothing is asked of them where there is one or none.
+    pub repositories: &'a [RepositoryName],
+}
+
+impl<'a> From<&'a SourceName> for Judged<'a> {
+    fn from(source: &'a SourceName) -> Self {
+        Self { source, repositories: &[] }
+    }
+}
+
 /// Judges a service. A source without a history is judged as one that has nothing.
 #[must_use]
 pub fn assess<'a>(
     service: &ServiceName,
-    sources: impl IntoIterator<Item = &'a SourceName>,
+    sources: impl IntoIterator<Item = impl Into<Judged<'a>>>,
     policy: &Policy,
     histories: &[SourceHistory],
     now: Timestamp,
 ) -> ServiceAssessment {
     let mut assessed = Vec::new();
-    for source in sources {
+    for judged in sources {
+        let Judged { source, repositories } = judged.into();
         let empty;
         let history =
             match histories.iter().find(|history| history.service == *service && history.source == *source) {
@@ -674,7 +759,7 @@ pub fn assess<'a>(
                     &empty
                 }
             };
-        assessed.push(assess_source(history, policy, now));
+        assessed.push(assess_source(history, repositories, policy, now));
     }
     combine(service, policy, assessed)
 }
@@ -685,7 +770,12 @@ fn is_now_or_past(instant: Timestamp, now: Timestamp) -> bool {
 
 /// Judges one source.
 #[must_use]
-pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -> SourceAssessment {
+pub fn assess_source(
+    history: &SourceHistory,
+    repositories: &[RepositoryName],
+    policy: &Policy,
+    now: Timestamp,
+) -> SourceAssessment {
     let subject = format!("{}/{}", history.service, history.source);
     let mut findings = Vec::new();
     let mut add = |code, detail: String| findings.push(Finding::new(code, subject.clone(), detail));
@@ -697,7 +787,8 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
     // The copy.
     let newest = history.newest.as_ref();
     let is_newest_bad = newest.zip(history.failure.as_ref()).is_some_and(|(newest, failure)| {
-        let is_as_new = failure.order.0 >= newest.sequence && failure.order.1 >= newest.point;
+        let known_by = newest.known_by.unwrap_or(newest.sequence);
+        let is_as_new = failure.order.0 >= known_by && failure.order.1 >= newest.point;
         failure.copy == newest.copy || is_as_new
     });
     let age = newest.filter(|newest| !newest.doubted).and_then(|newest| {
@@ -739,6 +830,11 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
                 newest.point
             ),
         );
+    }
+    // Where there is no fresh copy at all, nothing but a backup helps.
+    let asked = repositories.iter().filter(|_| is_fresh && repositories.len() > 1);
+    for (repository, why) in asked.filter_map(|name| Some((name, behind(history, name, policy, now)?))) {
+        add(FindingCode::LagsBehind, format!("{repository}: {why}"));
     }
     let exposed = age.filter(|_| !is_newest_bad);
     let rpo = policy.objective.rpo.judge(exposed);
@@ -854,6 +950,33 @@ pub fn assess_source(history: &SourceHistory, policy: &Policy, now: Timestamp) -
         rto,
         findings,
     }
+}
+
+/// Why a repository does not hold a fresh copy; `None` where it does.
+fn behind(
+    history: &SourceHistory,
+    repository: &RepositoryName,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<String> {
+    let Some(held) = history.held.get(repository) else {
+        return Some("no complete copy is known there".to_owned());
+    };
+    if held.doubted {
+        return Some(format!(
+            "its newest copy is dated {} by a clock that ran ahead: its age is not known",
+            held.point
+        ));
+    }
+    let age = now.duration_since(held.point);
+    (age > policy.stale_after).then(|| {
+        format!(
+            "its newest copy is of {}, {} ago; allowed are {}",
+            held.point,
+            spoken(age),
+            spoken(policy.stale_after)
+        )
+    })
 }
 
 fn combine(service: &ServiceName, policy: &Policy, sources: Vec<SourceAssessment>) -> ServiceAssessment {

@@ -6,12 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use seaworthy_model::assess::{
-    Dates, EPOCH, Facts, Policy, ServiceAssessment, SourceHistory, Standing, assess, assess_source,
+    Dates, EPOCH, Facts, Judged, Policy, ServiceAssessment, SourceHistory, Standing, assess, assess_source,
 };
 use seaworthy_model::example::{self, About};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
-use seaworthy_model::id::{CopyId, Digest, ServiceName, SourceName};
+use seaworthy_model::id::{CopyId, Digest, RepositoryName, ServiceName, SourceName};
 use seaworthy_model::objective::{Met, Objective, RecoveryObjective};
+use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{Act, ActKind, Backup, CLOCK_STEP, Drill, Gone, Outcome, Receipt, Remaining};
 use seaworthy_model::verdict::{Assurance, Verdict};
 
@@ -51,13 +52,21 @@ enum Event {
     Due,
     Abandoned,
     Found,
+    Replicated { of: usize },
     Gone { of: usize },
 }
 
 impl Event {
     /// Whether it shows that something went well.
     fn is_passing(self) -> bool {
-        matches!(self, Self::GoodBackup | Self::GoodDrill { .. } | Self::Intact { .. } | Self::Found)
+        matches!(
+            self,
+            Self::GoodBackup
+                | Self::GoodDrill { .. }
+                | Self::Intact { .. }
+                | Self::Found
+                | Self::Replicated { .. }
+        )
     }
 }
 
@@ -128,13 +137,24 @@ fn receipts(events: &[(Event, u32)]) -> Vec<Receipt> {
                 backups.push((sequence, backup.clone()));
                 Act::Found(Box::new(example::found(&backup)))
             }
+            Event::Replicated { of: which } => {
+                let (stored, backup) = of(which);
+                let mut replicate = example::replicate(&backup, stored.unwrap_or(0), about.started);
+                replicate.repository.name = away();
+                let (copy, repository) = (replicate.copy.clone(), replicate.repository.clone());
+                backups.push((sequence, Backup { copy, repository, ..backup }));
+                Act::Replicate(Box::new(replicate))
+            }
             Event::Gone { of: which } => {
                 let (stored, backup) = of(which);
                 gone.push(backup.copy.clone());
                 let remaining = backups.iter().filter(|(_, one)| {
                     one.outcome == Outcome::Complete && one.point.is_some() && !gone.contains(&one.copy)
                 });
-                let instant = |one: &Backup| one.point.unwrap().min(one.finished);
+                let instant = |one: &Backup| {
+                    let act = Act::Backup(Box::new(one.clone()));
+                    RecoveryPoint::made_by(&receipt(1, one.finished, act)).unwrap().instant()
+                };
                 let newest = remaining.max_by_key(|(sequence, one)| (instant(one), *sequence)).map(
                     |(sequence, one)| Remaining {
                         sequence: *sequence,
@@ -156,10 +176,33 @@ fn judged<'a>(
     policy: &Policy,
     now: Timestamp,
 ) -> ServiceAssessment {
+    asked(receipts, &[], policy, now)
+}
+
+/// The same, where copies should also be in a second repository.
+fn everywhere<'a>(
+    receipts: impl IntoIterator<Item = &'a Receipt>,
+    policy: &Policy,
+    now: Timestamp,
+) -> ServiceAssessment {
+    asked(receipts, &[example::repository().name, away()], policy, now)
+}
+
+fn asked<'a>(
+    receipts: impl IntoIterator<Item = &'a Receipt>,
+    repositories: &[RepositoryName],
+    policy: &Policy,
+    now: Timestamp,
+) -> ServiceAssessment {
     let facts = Facts::of(receipts);
     let (service, source) = (ServiceName::new("shop").unwrap(), SourceName::new("db").unwrap());
     let histories: Vec<SourceHistory> = facts.service(&service).cloned().collect();
-    assess(&service, [&source], policy, &histories, now)
+    assess(&service, [Judged { source: &source, repositories }], policy, &histories, now)
+}
+
+/// The repository that copies are replicated into.
+fn away() -> RepositoryName {
+    RepositoryName::new("away").unwrap()
 }
 
 fn after(events: &[(Event, u32)], later: u32) -> ServiceAssessment {
@@ -204,6 +247,7 @@ fn events() -> impl Strategy<Value = Vec<(Event, u32)>> {
         1 => Just(Event::Due),
         1 => Just(Event::Abandoned),
         1 => Just(Event::Found),
+        2 => (0..8_usize).prop_map(|of| Event::Replicated { of }),
         1 => (0..8_usize).prop_map(|of| Event::Gone { of }),
     ];
     let later = prop_oneof![Just(0_u32), 1..30_u32, Just(36), 100..900_u32];
@@ -251,8 +295,8 @@ fn a_receipt_of_something_that_went_well_never_makes_anything_worse() {
         events.push((event, later));
         let receipts = receipts(&events);
         let now = receipts.last().unwrap().at;
-        let without = judged(&receipts[..receipts.len() - 1], &policy, now);
-        Some((judged(&receipts, &policy, now), without))
+        let without = everywhere(&receipts[..receipts.len() - 1], &policy, now);
+        Some((everywhere(&receipts, &policy, now), without))
     });
     assert!(told >= 800, "only {told} receipts changed anything");
 }
@@ -262,8 +306,8 @@ fn time_passing_without_receipts_never_makes_anything_better() {
     let told = law((events(), policies(), 0..2_000_u32, 0..2_000_u32), |(events, policy, first, then)| {
         let receipts = receipts(&events);
         let last = receipts.last().unwrap().at;
-        let early = judged(&receipts, &policy, last + hours(first.into()));
-        Some((early, judged(&receipts, &policy, last + hours((first + then).into()))))
+        let early = everywhere(&receipts, &policy, last + hours(first.into()));
+        Some((early, everywhere(&receipts, &policy, last + hours((first + then).into()))))
     });
     assert!(told >= 800, "time changed anything only {told} times");
 }
@@ -280,7 +324,7 @@ fn losing_a_receipt_of_something_that_went_well_never_looks_like_an_improvement(
         let receipts = receipts(&events);
         let now = receipts.last().unwrap().at + hours(later.into());
         let torn = receipts.iter().enumerate().filter(|(n, _)| *n != index).map(|(_, one)| one);
-        Some((judged(&receipts, &policy, now), judged(torn, &policy, now)))
+        Some((everywhere(&receipts, &policy, now), everywhere(torn, &policy, now)))
     });
     assert!(told >= 400, "only {told} lost receipts changed anything");
 }
@@ -346,7 +390,7 @@ fn a_service_without_receipts_is_not_silent() {
     assert_eq!((assessment.standing, assessment.level), (Standing::Unproven, Assurance::A0));
     assert_eq!(codes(&assessment), ["TM-03", "TM-05"]);
     assert_eq!((assessment.rpo, assessment.rto, assessment.exposure_ms), (Met::Unknown, Met::Unknown, None));
-    let nothing = assess(&ServiceName::new("shop").unwrap(), [], &policy(), &[], hour(0));
+    let nothing = assess(&ServiceName::new("shop").unwrap(), [] as [&SourceName; 0], &policy(), &[], hour(0));
     assert_eq!((codes(&nothing), nothing.standing), (vec!["EV-01"], Standing::Broken));
 }
 
@@ -366,6 +410,38 @@ fn proofs_decay_and_copies_go_stale() {
             "the last proof is of 2026-11-01T01:06:13Z, 31d00h ago; allowed are 30d00h",
         ]
     );
+}
+
+#[test]
+fn a_second_repository_that_was_left_behind_is_told_for_as_long_as_it_is() {
+    let told = |events: &[(Event, u32)], later: u32| -> Vec<String> {
+        let receipts = receipts(events);
+        let now = hour(events.iter().map(|(_, later)| later).sum::<u32>() + later);
+        let judged = everywhere(&receipts, &policy(), now);
+        let lags = judged.findings.iter().filter(|finding| finding.code == FindingCode::LagsBehind);
+        lags.map(|finding| finding.detail.clone()).collect()
+    };
+    let nothing = "away: no complete copy is known there";
+    let mut events = vec![(Event::GoodBackup, 1), (GOOD, 1)];
+    assert_eq!(told(&events, 0), [nothing]);
+    assert_eq!(everywhere(&receipts(&events), &policy(), hour(2)).standing, Standing::Attention);
+    events.push((Event::Replicated { of: 0 }, 1));
+    assert_eq!(told(&events, 0), [""; 0]);
+    // Where nothing is fresh, it is the backup that is missing.
+    assert_eq!(told(&events, 48), [""; 0]);
+    events.push((Event::GoodBackup, 40));
+    assert_eq!(
+        told(&events, 0),
+        ["away: its newest copy is of 2026-11-01T00:00:00Z, 1d19h ago; allowed are 1d12h"]
+    );
+    events.push((Event::Replicated { of: 2 }, 1));
+    assert_eq!(told(&events, 0), [""; 0]);
+    // One that is older than what is there makes nothing newer, and its going nothing older.
+    events.push((Event::Replicated { of: 0 }, 0));
+    events.push((Event::Gone { of: 1 }, 0));
+    assert_eq!(told(&events, 0), [""; 0]);
+    events.push((Event::Gone { of: 3 }, 0));
+    assert_eq!(told(&events, 0), [nothing], "{:?}", receipts(&events).last());
 }
 
 #[test]
@@ -1032,7 +1108,7 @@ fn a_bad_copy_that_was_found_late_and_is_older_does_not_take_the_newest_away() {
         Act::Found(Box::new(example::found(&old))),
         Act::Drill(Box::new(example::failed_drill(&about(5), None, &old, Some(4)))),
     ]);
-    let assessed = assess_source(&known, &policy(), hour(5));
+    let assessed = assess_source(&known, &[], &policy(), hour(5));
     assert_eq!(known.newest.unwrap().copy, new.copy.unwrap());
     assert!(known.failure.is_some() && assessed.exposure_ms.is_some());
 }
@@ -1041,7 +1117,7 @@ fn a_bad_copy_that_was_found_late_and_is_older_does_not_take_the_newest_away() {
 fn a_copy_that_is_yet_to_come_is_told_from_one_that_a_clock_ran_ahead_of() {
     let known = history(vec![Act::Backup(Box::new(example::backup(&about(1), None)))]);
     let said = |known: &SourceHistory| {
-        let assessed = assess_source(known, &policy(), known.newest.as_ref().unwrap().point - hours(1));
+        let assessed = assess_source(known, &[], &policy(), known.newest.as_ref().unwrap().point - hours(1));
         assessed
             .findings
             .into_iter()

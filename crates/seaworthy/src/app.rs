@@ -11,7 +11,7 @@ use seaworthy_catalog::CatalogError;
 use seaworthy_drivers::sandbox::process::ProcessSandboxes;
 use seaworthy_engine::{Executor, Notary, NotaryError, RunError, Runner};
 use seaworthy_interface::{Cx, SandboxProvider as _};
-use seaworthy_model::assess::{Policy, ServiceAssessment, assess};
+use seaworthy_model::assess::{Judged, Policy, ServiceAssessment, assess};
 use seaworthy_model::id::{RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{Act, RepositoryRef};
@@ -97,7 +97,12 @@ pub(crate) async fn assessments(
     Ok(services
         .iter()
         .map(|service| {
-            assess(&service.name, crate::cli::source_names(service), &Policy::from(*service), &histories, now)
+            let sources = service
+                .sources
+                .iter()
+                .map(|source| Judged { source: &source.name, repositories: &service.repositories });
+            let adopted = service.adopted.iter().map(|set| Judged::from(&set.name));
+            assess(&service.name, sources.chain(adopted), &Policy::from(*service), &histories, now)
         })
         .collect())
 }
