@@ -15,6 +15,7 @@ pub mod config;
 pub mod custody;
 pub mod example;
 pub mod finding;
+pub mod forecast;
 pub mod id;
 pub mod ledger;
 pub mod lint;

@@ -90,6 +90,14 @@ pub struct PlacementPolicy {
     pub evidence_age: SignedDuration,
 }
 
+impl Place {
+    /// Whether a place is at another site than this one; unknown where not enough has been said of either.
+    #[must_use]
+    pub fn is_at_another_site(&self, other: &Self) -> Answer {
+        other_site(self, other)
+    }
+}
+
 /// Where the live data of a service is, and what is asked of its copies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementSpec {

@@ -1,6 +1,6 @@
 //! The inventory: what we promised to be able to bring back. Cannot be built wrong; see `config`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::check::UserCheck;
 use crate::custody::KeySpec;
 use crate::id::{KeyName, RepositoryName, ServiceName, SourceName, TierName};
 use crate::objective::RecoveryObjective;
-use crate::placement::PlacementSpec;
+use crate::placement::{Place, PlacementSpec};
 use crate::remote::RemoteSpec;
 use crate::secret::SecretRef;
 use crate::source::SourceSpec;
@@ -32,6 +32,24 @@ impl Inventory {
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
         self.services.iter().find(|service| &service.name == name)
     }
+}
+
+/// Services in the order in which they are brought back: each after those of them that it depends on, else as they were given.
+#[must_use]
+pub fn in_recovery_order<'s>(services: &[&'s Service]) -> Vec<&'s Service> {
+    let mut left = services.to_vec();
+    let here: BTreeSet<&ServiceName> = services.iter().map(|service| &service.name).collect();
+    let mut ordered: Vec<&Service> = Vec::new();
+    while !left.is_empty() {
+        let is_ready = |service: &&Service| {
+            let mut needed = service.depends_on.iter();
+            needed.all(|one| !here.contains(one) || ordered.iter().any(|before| &before.name == one))
+        };
+        // The configuration refuses circles; were there one, its services would follow in the order of the file.
+        let next = left.iter().position(is_ready).unwrap_or(0);
+        ordered.push(left.remove(next));
+    }
+    ordered
 }
 
 /// Something the business would miss.
@@ -108,6 +126,19 @@ pub struct RepositorySpec {
     pub opened_by: Option<ServiceName>,
     /// The register: the keys that are meant to exist, and who holds them. Nobody has said where it is empty.
     pub keys: BTreeMap<KeyName, KeySpec>,
+}
+
+impl RepositorySpec {
+    /// Where its copies lie, as the configuration says.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place {
+            medium: Some(self.medium.clone()),
+            site: Some(self.site.clone()),
+            region: self.region.clone(),
+            account: self.account.clone(),
+        }
+    }
 }
 
 /// When something is due: a cron expression in a named time zone.

@@ -51,7 +51,7 @@ pub(crate) fn failure(what: &str, error: &CatalogError) -> Failure {
     };
     let failure = Failure::because(exit, what, error);
     match error {
-        CatalogError::Missing(_) => failure.hint("nothing has been backed up with this state directory yet: seaworthy backup"),
+        CatalogError::Missing(_) => failure.hint("nothing has been backed up with this state directory yet: seaworthy backup; on a new machine, for copies that are elsewhere: seaworthy catalogue rebuild"),
         CatalogError::Damaged(_) => failure.hint("move the file away, then: seaworthy catalogue rebuild --receipts EXPORTED-LEDGER"),
         CatalogError::Locked | CatalogError::Held { .. } => failure.hint("another seaworthy holds it: wait for it to end, then run this again"),
         CatalogError::Io { .. } | CatalogError::Sqlite(_) => failure.hint("is the state directory full or read-only? What it holds is untouched; make room and run this again"),

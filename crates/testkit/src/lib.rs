@@ -13,3 +13,4 @@ pub mod postgres;
 pub mod product;
 pub mod proxy;
 pub mod sandbox;
+pub mod terminal;

@@ -501,6 +501,7 @@ fn choose<'a>(
                 copy: CopyId(seen.lying.name.clone()),
                 point: at,
                 finished: at,
+                started: None,
                 outcome: Ending::Complete,
                 restore_bytes: seen.lying.size,
                 stored_bytes: seen.lying.size,

@@ -451,18 +451,24 @@ pub(crate) struct Status {
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
-    /// Service
+    /// Service; where it or `--to` is omitted, a menu asks on a terminal
     #[arg(value_name = "SERVICE")]
-    pub(crate) service: String,
+    pub(crate) service: Option<String>,
     /// Source of the service, where it has several
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
     #[command(flatten)]
     pub(crate) choice: Choice,
+    /// Take the copy from a repository at another site than the live data
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) offsite: bool,
+    /// Every source of the service, or of all services where none is named, each to `SERVICE/SOURCE` below `--to`
+    #[arg(long, conflicts_with_all = ["source", "table", "file"])]
+    pub(crate) all: bool,
     /// A new or empty directory, or `postgres:DATABASE` for a new database on the source's own server,
     /// or `postgres://[USER@]HOST[:PORT]/DATABASE`
     #[arg(long, value_name = "TARGET")]
-    pub(crate) to: String,
+    pub(crate) to: Option<String>,
     /// Only this table, `schema.table`; may be given several times
     #[arg(long, value_name = "TABLE")]
     pub(crate) table: Vec<String>,

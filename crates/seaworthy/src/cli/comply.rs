@@ -13,7 +13,7 @@ use seaworthy_model::canonical::INTEGER_MAX;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{RepositoryId, RepositoryName, ServiceName, SourceName};
 use seaworthy_model::placement::{
-    Answer, Case, Comply, Look, Looked, Place, Placed, RULES, ReadBack, Seen, Space, place,
+    Answer, Case, Comply, Look, Looked, Placed, RULES, ReadBack, Seen, Space, place,
 };
 use seaworthy_model::receipt::{Act, ActKind, RepositoryRef, SourceRef};
 use seaworthy_model::secret::SecretRef;
@@ -332,12 +332,7 @@ async fn case(
         looks.push(Look {
             repository: name.clone(),
             id: found.id.clone(),
-            place: Place {
-                medium: Some(found.spec.medium.clone()),
-                site: Some(found.spec.site.clone()),
-                region: found.spec.region.clone(),
-                account: found.spec.account.clone(),
-            },
+            place: found.spec.place(),
             at: found.at,
             seen: found.seen.clone(),
             device: found.device.clone(),

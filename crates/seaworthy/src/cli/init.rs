@@ -210,7 +210,7 @@ fn parse_postgres(address: &str) -> Outcome<DiscoveredPostgres> {
 pub(super) fn asked<T>(answer: Result<T, inquire::InquireError>) -> Outcome<T> {
     answer.map_err(|error| match error {
         inquire::InquireError::OperationCanceled | inquire::InquireError::OperationInterrupted => {
-            Failure::new(Exit::Interrupted, "interrupted; nothing was written")
+            Failure::new(Exit::Interrupted, "interrupted; nothing was done")
         }
         error => Failure::because(Exit::Unexpected, "ask", &error)
             .hint("every question has a flag: seaworthy init --help"),

@@ -1,6 +1,5 @@
 //! `kit`: a recovery kit on one page. Reads the repository, the ledger and the configuration; writes one file.
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -10,12 +9,12 @@ use jiff::Timestamp;
 use seaworthy_catalog::OpenMode;
 use seaworthy_engine::store::SnapshotReader;
 use seaworthy_interface::{CopyReader, Cx};
-use seaworthy_model::id::{KeyFileId, RepositoryId, ServiceName};
+use seaworthy_model::id::{KeyFileId, RepositoryId};
 use seaworthy_model::point::{PointStanding, RecoveryPoint};
 use seaworthy_model::receipt::{Act, Outcome as Ended, Receipt};
 use seaworthy_model::remote::Provider;
 use seaworthy_model::secret::{SecretRef, SecretRefError};
-use seaworthy_model::service::{Inventory, RepositorySpec, Service};
+use seaworthy_model::service::{Inventory, RepositorySpec, Service, in_recovery_order};
 use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::{Repository, RepositoryError};
 use tokio_util::sync::CancellationToken;
@@ -222,22 +221,9 @@ async fn password(spec: &RepositorySpec, text: &str, repository: &Repository, cx
 
 /// The services whose copies are here, each after what it needs.
 fn in_order<'s>(inventory: &'s Inventory, spec: &RepositorySpec) -> Vec<&'s Service> {
-    let mut left: Vec<&Service> =
+    let here: Vec<&Service> =
         inventory.services.iter().filter(|service| service.repositories.contains(&spec.name)).collect();
-    let here: BTreeSet<&ServiceName> = left.iter().map(|service| &service.name).collect();
-    let mut ordered: Vec<&Service> = Vec::new();
-    while !left.is_empty() {
-        let is_ready = |service: &&Service| {
-            service
-                .depends_on
-                .iter()
-                .all(|needed| !here.contains(needed) || ordered.iter().any(|before| &before.name == needed))
-        };
-        // The configuration refuses circles; were there one, its services would follow in the order of the file.
-        let next = left.iter().position(is_ready).unwrap_or(0);
-        ordered.push(left.remove(next));
-    }
-    ordered
+    in_recovery_order(&here)
 }
 
 async fn part(

@@ -1,5 +1,8 @@
 //! `restore`: a copy to a new place, for people. Never to a live source, never over anything.
 
+mod menu;
+
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,57 +11,208 @@ use seaworthy_engine::RestoreJob;
 use seaworthy_engine::store::SnapshotReader;
 use seaworthy_interface::{CopyPath, CopyReader, ErrorKind, NewTarget};
 use seaworthy_model::finding::FindingCode;
-use seaworthy_model::service::ServiceSource;
+use seaworthy_model::id::{ServiceName, SourceName};
+use seaworthy_model::placement::Answer;
+use seaworthy_model::service::{Service, ServiceSource, in_recovery_order};
 use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::LockKind;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Opened, reference, run_failure};
-use crate::cli::args::{Cli, Restore};
+use crate::cli::args::{Choice, Cli, Restore};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
-use crate::output::{Face, Tone, bytes, duration};
+use crate::output::{Face, Tone, bytes, count, duration};
 use crate::render::drill::instant;
+use crate::setup::{self, Setup};
 use crate::state::absolute;
-use crate::{setup, wiring};
+use crate::wiring;
 
-/// Restores, or says what would be restored.
+/// One restore that was asked for.
+#[derive(Debug)]
+struct Order {
+    service: ServiceName,
+    source: SourceName,
+    choice: Choice,
+    /// Whether the copy must come from another site than the live data's.
+    offsite: bool,
+    to: String,
+    tables: Vec<String>,
+    files: Vec<PathBuf>,
+}
+
+/// Restores, or says what would be restored; asks a person what was left out.
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: CancellationToken) -> Outcome {
-    let watch = face.watch(&printable(&arguments.service));
-    let cx = super::context(&cancel, watch.sink());
+    let setup = setup::load(cli, face)?;
+    let orders = orders(cli, face, &setup, arguments).await?;
     if cli.global.dry_run {
-        let setup = setup::load(cli, face)?;
-        let mut opened = Opened::new(&setup.state);
         let memory = Memory::open_to_read(cli, &setup.state).await?;
-        let service = setup.service(&arguments.service)?;
-        let source = pick(service, arguments.source.as_deref())?;
-        let target = target(source, arguments)?;
-        let chosen =
-            super::drill::choose(&setup, &memory, &cx, &mut opened, service, source, &arguments.choice)
-                .await?;
-        watch.step(&chosen.words());
-        drop(watch);
-        vacant(&target)?;
-        let words = describe(&target);
-        face.data(format!(
-            "would restore {}/{} as of {} ({}) from repository {} to {words}; nothing there may exist yet",
-            service.name,
-            source.name,
-            instant(chosen.point.point),
-            bytes(chosen.point.restore_bytes),
-            chosen.spec.name
-        ))?;
+        let mut opened = Opened::new(&setup.state);
+        for order in &orders {
+            rehearse(face, &setup, &memory, &mut opened, order, &cancel).await?;
+        }
         return Ok(Exit::Ok);
     }
-    let app = App::open(cli, face, &cx).await?;
+    if orders.is_empty() {
+        face.say("nothing was restored")?;
+        return Ok(Exit::Ok);
+    }
+    let app = App::with(setup, face, &super::silent(&cancel)).await?;
     let mut opened = Opened::new(&app.setup.state);
-    let service = app.setup.service(&arguments.service)?;
-    let source = pick(service, arguments.source.as_deref())?;
-    let target = target(source, arguments)?;
-    let choice = &arguments.choice;
-    let chosen =
-        super::drill::choose(&app.setup, &app.memory, &cx, &mut opened, service, source, choice).await?;
+    if let [only] = orders.as_slice() {
+        return one(face, &app, &mut opened, only, &cancel).await;
+    }
+    let (mut worst, mut restored) = (Exit::Ok, 0);
+    for order in &orders {
+        let exit = match one(face, &app, &mut opened, order, &cancel).await {
+            Ok(exit) => exit,
+            Err(failure) => {
+                face.fail(&format!("{}/{}", order.service, order.source), "✗", &failure)?;
+                failure.exit
+            }
+        };
+        restored += usize::from(exit == Exit::Ok);
+        worst = worst.max(exit);
+        if cancel.is_cancelled() {
+            break;
+        }
+    }
+    face.say(format!("{restored} of {} restored", count(orders.len(), "source")))?;
+    Ok(worst)
+}
+
+/// What is to be restored: what the options say, and what a person at a terminal answers where they do not say it all.
+async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> Outcome<Vec<Order>> {
+    let named = arguments.service.as_deref().map(|name| setup.service(name)).transpose()?;
+    if arguments.all {
+        let services: Vec<&Service> = match named {
+            Some(service) => vec![service],
+            None => setup.services(&[])?,
+        };
+        let to = arguments.to.as_deref().ok_or_else(no_target)?;
+        let mut orders = Vec::new();
+        for service in in_recovery_order(&services) {
+            for source in &service.sources {
+                let choice = arguments.choice.clone();
+                orders.push(below(to, &service.name, &source.name, choice, arguments.offsite)?);
+            }
+        }
+        return Ok(orders);
+    }
+    if let (Some(service), Some(to)) = (named, &arguments.to) {
+        return Ok(vec![Order {
+            service: service.name.clone(),
+            source: pick(service, arguments.source.as_deref())?.name.clone(),
+            choice: arguments.choice.clone(),
+            offsite: arguments.offsite,
+            to: to.clone(),
+            tables: arguments.table.clone(),
+            files: arguments.file.clone(),
+        }]);
+    }
+    let is_watched = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if !is_watched || cli.global.yes || face.json {
+        return Err(match named {
+            Some(_) => no_target(),
+            None => Failure::new(Exit::Usage, "which service is to be restored was not said")
+                .hint(format!("name one, or give --all: {}", menu::known(&setup.services(&[])?))),
+        });
+    }
+    let memory = Memory::open_to_read(cli, &setup.state).await?;
+    menu::Menu::new(face, setup, &memory, named).await?.ask(cli, arguments)
+}
+
+fn no_target() -> Failure {
+    Failure::new(Exit::Usage, "where it is to be restored was not said")
+        .hint("name a new directory with --to, or a new database with --to postgres:NAME")
+}
+
+/// The restore of one of several sources: each goes to a place of its own.
+fn below(
+    to: &str,
+    service: &ServiceName,
+    source: &SourceName,
+    choice: Choice,
+    offsite: bool,
+) -> Outcome<Order> {
+    if to.starts_with("postgres:") {
+        return Err(Failure::new(Exit::Usage, "several sources do not fit into one database")
+            .hint("give a new directory with --to: each goes to SERVICE/SOURCE in it"));
+    }
+    let to = Path::new(to).join(service.as_str()).join(source.as_str());
+    let (tables, files) = (Vec::new(), Vec::new());
+    let to = to.to_string_lossy().into_owned();
+    Ok(Order { service: service.clone(), source: source.clone(), choice, offsite, to, tables, files })
+}
+
+/// The source that an order means, and how its copy is chosen.
+fn meant<'s>(setup: &'s Setup, order: &Order) -> Outcome<(&'s Service, &'s ServiceSource, Choice)> {
+    let service = setup.service(order.service.as_str())?;
+    let source = pick(service, Some(order.source.as_str()))?;
+    let mut choice = order.choice.clone();
+    if order.offsite {
+        choice.from = Some(offsite(setup, service)?);
+    }
+    Ok((service, source, choice))
+}
+
+/// The first repository of a service that is known to be at another site than its live data.
+fn offsite(setup: &Setup, service: &Service) -> Outcome<String> {
+    let live = &service.placement.production;
+    for spec in setup.repositories(service, None)? {
+        if live.is_at_another_site(&spec.place()) == Answer::Met {
+            return Ok(spec.name.to_string());
+        }
+    }
+    Err(Failure::new(
+        Exit::NotFound,
+        format!("no repository of `{}` is known to be at another site than its live data", service.name),
+    )
+    .hint(
+        "say where both are: `site` of [defaults.production] and of each repository; or name one with --from",
+    ))
+}
+
+async fn rehearse(
+    face: &Face,
+    setup: &Setup,
+    memory: &Memory,
+    opened: &mut Opened,
+    order: &Order,
+    cancel: &CancellationToken,
+) -> Outcome<()> {
+    let watch = face.watch(&printable(order.service.as_str()));
+    let cx = super::context(cancel, watch.sink());
+    let (service, source, choice) = meant(setup, order)?;
+    let target = target(source, order)?;
+    let chosen = super::drill::choose(setup, memory, &cx, opened, service, source, &choice).await?;
+    watch.step(&chosen.words());
+    drop(watch);
+    vacant(&target)?;
+    let words = describe(&target);
+    face.data(format!(
+        "would restore {}/{} as of {} ({}) from repository {} to {words}; nothing there may exist yet",
+        service.name,
+        source.name,
+        instant(chosen.point.point),
+        bytes(chosen.point.restore_bytes),
+        chosen.spec.name
+    ))
+}
+
+async fn one(
+    face: &Face,
+    app: &App,
+    opened: &mut Opened,
+    order: &Order,
+    cancel: &CancellationToken,
+) -> Outcome {
+    let watch = face.watch(&printable(order.service.as_str()));
+    let cx = super::context(cancel, watch.sink());
+    let (service, source, choice) = meant(&app.setup, order)?;
+    let target = target(source, order)?;
+    let chosen = super::drill::choose(&app.setup, &app.memory, &cx, opened, service, source, &choice).await?;
     watch.step(&chosen.words());
     let words = describe(&target);
     let subject = wiring::subject(&app.setup.state, service, source)?;
@@ -80,14 +234,23 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
         witness = Some(said);
     }
     let Some(witness) = witness else {
-        let doubt = doubts.first().map_or_else(|| "the copy has no witness".to_owned(), ToString::to_string);
-        return Err(Failure::new(
-            Exit::Unknown,
-            format!("this version does not know how to restore the copy: {}", printable(&doubt)),
-        )
-        .hint("stock restic can: restic restore SNAPSHOT, then read .seaworthy/RESTORE.txt"));
+        let doubt = doubts.first();
+        let words = doubt.map_or_else(|| "the copy has no witness".to_owned(), ToString::to_string);
+        let is_unreadable = doubt.is_some_and(|doubt| doubt.code != FindingCode::NoWitness);
+        let (what, hint) = if is_unreadable {
+            (
+                "the copy cannot be restored whole: what it says of itself cannot be read",
+                "take another copy (seaworthy points); what is left of this one stock restic restores: restic restore SNAPSHOT",
+            )
+        } else {
+            (
+                "this version does not know how to restore the copy",
+                "stock restic can: restic restore SNAPSHOT, then read .seaworthy/RESTORE.txt",
+            )
+        };
+        return Err(Failure::new(Exit::Unknown, format!("{what}: {}", printable(&words))).hint(hint));
     };
-    let paths = arguments.file.iter().map(|path| copy_path(path)).collect::<Outcome<Vec<_>>>()?;
+    let paths = order.files.iter().map(|path| copy_path(path)).collect::<Outcome<Vec<_>>>()?;
     let job = RestoreJob {
         copy: chosen.point.copy.clone(),
         backup: Some(chosen.point.sequence),
@@ -109,7 +272,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
     }
     if let Some(mut error) = sealed.error {
         // A path that a person asked for and that the copy does not hold is no damage.
-        let is_unknown_path = !arguments.file.is_empty()
+        let is_unknown_path = !order.files.is_empty()
             && error.kind == ErrorKind::NotFound
             && error.code == Some(FindingCode::ObjectMissing);
         if is_unknown_path {
@@ -152,10 +315,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Restore, cancel: Can
     Ok(Exit::Ok)
 }
 
-fn pick<'a>(
-    service: &'a seaworthy_model::service::Service,
-    name: Option<&str>,
-) -> Outcome<&'a ServiceSource> {
+fn pick<'a>(service: &'a Service, name: Option<&str>) -> Outcome<&'a ServiceSource> {
     let known: Vec<&str> = service.sources.iter().map(|source| source.name.as_str()).collect();
     match (name, service.sources.as_slice()) {
         (None, [only]) => Ok(only),
@@ -207,8 +367,8 @@ fn copy_path(path: &Path) -> Outcome<CopyPath> {
 }
 
 /// Reads `--to`. What looks like a database is one only for a source that is one.
-fn target(source: &ServiceSource, arguments: &Restore) -> Outcome<NewTarget> {
-    let to = arguments.to.as_str();
+fn target(source: &ServiceSource, order: &Order) -> Outcome<NewTarget> {
+    let to = order.to.as_str();
     let is_postgres = matches!(source.spec, SourceSpec::Postgres(_));
     if let Some(address) = to.strip_prefix("postgres:") {
         if !is_postgres {
@@ -218,12 +378,12 @@ fn target(source: &ServiceSource, arguments: &Restore) -> Outcome<NewTarget> {
             )
             .hint("give a new directory with --to"));
         }
-        if !arguments.file.is_empty() {
+        if !order.files.is_empty() {
             return Err(Failure::new(Exit::Usage, "--file restores into a directory, not into a database"));
         }
-        return database(address, arguments.table.clone());
+        return database(address, order.tables.clone());
     }
-    if !arguments.table.is_empty() {
+    if !order.tables.is_empty() {
         return Err(
             Failure::new(Exit::Usage, "--table restores into a new database").hint("--to postgres:NAME")
         );
