@@ -12,8 +12,8 @@ use crate::{TaskResult, components, workspace};
 /// The options of `cargo xtask sabotage`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Options of the harness: `--seeds N`, `--first SEED`, `--only NAME`, `--kind KIND`, `--jobs N`, `--place DIR`, `--list`,
-    /// `--verbose`, `--go-on` with a run that was cut off. Estates lie in memory where there is enough of it, which halves the time.
+    /// Options of the harness: `--seeds N`, `--first SEED`, `--only NAME`, `--kind KIND`, `--jobs N`, `--naive-seeds N`,
+    /// `--place DIR`, `--list`, `--verbose`, `--go-on` with a run that was cut off. Estates lie in memory where there is enough of it, which halves the time.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     harness: Vec<String>,
 }
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     harness.arg("--program").arg(built.join("seaworthy"));
     harness.arg("--json").arg(built.join("sabotage.json"));
     let has = |name: &str| options.harness.iter().any(|word| word.split('=').next() == Some(name));
-    if !["--only", "--kind", "--list", "--no-naive"].into_iter().any(has) {
+    if !["--only", "--kind", "--list"].into_iter().any(has) {
         harness.arg("--kept").arg(built.join("sabotage.kept.json"));
         harness.arg("--page").arg(root.join("docs/reliability.md"));
     }

@@ -39,9 +39,9 @@ struct Arguments {
     /// Where estates lie, below a directory that every user may pass through.
     #[arg(long, default_value = "/var/tmp")]
     place: PathBuf,
-    /// Do not ask naive checkers.
-    #[arg(long)]
-    no_naive: bool,
+    /// With how many of the seeds naive checkers are asked too.
+    #[arg(long, default_value_t = 5)]
+    naive_seeds: u64,
     /// Tell of every trial.
     #[arg(short, long)]
     verbose: bool,
@@ -78,7 +78,7 @@ impl Kept {
         hash.update(std::fs::read(&arguments.program)?);
         hash.update(std::fs::read(std::env::current_exe()?)?);
         let build: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let of = format!("{build} {:?} {:?} {}", options.kinds, options.only, options.naive);
+        let of = format!("{build} {:?} {:?} {:?}", options.kinds, options.only, options.naive);
         let Some(path) = arguments.kept.as_ref().filter(|_| arguments.go_on) else {
             return Ok(Self { of, ..Self::default() });
         };
@@ -124,7 +124,7 @@ fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
         seeds: (arguments.first..arguments.first + arguments.seeds).collect(),
         only: arguments.only.clone(),
         every: 1,
-        naive: !arguments.no_naive,
+        naive: (arguments.first..arguments.first + arguments.seeds.min(arguments.naive_seeds)).collect(),
         jobs: arguments.jobs,
         place: arguments.place.clone(),
     };

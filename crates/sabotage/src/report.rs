@@ -154,8 +154,8 @@ impl Report {
         put(
             &mut page,
             "\nAn estate of a seed's own content is backed up; then something is made wrong, and the product is asked. *Detected*: it \
-             ended with anything but a pass. *Exact*: it named one of the expected codes. *Naive*: in how many trials a \
-             checker that many rely on said that all is well, run for real with stock tools on the same copy: *exit* (restic \
+             ended with anything but a pass. *Exact*: it named one of the expected codes. *Naive*: in how many of the \
+             trials in which it was asked, those of the first few seeds, a checker that many rely on said that all is well, run for real with stock tools on the same copy: *exit* (restic \
              and pg_restore end with success, the list of contents can be read), *checksum* (every stored object hashes to its \
              name), *counts* (after a restore every table holds as many rows, a tree as many entries and bytes, as the source \
              did). A dash: there is no copy to look at. One trial again: \

@@ -20,7 +20,7 @@ fn holds(kind: Kind, every: usize) {
         seeds: vec![seed],
         only: Vec::new(),
         every,
-        naive: false,
+        naive: Vec::new(),
         jobs: 1,
         place: "/var/tmp".into(),
     };

@@ -206,13 +206,18 @@ impl Emulator {
     /// Credentials refer to the variables of [`Emulator::environment`].
     #[must_use]
     pub fn configuration(&self) -> String {
-        let port = self.port;
+        self.configuration_at(&self.endpoint())
+    }
+
+    /// The same for somebody who reaches it at another address, e.g. through a [`crate::gateway::Gateway`].
+    #[must_use]
+    pub fn configuration_at(&self, endpoint: &str) -> String {
         match self.kind {
             Kind::LocalStack => format!(
-                "endpoint = \"http://127.0.0.1:{port}\"\naccess_key = \"env:EMULATOR_KEY\"\nsecret_key = \"env:EMULATOR_KEY\"\n"
+                "endpoint = \"{endpoint}\"\naccess_key = \"env:EMULATOR_KEY\"\nsecret_key = \"env:EMULATOR_KEY\"\n"
             ),
             Kind::Azurite => format!(
-                "endpoint = \"http://127.0.0.1:{port}/{ACCOUNT}\"\nstorage_account = \"{ACCOUNT}\"\naccount_key = \"env:EMULATOR_KEY\"\n"
+                "endpoint = \"{endpoint}/{ACCOUNT}\"\nstorage_account = \"{ACCOUNT}\"\naccount_key = \"env:EMULATOR_KEY\"\n"
             ),
         }
     }
@@ -224,6 +229,12 @@ impl Emulator {
             Kind::LocalStack => ("EMULATOR_KEY", "test"),
             Kind::Azurite => ("EMULATOR_KEY", ACCOUNT_KEY),
         }
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it listens.

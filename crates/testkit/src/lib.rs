@@ -7,6 +7,7 @@ pub mod components;
 pub mod copy;
 pub mod emulator;
 pub mod estate;
+pub mod gateway;
 pub mod page;
 pub mod postgres;
 #[cfg(feature = "product")]
