@@ -154,6 +154,14 @@ pub trait Source: fmt::Debug + Send + Sync {
         into: Arc<dyn Sandbox>,
     ) -> Result<Box<dyn Restored>, DriverError>;
 
+    /// Finds what would keep [`Source::deliver`] from beginning: a program that is missing, a server that does not answer or is too
+    /// old, a database that exists. Reads nothing of the copy and writes nothing.
+    async fn ready(&self, cx: &Cx, witness: &Witness, to: &NewTarget) -> Result<(), DriverError> {
+        // Most restores need nothing but this program and room.
+        let _ = (witness, to);
+        Ok(cx.check()?)
+    }
+
     /// Restores a copy to a new place for people. Refuses a place that holds anything.
     async fn deliver(
         &self,

@@ -31,4 +31,5 @@ pub mod service;
 pub mod signature;
 pub mod source;
 pub mod verdict;
+pub mod wal;
 pub mod witness;

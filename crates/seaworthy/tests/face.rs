@@ -667,6 +667,14 @@ fn a_database_that_does_not_answer_or_refuses_is_told_from_each_other() {
     estate.run(&["drill", "good"]).exits(0).says(&["PASS"]);
     estate.run(&["backup", "wrong"]).exits(1).says(&["AUTH-DENIED"]).hints();
     estate.run(&["backup", "gone"]).exits(1).says(&["IO-UNREACHABLE"]).hints();
+    // What would keep a restore from beginning is known before anything is fetched.
+    estate.run(&["restore", "good", "--to", "postgres:new", "--dry-run"]).exits(0).says(&["would restore"]);
+    estate
+        .run(&["restore", "good", "--to", "postgres:shop", "--dry-run"])
+        .exits(20)
+        .says(&["it exists", "EV-12"]);
+    let nowhere = "postgres:///nonexistent:5432/new";
+    estate.run(&["restore", "good", "--to", nowhere, "--dry-run"]).exits(1).says(&["IO-UNREACHABLE"]).hints();
     estate.run(&["doctor"]).exits(4).says(&["AUTH-DENIED", "IO-UNREACHABLE"]);
     estate.run(&["receipts", "export", "ledger.jsonl"]).exits(0);
     assert!(!text(&estate.path("ledger.jsonl")).contains(CANARY));

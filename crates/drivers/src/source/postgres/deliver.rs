@@ -46,6 +46,13 @@ const ATTACHED: &[&str] = &[
     "STATISTICS",
 ];
 
+/// What both sides of a restore into a new database have shown of themselves.
+struct Ready {
+    server: Session,
+    major: u32,
+    tool: tools::Found,
+}
+
 impl PostgresSource {
     pub(super) async fn deliver_to(
         &self,
@@ -56,27 +63,82 @@ impl PostgresSource {
     ) -> Result<Delivered, DriverError> {
         match to {
             NewTarget::Directory(directory) => to_directory(cx, directory, from).await,
-            NewTarget::Database { host, port, user, database, tables } => {
-                if database.is_empty() || database.contains(['\0', '=']) || database.contains("://") {
-                    let context = format!("make a database named `{}`", printable(database));
-                    return Err(DriverError::new(ErrorKind::Refused, context));
-                }
-                let host = host.clone().unwrap_or_else(|| self.spec.host.clone());
-                if !is_local(&host) {
-                    return Err(DriverError::new(ErrorKind::Unsupported, format!("restore to {host}")).hint(
-                        "TLS is not built in yet: use a Unix socket, or an SSH tunnel to a loopback address",
-                    ));
-                }
-                let address = Address {
-                    host,
-                    port: port.unwrap_or(self.spec.port),
-                    user: user.clone().unwrap_or_else(|| self.spec.user.clone()),
-                    database: database.clone(),
-                    password: self.password.clone(),
-                };
+            NewTarget::Database { tables, .. } => {
+                let address = self.address_of(to)?;
                 self.to_database(cx, witness, from, address, tables).await
             }
         }
+    }
+
+    /// See [`seaworthy_interface::Source::ready`].
+    pub(super) async fn ready_for(
+        &self,
+        cx: &Cx,
+        witness: &PostgresWitness,
+        to: &NewTarget,
+    ) -> Result<(), DriverError> {
+        match to {
+            NewTarget::Directory(_) => Ok(()),
+            NewTarget::Database { .. } => {
+                self.ready(cx, witness, &self.address_of(to)?).await.map(|_: Ready| ())
+            }
+        }
+    }
+
+    fn address_of(&self, to: &NewTarget) -> Result<Address, DriverError> {
+        let NewTarget::Database { host, port, user, database, .. } = to else {
+            return Err(DriverError::new(ErrorKind::Other, "take a directory for a database"));
+        };
+        if database.is_empty() || database.contains(['\0', '=']) || database.contains("://") {
+            let context = format!("make a database named `{}`", printable(database));
+            return Err(DriverError::new(ErrorKind::Refused, context));
+        }
+        let host = host.clone().unwrap_or_else(|| self.spec.host.clone());
+        if !is_local(&host) {
+            return Err(DriverError::new(ErrorKind::Unsupported, format!("restore to {host}"))
+                .hint("TLS is not built in yet: use a Unix socket, or an SSH tunnel to a loopback address"));
+        }
+        Ok(Address {
+            host,
+            port: port.unwrap_or(self.spec.port),
+            user: user.clone().unwrap_or_else(|| self.spec.user.clone()),
+            database: database.clone(),
+            password: self.password.clone(),
+        })
+    }
+
+    async fn ready(
+        &self,
+        cx: &Cx,
+        witness: &PostgresWitness,
+        address: &Address,
+    ) -> Result<Ready, DriverError> {
+        let maintenance = Address { database: "postgres".to_owned(), ..address.clone() };
+        let server = Session::open(cx, &maintenance, Purpose::Target).await?;
+        let major = server.version / 10_000;
+        if major < witness.server.major() {
+            return Err(DriverError::new(
+                ErrorKind::Unsupported,
+                format!("restore a copy of PostgreSQL {} to PostgreSQL {major}", witness.server.major()),
+            )
+            .hint("restore to a server of the same major, or of a newer one"));
+        }
+        let name = &address.database;
+        let exists = format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(name));
+        if !server.query(cx, "look for the database", &exists).await?.is_empty() {
+            return Err(DriverError::new(
+                ErrorKind::Conflict,
+                format!("restore to `{}`: it exists", printable(name)),
+            )
+            .code(FindingCode::LiveTarget)
+            .hint("name a database that does not exist; a live one is never written to"));
+        }
+        let dump_major = witness.scope.dump_version.split('.').next().and_then(|major| major.parse().ok());
+        let oldest = dump_major.unwrap_or(major).max(witness.server.major());
+        let tool =
+            tools::find(cx, Tool::PgRestore, oldest..=MAJOR_MAX, &self.programs, FindingCode::EnvBinary)
+                .await?;
+        Ok(Ready { server, major, tool })
     }
 
     async fn to_database(
@@ -88,37 +150,8 @@ impl PostgresSource {
         tables: &[String],
     ) -> Result<Delivered, DriverError> {
         let name = address.database.clone();
-        let maintenance = Address { database: "postgres".to_owned(), ..address.clone() };
-        let server = Session::open(cx, &maintenance, Purpose::Target).await?;
-        let major = server.version / 10_000;
-        if major < witness.server.major() {
-            return Err(DriverError::new(
-                ErrorKind::Unsupported,
-                format!("restore a copy of PostgreSQL {} to PostgreSQL {major}", witness.server.major()),
-            )
-            .hint("restore to a server of the same major, or of a newer one"));
-        }
-        let exists = format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(&name));
-        if !server.query(cx, "look for the database", &exists).await?.is_empty() {
-            return Err(DriverError::new(
-                ErrorKind::Conflict,
-                format!("restore to `{}`: it exists", printable(&name)),
-            )
-            .code(FindingCode::LiveTarget)
-            .hint("name a database that does not exist; a live one is never written to"));
-        }
+        let Ready { server, major, tool } = self.ready(cx, witness, &address).await?;
         let globals = read_globals(cx, &from).await?;
-        let dump_major = witness
-            .scope
-            .dump_version
-            .split('.')
-            .next()
-            .and_then(|major| major.parse().ok())
-            .unwrap_or(major);
-        let oldest = dump_major.max(witness.server.major());
-        let tool =
-            tools::find(cx, Tool::PgRestore, oldest..=MAJOR_MAX, &self.programs, FindingCode::EnvBinary)
-                .await?;
         cx.phase("fetch");
         let failed = |error| DriverError::io("make a private directory for the archive", error);
         let staging = tempfile::Builder::new().prefix("seaworthy-").tempdir().map_err(failed)?;

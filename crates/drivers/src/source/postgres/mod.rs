@@ -24,6 +24,7 @@ mod restore;
 mod restored;
 mod session;
 mod tools;
+pub mod wal;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -273,6 +274,10 @@ impl Source for PostgresSource {
     ) -> Result<Box<dyn Restored>, DriverError> {
         let restored = restore::restore(cx, own_witness(witness)?, from, into, &self.programs).await?;
         Ok(Box::new(restored))
+    }
+
+    async fn ready(&self, cx: &Cx, witness: &Witness, to: &NewTarget) -> Result<(), DriverError> {
+        self.ready_for(cx, own_witness(witness)?, to).await
     }
 
     async fn deliver(

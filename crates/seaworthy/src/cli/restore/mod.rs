@@ -13,8 +13,10 @@ use seaworthy_interface::{CopyPath, CopyReader, ErrorKind, NewTarget};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::{ServiceName, SourceName};
 use seaworthy_model::placement::Answer;
+use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::service::{Service, ServiceSource, in_recovery_order};
 use seaworthy_model::source::SourceSpec;
+use seaworthy_model::witness::Witness;
 use seaworthy_repository::LockKind;
 use tokio_util::sync::CancellationToken;
 
@@ -188,9 +190,15 @@ async fn rehearse(
     let target = target(source, order)?;
     let chosen = super::drill::choose(setup, memory, &cx, opened, service, source, &choice).await?;
     watch.step(&chosen.words());
-    drop(watch);
     vacant(&target)?;
     let words = describe(&target);
+    if matches!(target, NewTarget::Database { .. }) {
+        let reader: Arc<dyn CopyReader> =
+            Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
+        let witness = witness_of(face, &reader, &chosen.point).await?;
+        wiring::driver(&setup.state, &source.spec)?.ready(&cx, &witness, &target).await?;
+    }
+    drop(watch);
     face.data(format!(
         "would restore {}/{} as of {} ({}) from repository {} to {words}; nothing there may exist yet",
         service.name,
@@ -225,31 +233,7 @@ async fn one(
     .await?;
     let reader: Arc<dyn CopyReader> =
         Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
-    let (witness, doubts) = super::drill::witness(&reader, &chosen.point).await;
-    let mut witness = witness.map(|(witness, _)| witness);
-    if witness.is_none()
-        && let Some(said) = super::drill::witness_unsigned(&reader, &chosen.point).await
-    {
-        face.say("note: this copy was found without a receipt, and nobody known here has signed it; it is restored as it says itself")?;
-        witness = Some(said);
-    }
-    let Some(witness) = witness else {
-        let doubt = doubts.first();
-        let words = doubt.map_or_else(|| "the copy has no witness".to_owned(), ToString::to_string);
-        let is_unreadable = doubt.is_some_and(|doubt| doubt.code != FindingCode::NoWitness);
-        let (what, hint) = if is_unreadable {
-            (
-                "the copy cannot be restored whole: what it says of itself cannot be read",
-                "take another copy (seaworthy points); what is left of this one stock restic restores: restic restore SNAPSHOT",
-            )
-        } else {
-            (
-                "this version does not know how to restore the copy",
-                "stock restic can: restic restore SNAPSHOT, then read .seaworthy/RESTORE.txt",
-            )
-        };
-        return Err(Failure::new(Exit::Unknown, format!("{what}: {}", printable(&words))).hint(hint));
-    };
+    let witness = witness_of(face, &reader, &chosen.point).await?;
     let paths = order.files.iter().map(|path| copy_path(path)).collect::<Outcome<Vec<_>>>()?;
     let job = RestoreJob {
         copy: chosen.point.copy.clone(),
@@ -313,6 +297,33 @@ async fn one(
         }
     }
     Ok(Exit::Ok)
+}
+
+/// What a copy says of itself; without it this program cannot restore the copy.
+async fn witness_of(face: &Face, reader: &Arc<dyn CopyReader>, point: &RecoveryPoint) -> Outcome<Witness> {
+    let (witness, doubts) = super::drill::witness(reader, point).await;
+    if let Some((witness, _)) = witness {
+        return Ok(witness);
+    }
+    if let Some(said) = super::drill::witness_unsigned(reader, point).await {
+        face.say("note: this copy was found without a receipt, and nobody known here has signed it; it is restored as it says itself")?;
+        return Ok(said);
+    }
+    let doubt = doubts.first();
+    let words = doubt.map_or_else(|| "the copy has no witness".to_owned(), ToString::to_string);
+    let is_unreadable = doubt.is_some_and(|doubt| doubt.code != FindingCode::NoWitness);
+    let (what, hint) = if is_unreadable {
+        (
+            "the copy cannot be restored whole: what it says of itself cannot be read",
+            "take another copy (seaworthy points); what is left of this one stock restic restores: restic restore SNAPSHOT",
+        )
+    } else {
+        (
+            "this version does not know how to restore the copy",
+            "stock restic can: restic restore SNAPSHOT, then read .seaworthy/RESTORE.txt",
+        )
+    };
+    Err(Failure::new(Exit::Unknown, format!("{what}: {}", printable(&words))).hint(hint))
 }
 
 fn pick<'a>(service: &'a Service, name: Option<&str>) -> Outcome<&'a ServiceSource> {

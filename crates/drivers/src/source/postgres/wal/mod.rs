@@ -1,0 +1,3 @@
+//! The write-ahead log: what its files hold.
+
+pub mod page;
