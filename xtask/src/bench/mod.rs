@@ -32,7 +32,7 @@ use crate::{TaskResult, workspace};
 pub(crate) struct Options {
     /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files, l a live PostgreSQL database,
     /// m very many files and blobs, r replication into object stores.
-    #[arg(long, value_delimiter = ',', default_value = "a,b,d,l,m,r")]
+    #[arg(long, value_delimiter = ',', default_value = "a,b,d,l,m")]
     data: Vec<Set>,
     /// The size of the data, 1 is about 2 GB (a, b) and 100,000 files (d).
     #[arg(long, default_value_t = 1.0)]
@@ -55,9 +55,17 @@ pub(crate) struct Options {
     /// Where data, repositories and restores go: about 8 GB at scale 1.
     #[arg(long, default_value = "/var/tmp/seaworthy-bench")]
     work: PathBuf,
-    /// Where the report goes.
-    #[arg(long, default_value = "docs/benchmarks.md")]
-    out: PathBuf,
+    /// Where the report goes [default: docs/benchmarks.md, and docs/benchmarks-replication.md for r alone]
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+impl Options {
+    fn page(&self) -> PathBuf {
+        let usual =
+            if self.data == [Set::Stores] { "docs/benchmarks-replication.md" } else { "docs/benchmarks.md" };
+        self.out.clone().unwrap_or_else(|| usual.into())
+    }
 }
 
 /// One operation, in the order in which a round does them.
@@ -167,8 +175,8 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     }
     let text = report::report(options, &found, &described, &measured);
     println!("\n{text}");
-    workspace::write(&root.join(&options.out), &text)?;
-    println!("written to {}", options.out.display());
+    workspace::write(&root.join(options.page()), &text)?;
+    println!("written to {}", options.page().display());
     let has_failed = measured.samples.values().flatten().any(|sample| sample.failure.is_some());
     Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -58,12 +58,25 @@ pub(super) fn report(options: &Options, tools: &[Tool], described: &[String], me
          pages. The\nothers: their defaults.\n",
     );
 
+    // Some sets have tables of their own alone.
+    let has_samples = !measured.samples.is_empty();
+    if has_samples {
+        ratios(&mut page, options, tools, measured);
+    }
+    growth(&mut page, tools, measured);
+    logical(&mut page, measured);
+    many(&mut page, measured);
+    stores(&mut page, measured);
+    if has_samples {
+        figures(&mut page, options, tools, measured);
+    }
+    page
+}
+
+fn ratios(page: &mut String, options: &Options, tools: &[Tool], measured: &Measured) {
+    line(page, "## Ratios\n\nOurs against the fastest peer, medians of wall time; above 1 we are faster.\n");
     line(
-        &mut page,
-        "## Ratios\n\nOurs against the fastest peer, medians of wall time; above 1 we are faster.\n",
-    );
-    line(
-        &mut page,
+        page,
         "| data | operation | ours s | fastest peer s | ratio | floor | | peak MiB |\n|---|---|---|---|---|---|---|---|",
     );
     let mut missed = 0;
@@ -74,7 +87,7 @@ pub(super) fn report(options: &Options, tools: &[Tool], described: &[String], me
                     missed += 1;
                     let place = format!("| {} | {}", set.letter(), operation.name());
                     line(
-                        &mut page,
+                        page,
                         &format!("{place} | | | no ratio: ours failed, or no peer succeeded | | MISSED | |"),
                     );
                 }
@@ -84,7 +97,7 @@ pub(super) fn report(options: &Options, tools: &[Tool], described: &[String], me
             let is_met = wanted.is_none_or(|wanted| row.ratio >= wanted) && row.peak_mib <= PEAK_MIB_MAX;
             missed += u32::from(!is_met);
             line(
-                &mut page,
+                page,
                 &format!(
                     "| {} | {} | {:.2} | {:.2} ({}) | **{:.2}** | {} | {} | {:.0} |",
                     set.letter(),
@@ -101,15 +114,9 @@ pub(super) fn report(options: &Options, tools: &[Tool], described: &[String], me
         }
     }
     line(
-        &mut page,
+        page,
         &format!("\nFloors missed: {missed}. Peak memory of ours may not exceed {PEAK_MIB_MAX} MiB.\n"),
     );
-    growth(&mut page, tools, measured);
-    logical(&mut page, measured);
-    many(&mut page, measured);
-    stores(&mut page, measured);
-    figures(&mut page, options, tools, measured);
-    page
 }
 
 struct Ratio {

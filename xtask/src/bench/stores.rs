@@ -147,8 +147,9 @@ fn measure_one(
             place.run(&["init", "--missing-repositories"])?;
             place.run(&["backup", "--no-replicate"])?;
             let mut init = restic_command(restic, &service, &bucket, &place.directory);
+            // The service is a descendant too, and stays.
             init.arg("init");
-            let ran = process::run(&mut init, LIMIT, Echo::Quiet)?;
+            let ran = process::run_keeping_servers(&mut init, LIMIT, Echo::Quiet)?;
             if !ran.is_success() {
                 return Err(format!("restic init: {}", process::last_lines(&ran.output, 3)).into());
             }
