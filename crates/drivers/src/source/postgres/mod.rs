@@ -20,6 +20,7 @@ mod loading;
 mod meanwhile;
 mod measure;
 mod names;
+pub mod replication;
 mod restore;
 mod restored;
 mod session;
@@ -64,6 +65,13 @@ pub struct PostgresSource {
     spec: PostgresSpec,
     password: Option<SecretString>,
     programs: Vec<PathBuf>,
+}
+
+impl PostgresSource {
+    /// Connects to the server for physical replication, as the same role.
+    pub async fn replication(&self, cx: &Cx) -> Result<replication::Replication, DriverError> {
+        replication::Replication::open(cx, &self.address()).await
+    }
 }
 
 impl PostgresSource {
