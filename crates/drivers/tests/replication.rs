@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use seaworthy_drivers::source::postgres::PostgresSource;
+use seaworthy_drivers::source::postgres::relation;
 use seaworthy_drivers::source::postgres::replication::tar::{Part, TarError, TarKind, Untar};
 use seaworthy_drivers::source::postgres::replication::{BackupOptions, Ended, Event, Replication};
 use seaworthy_interface::{Cx, DriverError, ErrorKind, Stop};
@@ -254,5 +255,55 @@ async fn a_backup_that_is_stopped_leaves_nothing_running_on_the_server() {
     while server.sql("shop", running).unwrap().trim() != "0" {
         assert!(Instant::now() < until, "the server still sends");
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Every page of every relation of a data directory.
+fn pages_of(data: &Path, tell: &mut dyn FnMut(&str, u32, &[u8; relation::PAGE])) {
+    let mut open = vec![data.to_path_buf()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(data).unwrap().to_str().unwrap().to_owned();
+            let Some(file) = relation::RelationFile::of(name.as_bytes()) else { continue };
+            let bytes = fs::read(&path).unwrap();
+            assert!(bytes.len().is_multiple_of(relation::PAGE), "{name}");
+            for (number, page) in bytes.chunks_exact(relation::PAGE).enumerate() {
+                tell(&name, file.block(u32::try_from(number).unwrap()), page.try_into().unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn checksums_of_pages_are_those_that_the_server_computes() {
+    for server in servers() {
+        let data = server.path().join("summed");
+        let place = data.to_str().unwrap();
+        server.run("initdb", &["-k", "--no-sync", "-U", "postgres", "-D", place], "").unwrap();
+        let mut pages = 0;
+        pages_of(&data, &mut |name, block, page| {
+            pages += 1;
+            relation::judge(page, block, Lsn(u64::MAX)).unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
+        });
+        assert!(pages > 2_000, "{pages} pages");
+        server.run("pg_checksums", &["--check", "-D", place], "").unwrap();
+        // One bit, found by both.
+        let victim = data.join("base/1/1259");
+        let mut bytes = fs::read(&victim).unwrap();
+        bytes[relation::PAGE + 5_000] ^= 4;
+        fs::write(&victim, bytes).unwrap();
+        let mut wrong = Vec::new();
+        pages_of(&data, &mut |name, block, page| {
+            if relation::judge(page, block, Lsn(u64::MAX)).is_err() {
+                wrong.push((name.to_owned(), block));
+            }
+        });
+        assert_eq!(wrong, [("base/1/1259".to_owned(), 1)]);
+        assert!(server.run("pg_checksums", &["--check", "-D", place], "").is_err());
     }
 }

@@ -20,6 +20,7 @@ mod loading;
 mod meanwhile;
 mod measure;
 mod names;
+pub mod relation;
 pub mod replication;
 mod restore;
 mod restored;
