@@ -13,11 +13,11 @@ use jiff::SignedDuration;
 use seaworthy_drivers::source::postgres::PostgresSource;
 use seaworthy_drivers::source::postgres::relation;
 use seaworthy_drivers::source::postgres::replication::tar::{Part, TarError, TarKind, Untar};
-use seaworthy_drivers::source::postgres::replication::{BackupOptions, Ended, Event, Replication};
+use seaworthy_drivers::source::postgres::replication::{BackupOptions, Ended, Event, Received, Replication};
 use seaworthy_interface::{Cx, DriverError, ErrorKind, Stop};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::source::{PostgresSpec, Tls};
-use seaworthy_model::wal::{Lsn, Timeline};
+use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
 use seaworthy_testkit::components;
 use seaworthy_testkit::postgres::{Server, programs, server_user, shop};
 
@@ -305,5 +305,70 @@ fn checksums_of_pages_are_those_that_the_server_computes() {
         });
         assert_eq!(wrong, [("base/1/1259".to_owned(), 1)]);
         assert!(server.run("pg_checksums", &["--check", "-D", place], "").is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_received_is_the_log_and_only_what_is_durable_is_let_go() {
+    for server in servers() {
+        server.create("shop", &[]).unwrap();
+        let say = |query: &str| server.sql("shop", query).unwrap().trim().to_owned();
+        let cx = Cx::unbounded();
+        let mut connection = source(&server, "postgres", None).replication(&cx).await.unwrap();
+        connection.create_slot(&cx, "keeper").await.unwrap();
+        let again = source(&server, "postgres", None)
+            .replication(&cx)
+            .await
+            .unwrap()
+            .create_slot(&cx, "keeper")
+            .await;
+        assert!(chain(&again.unwrap_err()).contains("already exists"));
+        assert!(connection.create_slot(&cx, "Keeper; DROP").await.is_err());
+        // The slot keeps the log from here on.
+        let kept: Lsn =
+            say("SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'keeper'").parse().unwrap();
+        let size = SegmentSize::USUAL;
+        let segment = Segment::of(Timeline::FIRST, kept, size);
+        let mut stream =
+            connection.stream(&cx, Some("keeper"), Timeline::FIRST, segment.start(size)).await.unwrap();
+        server.sql("shop", &shop(300)).unwrap();
+        server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+        let wanted: Lsn = say("SELECT pg_current_wal_lsn()").parse().unwrap();
+        let mut bytes = Vec::new();
+        while stream.position() < wanted {
+            match stream.next(&cx).await.unwrap_or_else(|error| panic!("{}", chain(&error))).unwrap() {
+                Received::Piece { bytes: piece, end, .. } => {
+                    assert!(end <= Lsn(wanted.0 + (64 << 20)));
+                    bytes.extend(piece);
+                }
+                Received::Alive { .. } => {}
+                left @ Received::Left { .. } => panic!("{left:?}"),
+            }
+        }
+        let data = say("SHOW data_directory");
+        let file = fs::read(Path::new(&data).join("pg_wal").join(segment.name(size))).unwrap();
+        let whole = usize::try_from(size.bytes()).unwrap();
+        assert!(bytes.len() >= whole && bytes[..whole] == file[..], "{} bytes", bytes.len());
+        // Nothing was acknowledged yet, and nothing let go.
+        let flushed = "SELECT coalesce(flush_lsn::text, '-') FROM pg_stat_replication";
+        let restart = "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'keeper'";
+        assert_eq!(say(restart), kept.to_string());
+        let now = jiff::Timestamp::now().as_microsecond();
+        stream.acknowledge(&cx, segment.end(size), now).await.unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while say(flushed) != segment.end(size).to_string() || say(restart) != segment.end(size).to_string() {
+            assert!(Instant::now() < until, "{} {}", say(flushed), say(restart));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        drop(connection);
+        let mut other = source(&server, "postgres", None).replication(&cx).await.unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = other.drop_slot(&cx, "keeper").await {
+            // The server takes a moment to see that nobody listens any more.
+            assert!(Instant::now() < until, "{}", chain(&error));
+            std::thread::sleep(Duration::from_millis(50));
+            other = source(&server, "postgres", None).replication(&cx).await.unwrap();
+        }
+        assert_eq!(say("SELECT count(*) FROM pg_replication_slots"), "0");
     }
 }

@@ -9,7 +9,7 @@ use seaworthy_interface::{Cx, DriverError, ErrorKind};
 use seaworthy_model::wal::{Lsn, Timeline};
 
 use super::wire::Fields;
-use super::{Replication, broken, unexpected};
+use super::{Replication, broken, position, unexpected};
 
 /// How a base backup is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,15 +160,8 @@ impl Replication {
     }
 }
 
-fn position(rows: &[Vec<Option<String>>]) -> Option<(Lsn, Timeline)> {
-    let row = rows.first()?;
-    let position = row.first()?.as_deref()?.parse().ok()?;
-    let timeline = row.get(1)?.as_deref()?.parse().ok().and_then(Timeline::new)?;
-    Some((position, timeline))
-}
-
 impl BaseBackup<'_> {
-    /// What comes next; nothing after its end.
+    /// What comes next; nothing after its end. Stopped meanwhile, the connection is of no use any more.
     pub async fn next(&mut self, cx: &Cx) -> Result<Option<Event>, DriverError> {
         if self.stage == Stage::Over {
             return Ok(None);

@@ -4,6 +4,7 @@
 //! `REPLICATION` and a line in `pg_hba.conf` for the database `replication`, and no other right.
 
 mod backup;
+mod stream;
 pub mod tar;
 mod wire;
 
@@ -20,6 +21,7 @@ use secrecy::ExposeSecret as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 
 pub use self::backup::{BackupOptions, BaseBackup, Ended, Event, Tablespace};
+pub use self::stream::{Received, Stream};
 use self::wire::{Fields, Said, WireError, message, read};
 use super::names::is_local;
 use super::session::Address;
@@ -120,8 +122,12 @@ impl Replication {
     }
 
     async fn send(&mut self, context: &str, kind: u8, body: &[u8]) -> Result<(), DriverError> {
+        self.send_raw(context, &message(kind, body)).await
+    }
+
+    async fn send_raw(&mut self, context: &str, message: &[u8]) -> Result<(), DriverError> {
         let broken = |error| DriverError::io(context, error).code(FindingCode::Unreachable);
-        self.stream.write_all(&message(kind, body)).await.map_err(broken)?;
+        self.stream.write_all(message).await.map_err(broken)?;
         self.stream.flush().await.map_err(broken)
     }
 
@@ -323,6 +329,14 @@ impl Replication {
         History::parse(timeline, &text)
             .map_err(|error| DriverError::new(ErrorKind::Corrupt, context).because(error))
     }
+}
+
+/// A position and a timeline, in this order, of the first row of an answer.
+fn position(rows: &[Vec<Option<String>>]) -> Option<(Lsn, Timeline)> {
+    let row = rows.first()?;
+    let position = row.first()?.as_deref()?.parse().ok()?;
+    let timeline = row.get(1)?.as_deref()?.parse().ok().and_then(Timeline::new)?;
+    Some((position, timeline))
 }
 
 fn broken(context: &str, error: WireError) -> DriverError {

@@ -85,6 +85,13 @@ impl<'a> Fields<'a> {
         Ok(i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
 
+    pub(super) fn u64(&mut self) -> Result<u64, WireError> {
+        let bytes = self.bytes(8)?;
+        let mut number = [0; 8];
+        number.copy_from_slice(bytes);
+        Ok(u64::from_be_bytes(number))
+    }
+
     /// Bytes up to the next zero, which is passed over.
     pub(super) fn text(&mut self) -> Result<&'a [u8], WireError> {
         let end = self.rest.iter().position(|byte| *byte == 0).ok_or_else(|| self.malformed())?;
