@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use bytes::{Buf as _, Bytes};
 use seaworthy_interface::{Cx, DriverError, ErrorKind};
 use seaworthy_model::wal::{Lsn, Timeline};
 
@@ -39,7 +40,7 @@ pub enum Event {
     /// The archive of a tablespace begins, or with `None` that of the data directory.
     Archive(Option<u32>),
     /// Bytes of the archive, or of the manifest, that has begun.
-    Data(Vec<u8>),
+    Data(Bytes),
     /// The backup's manifest begins.
     Manifest,
     /// All is there.
@@ -161,7 +162,7 @@ impl Replication {
 }
 
 impl BaseBackup<'_> {
-    /// What comes next; nothing after its end. Stopped meanwhile, the connection is of no use any more.
+    /// What comes next; nothing after its end. Stopped while it waits, it may be asked again.
     pub async fn next(&mut self, cx: &Cx) -> Result<Option<Event>, DriverError> {
         if self.stage == Stage::Over {
             return Ok(None);
@@ -215,7 +216,7 @@ impl BaseBackup<'_> {
         let malformed = |error| broken(CONTEXT, error);
         match body.first() {
             Some(b'd') => {
-                body.remove(0);
+                body.advance(1);
                 Ok(Some(Event::Data(body)))
             }
             Some(b'm') => Ok(Some(Event::Manifest)),

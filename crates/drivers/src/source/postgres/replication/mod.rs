@@ -12,17 +12,18 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use seaworthy_interface::{Cx, DriverError, ErrorKind};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::wal::{History, Lsn, Timeline};
 use secrecy::ExposeSecret as _;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 pub use self::backup::{BackupOptions, BaseBackup, Ended, Event, Tablespace};
 pub use self::stream::{Received, Stream};
-use self::wire::{Fields, Said, WireError, message, read};
+use self::wire::{Fields, Inbox, Said, WireError, message};
 use super::names::is_local;
 use super::session::Address;
 
@@ -30,8 +31,6 @@ use super::session::Address;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Version 3.0 of the protocol.
 const PROTOCOL: u32 = 196_608;
-/// Read at once from the socket: several messages of a backup.
-const BUFFER: usize = 256 << 10;
 
 trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
@@ -49,8 +48,10 @@ pub struct Identity {
 
 /// A connection. Dropping it ends what the server does for it.
 pub struct Replication {
-    stream: BufReader<Box<dyn Duplex>>,
-    body: Vec<u8>,
+    stream: Box<dyn Duplex>,
+    inbox: Inbox,
+    /// The last message's.
+    body: Bytes,
     /// `server_version`, as the server reports it when a connection begins.
     version: String,
 }
@@ -94,11 +95,8 @@ impl Replication {
                 "TLS is not built in yet: use a Unix socket, or a loopback address (for example an SSH tunnel)",
             ));
         };
-        let mut connection = Self {
-            stream: BufReader::with_capacity(BUFFER, stream),
-            body: Vec::new(),
-            version: String::new(),
-        };
+        let mut connection =
+            Self { stream, inbox: Inbox::default(), body: Bytes::new(), version: String::new() };
         let mut body = PROTOCOL.to_be_bytes().to_vec();
         for (name, value) in
             [("user", to.user.as_str()), ("replication", "true"), ("application_name", "seaworthy")]
@@ -131,12 +129,15 @@ impl Replication {
         self.stream.flush().await.map_err(broken)
     }
 
-    /// The kind of the next message, whose body is then in `self.body`. What a server may say at any time is passed over; what it says
+    /// The kind of the next message, whose body is then in `self.body`. Stopped while it waits, it loses nothing. What a server may say at any time is passed over; what it says
     /// is wrong is an error.
     async fn next(&mut self, context: &str) -> Result<u8, DriverError> {
         loop {
-            let kind =
-                read(&mut self.stream, &mut self.body).await.map_err(|error| broken(context, error))?;
+            let Some((kind, body)) = self.inbox.take().map_err(|error| broken(context, error))? else {
+                self.inbox.more(&mut self.stream).await.map_err(|error| broken(context, error))?;
+                continue;
+            };
+            self.body = body;
             match kind {
                 // Notices, and settings that have changed.
                 b'N' => {}
@@ -341,17 +342,7 @@ fn position(rows: &[Vec<Option<String>>]) -> Option<(Lsn, Timeline)> {
 
 fn broken(context: &str, error: WireError) -> DriverError {
     match error {
-        WireError::Io(error) => {
-            let kind = if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                std::io::Error::new(
-                    std::io::ErrorKind::ConnectionReset,
-                    "the server has closed the connection",
-                )
-            } else {
-                error
-            };
-            DriverError::io(context, kind).code(FindingCode::Unreachable)
-        }
+        WireError::Io(error) => DriverError::io(context, error).code(FindingCode::Unreachable),
         error => DriverError::new(ErrorKind::Corrupt, context).because(error),
     }
 }

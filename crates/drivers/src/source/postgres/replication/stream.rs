@@ -3,6 +3,7 @@
 //! A server keeps what a slot has not been told of as durable, and nothing else: so only what is durable is ever acknowledged
 //! ([`Stream::acknowledge`]), and what was not is sent again after a reconnection.
 
+use bytes::{Buf as _, Bytes};
 use seaworthy_interface::{Cx, DriverError, ErrorKind};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::wal::{Lsn, Timeline};
@@ -21,7 +22,7 @@ pub enum Received {
         /// Where it begins.
         at: Lsn,
         /// Its bytes.
-        bytes: Vec<u8>,
+        bytes: Bytes,
         /// How far the server's own log goes by now.
         end: Lsn,
         /// When the server sent it, in microseconds since 1970 by its clock.
@@ -104,8 +105,8 @@ impl Replication {
 }
 
 impl Stream<'_> {
-    /// What comes next; nothing after the end of the timeline. Waits for as long as nothing comes; stopped meanwhile, the connection is
-    /// of no use any more.
+    /// What comes next; nothing after the end of the timeline. Waits for as long as nothing comes; stopped meanwhile, it may be asked
+    /// again.
     pub async fn next(&mut self, cx: &Cx) -> Result<Option<Received>, DriverError> {
         if self.is_over {
             return Ok(None);
@@ -139,7 +140,7 @@ impl Stream<'_> {
                     .code(FindingCode::ObjectMissing));
                 }
                 // Behind its kind, three numbers of eight bytes.
-                body.drain(..25);
+                body.advance(25);
                 self.at = Lsn(at.0.saturating_add(body.len() as u64));
                 let sent_us = sent.saturating_add(EPOCH_S * 1_000_000);
                 Ok(Received::Piece { at, bytes: body, end, sent_us })

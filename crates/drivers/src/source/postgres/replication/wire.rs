@@ -4,11 +4,14 @@
 
 use std::io;
 
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Longest message that is read into memory. A server sends the pieces of a backup in messages of some 32 KiB, of a log in less than
 /// 128 KiB; an error or a row of what replication commands answer is small.
 const MESSAGE_MAX: usize = 16 << 20;
+/// Read at once: several messages of a backup.
+const AT_ONCE: usize = 256 << 10;
 
 /// What can be wrong with a stream of messages.
 #[derive(Debug, thiserror::Error)]
@@ -24,18 +27,39 @@ pub(super) enum WireError {
     Malformed(char),
 }
 
-/// Reads a message's body into `body`; its kind.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), body: &mut Vec<u8>) -> Result<u8, WireError> {
-    let mut head = [0; 5];
-    stream.read_exact(&mut head).await?;
-    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-    let size = length as usize;
-    if !(4..=MESSAGE_MAX).contains(&size) {
-        return Err(WireError::Length(char::from(head[0]), length));
+/// What has come and was not taken yet. Whoever stops waiting loses nothing of it.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    came: BytesMut,
+}
+
+impl Inbox {
+    /// Waits for more.
+    pub(super) async fn more(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<(), WireError> {
+        self.came.reserve(AT_ONCE);
+        match stream.read_buf(&mut self.came).await? {
+            0 => {
+                Err(io::Error::new(io::ErrorKind::ConnectionReset, "the server has closed the connection")
+                    .into())
+            }
+            _ => Ok(()),
+        }
     }
-    body.resize(size - 4, 0);
-    stream.read_exact(body).await?;
-    Ok(head[0])
+
+    /// The next message, where all of it has come: its kind and its body.
+    pub(super) fn take(&mut self) -> Result<Option<(u8, Bytes)>, WireError> {
+        let Some((head, _)) = self.came.split_first_chunk::<5>() else { return Ok(None) };
+        let (kind, length) = (head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]));
+        let size = length as usize;
+        if !(4..=MESSAGE_MAX).contains(&size) {
+            return Err(WireError::Length(char::from(kind), length));
+        }
+        if self.came.len() <= size {
+            return Ok(None);
+        }
+        self.came.advance(5);
+        Ok(Some((kind, self.came.split_to(size - 4).freeze())))
+    }
 }
 
 /// A message to be sent: its kind (0 for the first one, which has none) and its body.
@@ -159,38 +183,49 @@ mod tests {
 
     use super::*;
 
-    async fn read_all(mut bytes: &[u8]) -> Vec<Result<(u8, Vec<u8>), String>> {
-        let mut read_so_far = Vec::new();
-        loop {
-            let mut body = Vec::new();
-            match read(&mut bytes, &mut body).await {
-                Ok(kind) => read_so_far.push(Ok((kind, body))),
-                Err(error) => {
-                    read_so_far.push(Err(error.to_string()));
-                    return read_so_far;
+    /// Everything that is read of bytes that come in pieces.
+    async fn read_all(pieces: &[&[u8]]) -> Vec<Result<(u8, Vec<u8>), String>> {
+        let (mut inbox, mut told) = (Inbox::default(), Vec::new());
+        for mut piece in pieces.iter().copied().chain([&[][..]]) {
+            if let Err(error) = inbox.more(&mut piece).await {
+                told.push(Err(error.to_string()));
+                return told;
+            }
+            loop {
+                match inbox.take() {
+                    Ok(Some((kind, body))) => told.push(Ok((kind, body.to_vec()))),
+                    Ok(None) => break,
+                    Err(error) => {
+                        told.push(Err(error.to_string()));
+                        return told;
+                    }
                 }
             }
         }
+        told
     }
 
     #[tokio::test]
-    async fn messages_are_read_one_after_the_other_and_a_cut_is_an_error() {
-        let bytes = [message(b'd', b"abc"), message(b'c', b"")].concat();
-        let read = read_all(&bytes).await;
-        assert_eq!(read[..2], [Ok((b'd', b"abc".to_vec())), Ok((b'c', Vec::new()))]);
-        assert_eq!(read[2], Err("the connection broke".to_owned()));
-        for length in 1..bytes.len() {
-            assert!(read_all(&bytes[..length]).await.last().unwrap().is_err());
+    async fn messages_are_read_one_after_the_other_however_they_come() {
+        let bytes = [message(b'd', b"abc"), message(b'c', b""), message(b'd', b"d")].concat();
+        let whole = [
+            Ok((b'd', b"abc".to_vec())),
+            Ok((b'c', Vec::new())),
+            Ok((b'd', b"d".to_vec())),
+            Err("the connection broke".to_owned()),
+        ];
+        assert_eq!(read_all(&[&bytes]).await, whole);
+        for at in 1..bytes.len() {
+            assert_eq!(read_all(&[&bytes[..at], &bytes[at..]]).await, whole, "cut at {at}");
         }
-        let long = [b'd', 0x7f, 0xff, 0xff, 0xff];
-        assert_eq!(
-            read_all(&long).await,
-            [Err("a message of kind 'd' says that it has 2147483647 bytes".to_owned())]
-        );
-        assert_eq!(
-            read_all(&[b'd', 0, 0, 0, 3]).await,
-            [Err("a message of kind 'd' says that it has 3 bytes".to_owned())]
-        );
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(read_all(&single).await, whole);
+        let cut = read_all(&[&bytes[..bytes.len() - 1]]).await;
+        assert_eq!(cut, [whole[0].clone(), whole[1].clone(), whole[3].clone()]);
+        let long = read_all(&[&[b'd', 0x7f, 0xff, 0xff, 0xff]]).await;
+        assert_eq!(long, [Err("a message of kind 'd' says that it has 2147483647 bytes".to_owned())]);
+        let short = read_all(&[&[b'd', 0, 0, 0, 3]]).await;
+        assert_eq!(short, [Err("a message of kind 'd' says that it has 3 bytes".to_owned())]);
         assert_eq!(message(0, &[1]), [0, 0, 0, 5, 1]);
     }
 
@@ -212,6 +247,8 @@ mod tests {
         fn whatever_comes_is_read_or_refused(bytes: Vec<u8>) {
             drop(Said::read(Fields::of(b'E', &bytes)));
             drop(Fields::of(b'D', &bytes).row());
+            let mut inbox = Inbox { came: BytesMut::from(bytes.as_slice()) };
+            while let Ok(Some(_)) = inbox.take() {}
             let mut fields = Fields::of(b'x', &bytes);
             drop(fields.text());
             drop(fields.i32());
