@@ -140,6 +140,24 @@ fn the_menu_restores_everything() {
 }
 
 #[test]
+fn a_source_without_a_copy_is_in_the_exit_code_of_everything() {
+    let estate = Estate::new();
+    estate.run(&["backup", "papers"]).exits(0);
+    estate.run(&["restore", "--all", "--to", "flags"]).exits(10).says(&["1 of 2 sources restored"]);
+    let mut terminal = at_terminal(&estate, &["restore", "--to", "menu"]);
+    terminal.shows("5  Exit", PATIENCE).unwrap();
+    terminal.types("3\r").unwrap();
+    terminal.shows("Of which service?", PATIENCE).unwrap();
+    terminal.types("\r").unwrap();
+    terminal.shows("shop/database: no copy is known", PATIENCE).unwrap();
+    terminal.shows("Restore now?", PATIENCE).unwrap();
+    terminal.types("\r").unwrap();
+    let (status, text) = terminal.ends(PATIENCE).unwrap();
+    assert_eq!(status.code(), Some(10), "{text}");
+    assert!(estate.path("menu/papers/files").is_dir());
+}
+
+#[test]
 fn every_source_goes_to_its_own_place_and_one_that_fails_keeps_no_other_waiting() {
     let estate = two_sites();
     estate.run(&["restore", "--all", "--dry-run", "--to", "all"]).exits(0).says(&[

@@ -254,10 +254,10 @@ impl<'a> Menu<'a> {
         for offer in self.offers.iter().filter(|offer| wanted.is_none_or(|name| offer.service.name == *name))
         {
             let Some(point) = offer.points.first() else {
-                self.face.say(format!(
-                    "✗ {}/{}: no copy is known; it will be missing",
-                    offer.service.name, offer.source.name
-                ))?;
+                // It is asked for all the same: that it cannot be had must be in the exit code.
+                self.face.say(format!("✗ {}/{}: no copy is known", offer.service.name, offer.source.name))?;
+                let choice = given.choice.clone();
+                orders.push(below(&to, &offer.service.name, &offer.source.name, choice, false)?);
                 continue;
             };
             self.face.say(format!(

@@ -100,6 +100,10 @@ async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> O
                 orders.push(below(to, &service.name, &source.name, choice, arguments.offsite)?);
             }
         }
+        if orders.is_empty() {
+            return Err(Failure::new(Exit::NotFound, "no source is configured that could be restored")
+                .hint("copies that other tools made are restored by those tools; see docs/guide/adopt.md"));
+        }
         return Ok(orders);
     }
     if let (Some(service), Some(to)) = (named, &arguments.to) {
