@@ -369,6 +369,7 @@ impl Runner {
                 copy: None,
                 was_there: false,
                 point: point.point,
+                capture_began: point.started,
                 captured: point.finished,
                 outcome: Outcome::Failed,
                 is_implausible: point.is_implausible,

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::finding::{Finding, FindingCode, Severity};
 use crate::id::{CopyId, RepositoryId, RepositoryName, RunId, ServiceName, SourceName};
 use crate::objective::{Met, Objective, RecoveryObjective, exposure};
-use crate::point::RecoveryPoint;
+use crate::point::{RecoveryPoint, settled};
 use crate::receipt::{
     Abandoned, Act, ActKind, Backup, CLOCK_STEP, Drill, Found, Gone, Outcome, Receipt, Replicate,
     RepositoryRef, SourceRef,
@@ -43,10 +43,6 @@ const SLOT_GRACE: SignedDuration = SignedDuration::from_hours(24);
 pub struct NewestCopy {
     /// Sequence of its receipt.
     pub sequence: u64,
-    /// Sequence of the receipt of the original, of a replica: it holds the same, so that what is wrong with the one is not known to
-    /// be right in the other.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub known_by: Option<u64>,
     /// Repository.
     pub repository: RepositoryId,
     /// Copy.
@@ -331,7 +327,7 @@ impl SourceHistory {
     /// A copy without a receipt counts by its instant: it may be older than those that have one.
     fn found(&mut self, receipt: &Receipt, found: &Found) {
         if found.outcome == Outcome::Complete {
-            self.came(receipt, &found.repository, &found.copy, found.point, found.finished);
+            self.came(receipt, &found.repository, &found.copy, found.point, found.finished, None);
         }
     }
 
@@ -339,16 +335,12 @@ impl SourceHistory {
     fn replicated(&mut self, receipt: &Receipt, replicate: &Replicate) {
         let is_of_newest = self.newest.as_ref().is_some_and(|newest| newest.sequence == replicate.known_by);
         if let (Outcome::Complete, Some(copy)) = (replicate.outcome, &replicate.copy) {
+            let (dated, made, began) = (replicate.point, replicate.captured, replicate.capture_began);
             if is_of_newest {
-                let point = replicate.point.min(replicate.captured).min(receipt.at);
+                let (point, _) = settled(dated, began, made.min(receipt.at));
                 self.holds(&replicate.repository, copy, point);
             } else {
-                self.came(receipt, &replicate.repository, copy, replicate.point, replicate.captured);
-                if let Some(newest) =
-                    self.newest.as_mut().filter(|newest| newest.sequence == receipt.sequence)
-                {
-                    newest.known_by = Some(replicate.known_by);
-                }
+                self.came(receipt, &replicate.repository, copy, dated, made, began);
             }
         }
     }
@@ -360,17 +352,17 @@ impl SourceHistory {
         copy: &CopyId,
         dated: Timestamp,
         made: Timestamp,
+        began: Option<Timestamp>,
     ) {
-        let point = dated.min(made).min(receipt.at);
+        let (point, future_dated) = settled(dated, began, made.min(receipt.at));
         self.holds(repository, copy, point);
         if self.newest.as_ref().is_none_or(|newest| newest.point < point) {
             self.newest = Some(NewestCopy {
                 sequence: receipt.sequence,
-                known_by: None,
                 repository: repository.id.clone(),
                 copy: copy.clone(),
                 point,
-                future_dated: dated.duration_since(point) > CLOCK_STEP,
+                future_dated,
                 doubted: false,
             });
         }
@@ -396,7 +388,6 @@ impl SourceHistory {
             let was_doubted = before.doubted;
             self.newest = gone.newest.as_ref().map(|newest| NewestCopy {
                 sequence: newest.sequence,
-                known_by: None,
                 repository: newest.repository.clone(),
                 copy: newest.copy.clone(),
                 point: newest.point,
@@ -435,8 +426,11 @@ impl SourceHistory {
         });
         if let (Outcome::Complete, Some(copy), Some(point)) = (backup.outcome, &backup.copy, backup.point) {
             let ended = backup.finished.min(receipt.at);
-            let future_dated = point.duration_since(ended) > CLOCK_STEP;
-            let point = if future_dated { backup.started.min(receipt.at) } else { point.min(ended) };
+            let (point, future_dated) = settled(point, Some(backup.started), ended);
+            // What was known to be bad before was captured before, whatever its date.
+            if let Some(failure) = &mut self.failure {
+                failure.order.1 = failure.order.1.min(point - SignedDuration::from_nanos(1));
+            }
             let (repository, copy) = (backup.repository.id.clone(), copy.clone());
             self.held.insert(
                 backup.repository.name.clone(),
@@ -444,7 +438,6 @@ impl SourceHistory {
             );
             self.newest = Some(NewestCopy {
                 sequence: receipt.sequence,
-                known_by: None,
                 repository,
                 copy,
                 point,
@@ -786,11 +779,9 @@ pub fn assess_source(
 
     // The copy.
     let newest = history.newest.as_ref();
-    let is_newest_bad = newest.zip(history.failure.as_ref()).is_some_and(|(newest, failure)| {
-        let known_by = newest.known_by.unwrap_or(newest.sequence);
-        let is_as_new = failure.order.0 >= known_by && failure.order.1 >= newest.point;
-        failure.copy == newest.copy || is_as_new
-    });
+    let is_newest_bad = newest
+        .zip(history.failure.as_ref())
+        .is_some_and(|(newest, failure)| failure.copy == newest.copy || failure.order.1 >= newest.point);
     let age = newest.filter(|newest| !newest.doubted).and_then(|newest| {
         let now = if is_now_or_past(newest.point, now) { now.max(newest.point) } else { now };
         exposure(newest.point, now)

@@ -393,6 +393,7 @@ pub fn replicate(of: &Backup, known_by: u64, at: Timestamp) -> Replicate {
         was_there: false,
         is_implausible: false,
         point: of.point.unwrap_or(of.started),
+        capture_began: Some(of.started),
         captured: of.finished,
         outcome: of.outcome,
         restore_bytes: of.sizes.restore_bytes,

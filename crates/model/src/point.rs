@@ -125,6 +125,15 @@ pub struct PointMark {
     pub is_being_removed: bool,
 }
 
+/// The latest instant that a copy brings its source back to for certain, and whether the source dated it after its end: such a copy is
+/// of when its run began, or of when it was durable where that is not known.
+#[must_use]
+pub fn settled(dated: Timestamp, began: Option<Timestamp>, ended: Timestamp) -> (Timestamp, bool) {
+    let is_future_dated = dated.duration_since(ended) > CLOCK_STEP;
+    let latest = if is_future_dated { began.unwrap_or(ended) } else { dated };
+    (latest.min(ended), is_future_dated)
+}
+
 impl RecoveryPoint {
     /// The point that a receipt has made; `None` unless it is of a backup that stored a copy, or of a copy that was found.
     #[must_use]
@@ -221,7 +230,7 @@ impl RecoveryPoint {
             point: replicate.point,
             // What it holds is as old as the original, whenever it came here.
             finished: replicate.captured.min(receipt.at),
-            started: None,
+            started: replicate.capture_began,
             outcome: replicate.outcome,
             restore_bytes: replicate.restore_bytes,
             // Of what several have added together, an equal part.
@@ -236,15 +245,10 @@ impl RecoveryPoint {
         })
     }
 
-    /// The latest instant that it brings the source back to for certain: when its run began (when it was durable, where that is not
-    /// known) if the source dated it after its end.
+    /// The latest instant that it brings the source back to for certain ([`settled`]).
     #[must_use]
     pub fn instant(&self) -> Timestamp {
-        if self.point.duration_since(self.finished) > CLOCK_STEP {
-            self.started.map_or(self.finished, |started| started.min(self.finished))
-        } else {
-            self.point.min(self.finished)
-        }
+        settled(self.point, self.started, self.finished).0
     }
 
     /// Whether its receipt was written when the copy was captured, so that the order of receipts is that of the captures.

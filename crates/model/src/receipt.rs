@@ -847,6 +847,9 @@ pub struct Replicate {
     pub was_there: bool,
     /// The instant that it brings the source back to, by the source's clock.
     pub point: Timestamp,
+    /// When the run that captured it began, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture_began: Option<Timestamp>,
     /// When the original was durable.
     pub captured: Timestamp,
     /// What the original holds: all of the declared scope, or not; failed where no replica was stored.

@@ -264,12 +264,14 @@ fn policies() -> impl Strategy<Value = Policy> {
     })
 }
 
-/// Asks a law 2,000 times and returns how often it had something to say: how often the two sides differed at all.
+/// Asks a law 2,000 times, or as often as `SEAWORTHY_CASES` says, and returns how often it had something to say: how often the two
+/// sides differed at all.
 fn law<S: Strategy>(
     given: S,
     holds: impl Fn(S::Value) -> Option<(ServiceAssessment, ServiceAssessment)>,
 ) -> u32 {
-    let config = ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() };
+    let cases = std::env::var("SEAWORTHY_CASES").map_or(2_000, |cases| cases.parse().unwrap());
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let told = std::cell::Cell::new(0);
     let outcome = TestRunner::new(config).run(&given, |value| {
         if let Some((better, worse)) = holds(value) {

@@ -16,7 +16,7 @@ use crate::Outcome;
 /// How often the argument list of one process is read.
 const LOOKS: u32 = 10;
 
-/// Reads the argument list of every process of this machine every 10 ms while it is young, and counts those that hold the
+/// Reads the argument list of every process of this machine every 30 ms while it is young, and counts those that hold the
 /// secret.
 #[derive(Debug)]
 pub(crate) struct Sampler {
@@ -52,7 +52,7 @@ impl Sampler {
                     living.insert(name, (times + 1).min(LOOKS));
                 }
                 seen = living;
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(30));
             }
         });
         Self { stop, samples, hits, thread: Some(thread) }

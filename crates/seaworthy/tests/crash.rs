@@ -586,11 +586,30 @@ fn a_drill_whose_disk_fails_at_any_call_never_blames_the_copy() {
     }
 }
 
-/// Starts a program that may dump as much as it likes into `place`, aborts it after a while, and says whether it has dumped.
-fn aborted(product: &Product, place: &Path, words: &[String], after: Duration) -> Option<bool> {
+/// Whether a process may write a core dump; `None` where it has ended.
+fn may_dump(process: u32) -> Option<bool> {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).ok()?;
+    let line = limits.lines().find(|line| line.starts_with("Max core file size"))?;
+    Some(line.contains("unlimited"))
+}
+
+/// Starts a program that may dump as much as it likes into `place`, aborts it after a while, and says whether it has dumped. One
+/// that says itself that it may not is given the time to say so.
+fn aborted(
+    product: &Product,
+    place: &Path,
+    words: &[String],
+    after: Duration,
+    has_secrets: bool,
+) -> Option<bool> {
     let mut command = Command::new(program("prlimit").unwrap());
     command.arg("--core=unlimited").args(words).env_clear().current_dir(place).envs(product.environment());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while has_secrets && may_dump(child.id()) == Some(true) {
+        assert!(Instant::now() < until, "it may dump after a minute");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     std::thread::sleep(after);
     let signal =
         Command::new(program("kill").unwrap()).args(["-ABRT", &child.id().to_string()]).status().unwrap();
@@ -602,17 +621,29 @@ fn aborted(product: &Product, place: &Path, words: &[String], after: Duration) -
 fn a_run_that_crashes_leaves_no_memory_with_its_secrets() {
     let estate = Estate::new(false);
     let whole = takes(&estate, &["backup"]);
+    // It has said so before it opens anything that could hold a secret.
+    let log = estate.product.path().join("opened");
+    let options = ["-o", &log.display().to_string(), "-e", "trace=openat,open,prctl"];
+    let mut traced = traced(&estate.product, &estate.product.arguments(&["backup"]), &options);
+    assert!(traced.stdout(Stdio::null()).status().unwrap().success());
+    let told = fs::read_to_string(log).unwrap();
+    let own = estate.product.path().display().to_string();
+    let at = |what: &dyn Fn(&str) -> bool| told.lines().position(what).expect("it is called");
+    let is_private = at(&|line| line.contains("PR_SET_DUMPABLE, SUID_DUMP_DISABLE"));
+    let is_opened = at(&|line| line.contains("open") && line.contains(&own));
+    assert!(is_private < is_opened, "{told}");
+
     let place = estate.product.path().join("cores");
     fs::create_dir(&place).unwrap();
     let dumps = || fs::read_dir(&place).unwrap().count();
     // What may dump does, where this machine writes core dumps at all.
     let sleep = vec![program("sleep").unwrap().display().to_string(), "60".to_owned()];
-    let is_dumping = aborted(&estate.product, &place, &sleep, Duration::from_millis(200)).unwrap();
+    let is_dumping = aborted(&estate.product, &place, &sleep, Duration::from_millis(200), false).unwrap();
     let before = dumps();
     let (mut words, mut died) = (vec![PROGRAM.to_owned()], 0);
     words.extend(estate.product.arguments(&["backup"]));
     for part in 1..=12 {
-        if let Some(has_dumped) = aborted(&estate.product, &place, &words, whole * part / 14) {
+        if let Some(has_dumped) = aborted(&estate.product, &place, &words, whole * part / 14, true) {
             assert!(!has_dumped, "a core dump was written");
             died += 1;
         }
