@@ -445,6 +445,10 @@ impl CopyWriter for Forgetful {
         self.0.begin(path, cuts)
     }
 
+    fn directory(&self, path: &CopyPath, mode: u32) -> Result<(), DriverError> {
+        self.0.directory(path, mode)
+    }
+
     fn tree(
         &self,
         root: &Path,

@@ -17,7 +17,7 @@ use seaworthy_interface::{
     Captured, Cx, DriverError, ErrorKind, NewTarget, Restored, Sandbox as _, Source as _,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
-use seaworthy_model::source::{PostgresSpec, Tls};
+use seaworthy_model::source::{PostgresMode, PostgresSpec, Tls};
 use seaworthy_model::verdict::CheckOutcome;
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::PostgresWitness;
@@ -29,6 +29,7 @@ fn spec(server: &Server, database: &str) -> PostgresSpec {
         host: server.host(),
         port: server.port(),
         user: "postgres".to_owned(),
+        mode: PostgresMode::Logical,
         database: database.to_owned(),
         password: None,
         tls: Tls::LocalOnly,
@@ -465,6 +466,7 @@ async fn an_older_server_is_backed_up_and_restored_by_a_newer_client() {
             host: Some(server.host()),
             port: Some(server.port()),
             user: None,
+            mode: PostgresMode::Logical,
             database: "new".to_owned(),
             tables: Vec::new(),
         };
@@ -1404,6 +1406,7 @@ async fn a_copy_is_delivered_to_new_places_only() {
         host: None,
         port: None,
         user: None,
+        mode: PostgresMode::Logical,
         database: name.to_owned(),
         tables: tables.iter().map(|table| (*table).to_owned()).collect(),
     };
@@ -1474,6 +1477,7 @@ fn what_is_not_local_or_not_a_name_is_refused() {
         host: host.to_owned(),
         port: 5432,
         user: "postgres".to_owned(),
+        mode: PostgresMode::Logical,
         database: database.to_owned(),
         password: None,
         tls: Tls::LocalOnly,

@@ -16,7 +16,7 @@ use seaworthy_drivers::source::postgres::replication::tar::{Part, TarError, TarK
 use seaworthy_drivers::source::postgres::replication::{BackupOptions, Ended, Event, Received, Replication};
 use seaworthy_interface::{Cx, DriverError, ErrorKind, Stop};
 use seaworthy_model::finding::FindingCode;
-use seaworthy_model::source::{PostgresSpec, Tls};
+use seaworthy_model::source::{PostgresMode, PostgresSpec, Tls};
 use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
 use seaworthy_testkit::components;
 use seaworthy_testkit::postgres::{Server, programs, server_user, shop};
@@ -26,6 +26,7 @@ fn spec(server: &Server, user: &str) -> PostgresSpec {
         host: server.host(),
         port: server.port(),
         user: user.to_owned(),
+        mode: PostgresMode::Logical,
         database: "shop".to_owned(),
         password: None,
         tls: Tls::LocalOnly,

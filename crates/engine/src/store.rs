@@ -324,6 +324,14 @@ impl CopyWriter for SessionWriter {
         Ok(Box::new(SessionFile { file, name }))
     }
 
+    fn directory(&self, path: &CopyPath, mode: u32) -> Result<(), DriverError> {
+        let name = path.to_string();
+        let meta = FileMeta { mode, ..FileMeta::default() };
+        self.session
+            .directory(&snapshot_path(path)?, &meta)
+            .map_err(|error| driver_error(format!("store the directory `{name}`"), error))
+    }
+
     fn tree(
         &self,
         root: &Path,

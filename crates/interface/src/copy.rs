@@ -171,6 +171,9 @@ pub trait CopyWriter: Send + Sync {
     /// Begins a file. Several may be open at once.
     fn begin(&self, path: &CopyPath, cuts: Cuts) -> Result<Box<dyn CopyFile>, DriverError>;
 
+    /// Makes a directory, which needs none of it where it is not empty: with these permission bits (`0o7777`).
+    fn directory(&self, path: &CopyPath, mode: u32) -> Result<(), DriverError>;
+
     /// Archives a directory tree, or a single file, of this machine under its own absolute path.
     ///
     /// `observe` is called once for each entry, in no particular order, possibly from another thread.

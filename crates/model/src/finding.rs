@@ -90,6 +90,7 @@ codes! {
     ScopeNarrow = "CT-19", Warning, "part of the source is outside the copy", "grant the backup role access, or declare the exclusion";
     SourceFlawed = "CT-20", Warning, "the source itself holds something invalid, which the copy repeats", "repair the source: REINDEX, VALIDATE CONSTRAINT, or delete the orphans";
     CheckFailed = "CT-21", Critical, "a check declared by the user failed", "read the check's detail; the restore may be complete and the application still broken";
+    RecoveryEnded = "CT-22", Critical, "recovery ended elsewhere than where the copy ends", "do not use this restore: rows are missing from it or too many; restore from another copy";
     FileMissing = "FS-01", Critical, "a file of the witness was not restored, or one was restored that it does not know", "drill the previous point; look for an exclude pattern that is too broad";
     FileContent = "FS-02", Critical, "a file's bytes differ from the witness", "treat this copy as unusable for that file; drill the previous point";
     FileMetadata = "FS-03", Critical, "a file's mode, owner, times, or extended attributes differ", "restore as a user who may set them";

@@ -29,6 +29,17 @@ impl SourceSpec {
     }
 }
 
+/// What of a PostgreSQL server is copied, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PostgresMode {
+    /// One database, by `pg_dump`: restored into any server of the same major or a newer one.
+    #[default]
+    Logical,
+    /// The whole cluster, by a base backup and its log: restored as it lies on disk, by the same major.
+    Physical,
+}
+
 /// How a PostgreSQL database is reached and what of it is copied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostgresSpec {
@@ -38,6 +49,9 @@ pub struct PostgresSpec {
     pub port: u16,
     /// Role that reads.
     pub user: String,
+    /// What is copied, and how.
+    #[serde(default)]
+    pub mode: PostgresMode,
     /// Database; a name, never a connection string (no `=`, no `://`, no leading `-`).
     pub database: String,
     /// Where the password is to be had; none for peer or trust authentication.

@@ -24,7 +24,7 @@ use seaworthy_model::secret::SecretRef;
 use seaworthy_model::service::{
     DrillPolicy, Inventory, RepositorySpec, RetentionSpec, ScheduleSpec, Service, ServiceSource,
 };
-use seaworthy_model::source::{FilesSpec, PostgresSpec, SourceSpec, SqliteSpec, Tls};
+use seaworthy_model::source::{FilesSpec, PostgresMode, PostgresSpec, SourceSpec, SqliteSpec, Tls};
 
 static CORPUS: LazyLock<Vec<(String, String)>> = LazyLock::new(corpus);
 
@@ -276,15 +276,20 @@ fn source() -> impl Strategy<Value = SourceSpec> {
         proptest::option::of(secret()),
         vec("[a-z]{1,4}\\.[a-z\"]{1,4}", 0..2),
         duration(),
+        any::<bool>(),
     );
-    let postgres =
-        postgres.prop_map(|(host, port, user, database, password, mut exclude_tables, lock_timeout)| {
+    let postgres = postgres.prop_map(
+        |(host, port, user, database, password, mut exclude_tables, lock_timeout, is_physical)| {
             exclude_tables.dedup();
+            if is_physical {
+                exclude_tables.clear();
+            }
             SourceSpec::Postgres(PostgresSpec {
                 tls: if host == "db.example" { Tls::VerifyFull } else { Tls::LocalOnly },
                 host,
                 port,
                 user,
+                mode: if is_physical { PostgresMode::Physical } else { PostgresMode::Logical },
                 database,
                 password,
                 exclude_schemas: Vec::new(),
@@ -293,7 +298,8 @@ fn source() -> impl Strategy<Value = SourceSpec> {
                 bin_dir: None,
                 may_be_empty: false,
             })
-        });
+        },
+    );
     let sqlite = (path(), duration(), any::<bool>()).prop_map(|(path, busy_timeout, may_be_empty)| {
         SourceSpec::Sqlite(SqliteSpec { path, busy_timeout, may_be_empty })
     });

@@ -190,6 +190,12 @@ impl CopyWriter for FsCopyWriter {
         }))
     }
 
+    fn directory(&self, path: &CopyPath, mode: u32) -> Result<(), DriverError> {
+        let path = below(&self.root, path);
+        fs::create_dir_all(&path).map_err(failed("make", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(failed("make", &path))
+    }
+
     fn tree(
         &self,
         root: &Path,

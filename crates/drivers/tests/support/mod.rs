@@ -103,6 +103,13 @@ impl CopyWriter for DiskCopy {
         Ok(Box::new(DiskFile { file, size: 0, unfinished, room }))
     }
 
+    fn directory(&self, path: &CopyPath, mode: u32) -> Result<(), DriverError> {
+        let at = self.at(path);
+        let made =
+            fs::create_dir_all(&at).and_then(|()| fs::set_permissions(&at, fs::Permissions::from_mode(mode)));
+        made.map_err(|error| DriverError::io(at.display().to_string(), error))
+    }
+
     fn tree(
         &self,
         _: &Path,
@@ -157,6 +164,13 @@ impl CopyReader for DiskCopy {
         let mut written = Written::default();
         for entry in fs::read_dir(self.at(under)).unwrap() {
             let entry = entry.unwrap();
+            if entry.path().is_dir() {
+                let below = under.join(entry.file_name().as_bytes()).unwrap();
+                let part = self.restore(&below, &into.join(entry.file_name()), how)?;
+                written.files += part.files;
+                written.bytes += part.bytes;
+                continue;
+            }
             if how.left_out.contains(&under.join(entry.file_name().as_bytes()).unwrap()) {
                 continue;
             }

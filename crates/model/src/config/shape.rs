@@ -448,6 +448,10 @@ pub(super) struct PostgresTable {
     /// Name of the database. Never a connection string.
     #[schemars(required)]
     pub(super) database: Text,
+    /// `logical`: one database, by `pg_dump`. `physical`: the whole cluster of which it is one, by a base backup; the role then
+    /// needs `REPLICATION`, and the database is the one whose rows are compared.
+    #[schemars(extend("enum" = ["logical", "physical"], "default" = "logical"))]
+    pub(super) mode: Text,
     /// Where the password is to be had; none for peer or trust authentication.
     pub(super) password: Option<At<SecretText>>,
     /// `verify-full`: TLS, certificate and host name verified. `local-only`: a Unix socket or loopback, and nothing else. Chosen

@@ -12,7 +12,7 @@ use crate::objective::Objective;
 use crate::placement::{Place, PlacementSpec};
 use crate::remote::RemoteSpec;
 use crate::service::{DrillPolicy, RepositorySpec, RetentionSpec, ScheduleSpec, Service};
-use crate::source::{SourceSpec, Tls};
+use crate::source::{PostgresMode, SourceSpec, Tls};
 
 /// Writes the configuration with every value, each with its origin where `with_origin`.
 ///
@@ -322,6 +322,13 @@ impl Page<'_> {
                 self.text("host", &postgres.host);
                 self.raw("port", &postgres.port.to_string());
                 self.text("user", &postgres.user);
+                self.text(
+                    "mode",
+                    match postgres.mode {
+                        PostgresMode::Logical => "logical",
+                        PostgresMode::Physical => "physical",
+                    },
+                );
                 self.text("database", &postgres.database);
                 if let Some(password) = &postgres.password {
                     self.text("password", &password.to_string());

@@ -10,7 +10,7 @@ use super::shape::{
 };
 use crate::check::{Question, UserCheck};
 use crate::id::CheckName;
-use crate::source::{FilesSpec, PostgresSpec, SourceSpec, SqliteSpec, Tls};
+use crate::source::{FilesSpec, PostgresMode, PostgresSpec, SourceSpec, SqliteSpec, Tls};
 
 /// Reads one source; `None` after something was reported.
 pub(super) fn source(
@@ -144,6 +144,13 @@ fn postgres(judge: &mut Judge<'_>, prefix: &str, text: usize, table: &PostgresTa
     judge.record(format!("{prefix}.database"), database_at.map(|at| at.place()).as_ref());
     let database = database_at.and_then(|at| plain_name(judge, "database", at));
 
+    let mode_at = sited(text, table.mode.as_ref());
+    judge.record(format!("{prefix}.mode"), mode_at.map(|at| at.place()).as_ref());
+    let mode = match mode_at.map(|at| at.at.value.as_str()) {
+        Some("physical") => PostgresMode::Physical,
+        // Anything else has been reported with the shape.
+        Some(_) | None => PostgresMode::Logical,
+    };
     let password_at = sited(text, table.password.as_ref());
     let password = password_at.and_then(|at| {
         judge.record(format!("{prefix}.password"), Some(&at.place()));
@@ -200,6 +207,15 @@ fn postgres(judge: &mut Judge<'_>, prefix: &str, text: usize, table: &PostgresTa
             .report(judge.sink);
         }
     }
+    for (what, list) in
+        [("exclude_schemas", &table.exclude_schemas), ("exclude_tables", &table.exclude_tables)]
+    {
+        if let Some(at) = sited(text, list.as_ref()).filter(|_| mode == PostgresMode::Physical) {
+            Draft::error(at.place(), "a base backup is of the whole cluster: nothing can be left out of it")
+                .hint(format!("take `{what}` away, or write mode = \"logical\""))
+                .report(judge.sink);
+        }
+    }
     let lock_timeout = judge.duration(
         &format!("{prefix}.lock_timeout"),
         sited(text, table.lock_timeout.as_ref()),
@@ -214,6 +230,7 @@ fn postgres(judge: &mut Judge<'_>, prefix: &str, text: usize, table: &PostgresTa
         host: host?,
         port: port.map_or(built_in::PG_PORT, |port| port.at.value),
         user: user?,
+        mode,
         database: database?,
         password,
         tls,

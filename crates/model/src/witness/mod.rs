@@ -5,6 +5,7 @@
 
 pub mod content;
 pub mod files;
+pub mod physical;
 pub mod postgres;
 mod report;
 pub mod sqlite;
@@ -12,6 +13,7 @@ pub mod sqlite;
 use serde::{Deserialize, Serialize};
 
 pub use files::FilesWitness;
+pub use physical::{PhysicalFacts, PhysicalSeen};
 pub use postgres::PostgresWitness;
 pub use sqlite::SqliteWitness;
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::finding::{Finding, FindingCode};
 use crate::id::Digest;
 use crate::verdict::{CheckOutcome, CheckReport};
+use crate::witness::physical::PhysicalFacts;
 
 /// Most names that one finding or detail repeats: enough to act on, small enough for a receipt.
 const NAMED_MAX: usize = 8;
@@ -54,6 +55,9 @@ pub struct PostgresWitness {
     /// Digest of each small file that lies beside the archive, for stock tools and for us. Copies made before do not say it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub beside: BTreeMap<String, Digest>,
+    /// What it is a base backup of, and where recovery ends; nothing of a dump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical: Option<PhysicalFacts>,
 }
 
 /// What held the database.
@@ -435,8 +439,8 @@ impl PostgresWitness {
     /// class of objects, and the rest.
     #[must_use]
     pub fn checks(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.tables.keys().map(|name| format!("rows:{}", printable(name))).collect();
+        let mut names: Vec<String> = self.physical.iter().flat_map(PhysicalFacts::checks).collect();
+        names.extend(self.tables.keys().map(|name| format!("rows:{}", printable(name))));
         names.extend(ObjectClass::ALL.iter().map(|class| format!("objects:{}", class.word())));
         names.extend(["sequences", "large-objects", "roles", "database", "settings"].map(str::to_owned));
         names
@@ -461,7 +465,8 @@ impl PostgresWitness {
         vec![Finding::new(FindingCode::PointImplausible, printable(&self.database.name), facts)]
     }
 
-    /// Compares what was observed in a restore with this witness: one report for each of [`Self::checks`], in order.
+    /// Compares what was observed in a restore with this witness: one report for each of [`Self::checks`], in order; but for
+    /// those of a base backup, which [`PhysicalFacts::compare`] makes.
     ///
     /// Another major version, or another shape of the witness, cannot be compared: every check is then inconclusive.
     #[must_use]
@@ -477,6 +482,7 @@ impl PostgresWitness {
             return self
                 .checks()
                 .into_iter()
+                .skip(self.physical.as_ref().map_or(0, |physical| physical.checks().len()))
                 .map(|name| CheckReport {
                     name: name.clone(),
                     outcome: CheckOutcome::Inconclusive,
@@ -780,6 +786,7 @@ mod tests {
             settings: BTreeMap::new(),
             may_be_empty: false,
             beside: BTreeMap::new(),
+            physical: None,
         }
     }
 

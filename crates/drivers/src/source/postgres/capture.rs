@@ -52,7 +52,7 @@ const PIPE_BYTES: usize = 1 << 20;
 /// How long a reader that is ahead of its writer waits: at a gigabyte a second the pipe is then full.
 const PAUSE: Duration = Duration::from_micros(1_000);
 
-type Objects = BTreeMap<ObjectClass, BTreeMap<String, Definition>>;
+pub(super) type Objects = BTreeMap<ObjectClass, BTreeMap<String, Definition>>;
 
 /// The environment of a client's program, and the private directory that its password lies in.
 pub(super) struct ClientEnvironment {
@@ -214,9 +214,9 @@ struct Dumped {
 }
 
 /// The witness's own part of a capture.
-struct Measured {
-    rows: BTreeMap<String, TableFacts>,
-    large_objects: LargeObjectFacts,
+pub(super) struct Measured {
+    pub(super) rows: BTreeMap<String, TableFacts>,
+    pub(super) large_objects: LargeObjectFacts,
     ended: Instant,
 }
 
@@ -390,7 +390,7 @@ impl PostgresSource {
     }
 
     /// Measures everything that the snapshot shows.
-    async fn measure(
+    pub(super) async fn measure(
         &self,
         cx: &Cx,
         snapshot: &str,
@@ -456,6 +456,7 @@ impl PostgresSource {
             exclude_schemas: self.spec.exclude_schemas.clone(),
             exclude_relations: excluded.iter().map(|(oid, _)| *oid).collect(),
             with_invalid_indexes: false,
+            without_unlogged: false,
         };
         let before = catalog::objects(cx, &keeper, &view).await?;
         cx.phase("snapshot");
@@ -571,6 +572,7 @@ impl PostgresSource {
             settings: globals.setting_digests(),
             may_be_empty: self.spec.may_be_empty,
             beside: BTreeMap::new(),
+            physical: None,
             database,
             server,
         };
@@ -686,7 +688,7 @@ async fn scope_findings(
 }
 
 /// Definitions before and after the dump as one: what changed meanwhile has two lawful forms, or may be absent.
-fn both_forms(mut before: Objects, after: &Objects) -> (Objects, usize) {
+pub(super) fn both_forms(mut before: Objects, after: &Objects) -> (Objects, usize) {
     let mut changed = 0;
     for (class, later) in after {
         let objects = before.entry(*class).or_default();
@@ -708,7 +710,7 @@ fn both_forms(mut before: Objects, after: &Objects) -> (Objects, usize) {
     (before, changed)
 }
 
-fn brackets(
+pub(super) fn brackets(
     before: BTreeMap<String, SequenceBracket>,
     after: BTreeMap<String, SequenceBracket>,
 ) -> BTreeMap<String, SequenceBracket> {

@@ -27,6 +27,8 @@ pub(super) struct View {
     pub(super) exclude_relations: Vec<u32>,
     /// Whether invalid indexes count: not on a source, whose dump leaves them out; always in a restore.
     pub(super) with_invalid_indexes: bool,
+    /// Whether tables and sequences that a recovery empties are left out.
+    pub(super) without_unlogged: bool,
 }
 
 impl View {
@@ -37,6 +39,12 @@ impl View {
             condition = format!("({condition} AND n.nspname NOT IN ({}))", literals(&self.exclude_schemas));
         }
         condition
+    }
+
+    /// Condition that the relation with alias `c` holds what is to be copied: not what its session alone sees, and not what a
+    /// recovery empties where that is left out.
+    pub(super) fn kept(&self) -> &'static str {
+        if self.without_unlogged { "c.relpersistence = 'p'" } else { "c.relpersistence <> 't'" }
     }
 
     /// Condition that the relation with this oid is in view.

@@ -26,7 +26,7 @@ use super::restore::{
 use super::restored::observe;
 use super::session::{Address, Purpose, Session};
 use super::tools::{self, Tool, argument};
-use super::{ARCHIVE, MAJOR_MAX, PostgresSource};
+use super::{ARCHIVE, MAJOR_MAX, PostgresSource, physical};
 
 /// Most bytes of a small file beside the archive.
 const SMALL_BYTES_MAX: u64 = 64 << 20;
@@ -53,6 +53,16 @@ struct Ready {
     tool: tools::Found,
 }
 
+fn of_a_cluster() -> DriverError {
+    DriverError::new(
+        ErrorKind::Unsupported,
+        "restore a base backup into a database: it holds a whole cluster",
+    )
+    .hint(
+        "restore it into a directory: `--to DIRECTORY`, start it there, and dump the database that is wanted",
+    )
+}
+
 impl PostgresSource {
     pub(super) async fn deliver_to(
         &self,
@@ -61,6 +71,14 @@ impl PostgresSource {
         from: Arc<dyn CopyReader>,
         to: &NewTarget,
     ) -> Result<Delivered, DriverError> {
+        if witness.physical.is_some() {
+            return match to {
+                NewTarget::Directory(directory) => {
+                    physical::restore::deliver(cx, witness, &from, directory).await
+                }
+                NewTarget::Database { .. } => Err(of_a_cluster()),
+            };
+        }
         match to {
             NewTarget::Directory(directory) => to_directory(cx, directory, from).await,
             NewTarget::Database { tables, .. } => {
@@ -79,6 +97,7 @@ impl PostgresSource {
     ) -> Result<(), DriverError> {
         match to {
             NewTarget::Directory(_) => Ok(()),
+            NewTarget::Database { .. } if witness.physical.is_some() => Err(of_a_cluster()),
             NewTarget::Database { .. } => {
                 self.ready(cx, witness, &self.address_of(to)?).await.map(|_: Ready| ())
             }

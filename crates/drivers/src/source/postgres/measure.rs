@@ -239,8 +239,9 @@ pub(super) async fn tables(
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL (\
          SELECT x.extcondition[array_position(x.extconfig, c.oid)] AS condition FROM pg_extension x \
          WHERE c.oid = ANY (x.extconfig) LIMIT 1) e ON true \
-         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {} AND {} AND (e.condition IS NOT NULL OR {}) \
+         WHERE c.relkind = 'r' AND {} AND {} AND {} AND (e.condition IS NOT NULL OR {}) \
          ORDER BY pg_relation_size(c.oid) DESC, c.oid",
+        view.kept(),
         view.schema(),
         view.relation("c.oid"),
         own("pg_class", "c.oid")
@@ -360,7 +361,8 @@ pub(super) async fn sequences(
     let sql = format!(
         "SELECT format('%I.%I', n.nspname, c.relname), s.seqcycle::text, s.seqincrement::text FROM pg_sequence s \
          JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relpersistence <> 't' AND {} AND {} AND {} ORDER BY 1",
+         WHERE {} AND {} AND {} AND {} ORDER BY 1",
+        view.kept(),
         view.schema(),
         view.relation("c.oid"),
         own("pg_class", "c.oid")

@@ -20,6 +20,7 @@ mod loading;
 mod meanwhile;
 mod measure;
 mod names;
+mod physical;
 pub mod relation;
 pub mod replication;
 mod restore;
@@ -38,7 +39,7 @@ use seaworthy_interface::{
     Source, SourceFacts,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
-use seaworthy_model::source::{PostgresSpec, Tls};
+use seaworthy_model::source::{PostgresMode, PostgresSpec, Tls};
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 use secrecy::SecretString;
@@ -271,7 +272,10 @@ impl Source for PostgresSource {
     }
 
     async fn capture(&self, cx: &Cx, to: Arc<dyn CopyWriter>) -> Result<Captured, DriverError> {
-        self.capture_into(cx, to).await
+        match self.spec.mode {
+            PostgresMode::Logical => self.capture_into(cx, to).await,
+            PostgresMode::Physical => self.capture_cluster(cx, to).await,
+        }
     }
 
     async fn restore(
@@ -281,8 +285,11 @@ impl Source for PostgresSource {
         from: Arc<dyn CopyReader>,
         into: Arc<dyn Sandbox>,
     ) -> Result<Box<dyn Restored>, DriverError> {
-        let restored = restore::restore(cx, own_witness(witness)?, from, into, &self.programs).await?;
-        Ok(Box::new(restored))
+        let witness = own_witness(witness)?;
+        if witness.physical.is_some() {
+            return Ok(Box::new(physical::restore::restore(cx, witness, from, into, &self.programs).await?));
+        }
+        Ok(Box::new(restore::restore(cx, witness, from, into, &self.programs).await?))
     }
 
     async fn ready(&self, cx: &Cx, witness: &Witness, to: &NewTarget) -> Result<(), DriverError> {

@@ -72,7 +72,7 @@ pub(super) fn environment(code: FindingCode, kind: ErrorKind, context: impl Into
 }
 
 /// Whether messages of a program say that the machine, not the copy, is at fault.
-fn environment_fault(status: i32, messages: &str) -> Option<(FindingCode, &'static str)> {
+pub(super) fn environment_fault(status: i32, messages: &str) -> Option<(FindingCode, &'static str)> {
     if messages.contains("No space left on device") || messages.contains("could not extend file") {
         return Some((FindingCode::EnvDisk, "free space, or give the sandbox another directory"));
     }
@@ -219,7 +219,7 @@ pub(super) async fn read_globals(cx: &Cx, from: &Arc<dyn CopyReader>) -> Result<
 }
 
 /// What is wrong with the small files beside the archive: a person who restores with stock tools begins with them.
-async fn beside(
+pub(super) async fn beside(
     cx: &Cx,
     witness: &PostgresWitness,
     from: &Arc<dyn CopyReader>,

@@ -91,7 +91,10 @@ pub(super) async fn observe(
     reuse: &BTreeMap<String, TableFacts>,
 ) -> Result<PostgresWitness, DriverError> {
     let catalogue = Session::open(cx, address, purpose).await?;
-    let view = View { with_invalid_indexes: true, ..View::default() };
+    let view = match expected.physical {
+        Some(_) => super::physical::view(),
+        None => View { with_invalid_indexes: true, ..View::default() },
+    };
     let beside = match purpose {
         Purpose::Scratch => measure::Beside::Nothing,
         Purpose::Source | Purpose::Target => measure::Beside::Others,
@@ -146,6 +149,7 @@ pub(super) async fn observe(
         may_be_empty: expected.may_be_empty,
         // Of the copy, not of what was restored: the restore has compared them.
         beside: expected.beside.clone(),
+        physical: expected.physical.clone(),
     })
 }
 

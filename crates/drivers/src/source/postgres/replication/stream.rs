@@ -75,6 +75,17 @@ impl Replication {
         self.ask(cx, &command).await.map(drop)
     }
 
+    /// Makes a slot that keeps the log from now on, and that ends with this connection.
+    pub async fn create_temporary_slot(&mut self, cx: &Cx, name: &str) -> Result<(), DriverError> {
+        let command = format!("CREATE_REPLICATION_SLOT {} TEMPORARY PHYSICAL RESERVE_WAL", slot(name)?);
+        self.ask(cx, &command).await.map(drop).map_err(|error| {
+            if error.hint.is_some() {
+                return error;
+            }
+            error.hint("it needs a free place among `max_replication_slots` while it runs")
+        })
+    }
+
     /// Removes a slot: the server keeps nothing for it any more.
     pub async fn drop_slot(&mut self, cx: &Cx, name: &str) -> Result<(), DriverError> {
         self.ask(cx, &format!("DROP_REPLICATION_SLOT {}", slot(name)?)).await.map(drop)

@@ -1,3 +1,4 @@
 //! The write-ahead log: what its files hold.
 
 pub mod page;
+pub mod transaction;

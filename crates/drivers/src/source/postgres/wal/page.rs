@@ -213,6 +213,17 @@ pub struct Walked {
     pub link: Link,
 }
 
+/// A record that is whole, and right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Where it begins.
+    pub at: Lsn,
+    /// Where it ends as servers count, and the next one may begin.
+    pub end: Lsn,
+    /// Its head and body.
+    pub bytes: &'a [u8],
+}
+
 /// Reads a whole segment as a server that recovers does: every page, every record, every checksum.
 ///
 /// With the `link` of the segment before it, the record that both share is checked too; without it, nothing is said of that one.
@@ -221,6 +232,20 @@ pub struct Walked {
 ///
 /// The first thing that is wrong. A server would take it for the end of the log.
 pub fn walk(bytes: &[u8], expected: &Expected, link: &Link) -> Result<Walked, Wrong> {
+    walk_telling(bytes, expected, link, &mut |_| {})
+}
+
+/// The same, and tells of every record; also of those before the first thing that is wrong.
+///
+/// # Errors
+///
+/// As [`walk`].
+pub fn walk_telling(
+    bytes: &[u8],
+    expected: &Expected,
+    link: &Link,
+    tell: &mut dyn FnMut(Record<'_>),
+) -> Result<Walked, Wrong> {
     let size = expected.size;
     if bytes.len() as u64 != size.bytes() {
         return Err(Wrong::Short(bytes.len(), size.bytes()));
@@ -237,7 +262,7 @@ pub fn walk(bytes: &[u8], expected: &Expected, link: &Link) -> Result<Walked, Wr
         return Err(Wrong::Place(origin.start, start));
     }
     let mut walk = Walk { bytes, start, origin, expected: *expected, at: 0, line: origin.timeline };
-    walk.all(link)
+    walk.all(link, tell)
 }
 
 /// Where a reading of a segment stands.
@@ -296,7 +321,7 @@ impl Walk<'_> {
         })
     }
 
-    fn all(&mut self, link: &Link) -> Result<Walked, Wrong> {
+    fn all(&mut self, link: &Link, tell: &mut dyn FnMut(Record<'_>)) -> Result<Walked, Wrong> {
         let first = self.header(0)?;
         self.at = first.length;
         let mut last = link.last;
@@ -337,17 +362,21 @@ impl Walk<'_> {
                 }
             };
             match self.record(begun)? {
-                Ended::Whole(at, head) => {
+                Ended::Whole(at, record) => {
                     if let Some(last) = last {
-                        let previous = Lsn(u64_at(&head, 8));
+                        let previous = Lsn(u64_at(&record, 8));
                         if previous != last {
                             return Err(Wrong::Previous(at, previous, last));
                         }
                     }
                     last = Some(at);
                     records += 1;
-                    if head[17] == XLOG && head[16] & 0xf0 == SWITCH {
-                        let until = self.at.next_multiple_of(8);
+                    let is_switch = record[17] == XLOG && record[16] & 0xf0 == SWITCH;
+                    let until = self.at.next_multiple_of(8);
+                    // A server counts the empty rest of a segment to the record that ended it.
+                    let end = if is_switch { self.bytes.len() } else { until };
+                    tell(Record { at, end: self.lsn(end), bytes: &record });
+                    if is_switch {
                         return Ok(self.walked(records, until, true, Link { last, begun: None }));
                     }
                 }
@@ -405,7 +434,7 @@ impl Walk<'_> {
             begun.bytes.extend_from_slice(&self.bytes[self.at..self.at + taken]);
             self.at += taken;
             if begun.bytes.len() == length {
-                return whole(&begun);
+                return whole(begun);
             }
             if self.at == self.bytes.len() {
                 return Ok(Ended::InNext(begun));
@@ -448,15 +477,15 @@ fn begun_length(begun: &Begun) -> u32 {
 }
 
 enum Ended {
-    /// Where it began, and its head.
-    Whole(Lsn, [u8; RECORD]),
+    /// Where it began, and all of it.
+    Whole(Lsn, Vec<u8>),
     InNext(Begun),
     GivenUp,
 }
 
-fn whole(begun: &Begun) -> Result<Ended, Wrong> {
+fn whole(begun: Begun) -> Result<Ended, Wrong> {
     let Some((head, body)) = begun.bytes.split_first_chunk::<RECORD>() else {
-        return Err(Wrong::Length(begun.at, begun_length(begun)));
+        return Err(Wrong::Length(begun.at, begun_length(&begun)));
     };
     // The body first, then the head up to the checksum itself.
     let mut sum = Digest::new(CrcAlgorithm::Crc32Iscsi);
@@ -464,7 +493,7 @@ fn whole(begun: &Begun) -> Result<Ended, Wrong> {
     sum.update(&head[..CHECKSUM_AT]);
     let sum = sum.finalize();
     if sum == u64::from(u32_at(head, CHECKSUM_AT)) {
-        Ok(Ended::Whole(begun.at, *head))
+        Ok(Ended::Whole(begun.at, begun.bytes))
     } else {
         Err(Wrong::Checksum(begun.at))
     }

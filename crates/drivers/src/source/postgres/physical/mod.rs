@@ -1,0 +1,687 @@
+//! A whole cluster, captured as a base backup with the log that makes it consistent, and one of its databases witnessed at the very
+//! position in the log at which the copy ends.
+//!
+//! The server sends its files and, beside them, its log; both go into the copy as they come, nothing is staged. When the files are
+//! there, a snapshot of the database is taken for which the log has a position that shows the same ([`moment`]): the copy's log is
+//! ended there, and the witness is measured in the snapshot. A restore that recovers to the copy's end must therefore equal it row for
+//! row, whatever was written meanwhile.
+//!
+//! In a copy: `data/` (the data directory, its log in `pg_wal/`), `tablespaces/` by object identifier, and `README.txt`. Stock tools
+//! restore it by putting the directories into their places and starting the server: `backup_label` is there, and the log ends where
+//! the copy does.
+//!
+//! A least-privileged role: `LOGIN REPLICATION` and a line of `pg_hba.conf` for `replication`; for the witness `CONNECT` and
+//! `GRANT pg_read_all_data TO role` (PostgreSQL 14 and newer), as for a dump.
+
+mod log;
+mod moment;
+pub(super) mod restore;
+mod sink;
+mod verify;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use seaworthy_interface::{Captured, CopyPath, CopyWriter, Cx, DriverError, ErrorKind, Progress};
+use seaworthy_model::finding::FindingCode;
+use seaworthy_model::id::Digest;
+use seaworthy_model::signature::sha256;
+use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
+use seaworthy_model::witness::postgres::{
+    PostgresWitness, Scope, SequenceBracket, SequencePosition, ServerFacts, SnapshotFacts, VERSION, printable,
+};
+use seaworthy_model::witness::{PhysicalFacts, Witness};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::log::{Keeper, Overtaken};
+use self::moment::{Read, Shown, Unfit};
+use self::sink::{Sink, Stored};
+use super::catalog::{self, View};
+use super::globals::{self, Globals};
+use super::measure::{self, Beside};
+use super::replication::{BackupOptions, Ended, Event, Received, Replication};
+use super::session::{Purpose, Session, flag, parsed, text};
+use super::{MAJOR_MAX, MAJOR_MIN, PostgresSource, capture, flaws};
+
+/// The data directory inside a copy.
+const DATA: &str = "data";
+/// The tablespaces inside a copy.
+const SPACES: &str = "tablespaces";
+/// The server's manifest inside the data directory.
+const MANIFEST: &str = "backup_manifest";
+/// For people.
+const README: &str = "README.txt";
+/// Pieces that wait for the copy to take them: 32 to 128 KiB each.
+const QUEUE: usize = 64;
+/// Snapshots that are taken until one fits.
+const ATTEMPTS_MAX: usize = 500;
+/// How long the log may take to arrive that was written already. An idle server writes it out within a second.
+const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the server is told that we are there.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// What a sequence may stand ahead of after a recovery: a server writes so many of its values into the log in advance
+/// (`SEQ_LOG_VALS` of `src/backend/commands/sequence.c`).
+const SEQUENCE_AHEAD: i64 = 32;
+/// Settings that a recovering server needs to be as large as the source's.
+pub(super) const AT_LEAST: &[&str] = &[
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+];
+
+fn named(name: &str) -> Result<CopyPath, DriverError> {
+    CopyPath::new(name)
+        .ok_or_else(|| DriverError::new(ErrorKind::Other, format!("name `{}` in a copy", printable(name))))
+}
+
+/// The data directory inside a copy.
+pub(super) fn data_path() -> Result<CopyPath, DriverError> {
+    named(DATA)
+}
+
+/// A tablespace inside a copy.
+pub(super) fn space_path(oid: u32) -> Result<CopyPath, DriverError> {
+    named(&format!("{SPACES}/{oid}"))
+}
+
+/// A file of the data directory inside a copy.
+pub(super) fn in_data(name: &str) -> Result<CopyPath, DriverError> {
+    named(&format!("{DATA}/{name}"))
+}
+
+/// A file of the log inside a copy.
+fn log_path(name: &str) -> Result<CopyPath, DriverError> {
+    in_data(&format!("pg_wal/{name}"))
+}
+
+/// What the server is asked before anything is sent.
+struct Cluster {
+    major: u32,
+    server: ServerFacts,
+    on_standby: bool,
+    has_checksums: bool,
+    segment: SegmentSize,
+    settings: BTreeMap<String, String>,
+    others: Vec<String>,
+}
+
+/// What is done with the log, in order.
+enum Task {
+    Take(Bytes),
+    Watch(Lsn, oneshot::Sender<()>),
+    Read(oneshot::Sender<Result<Read, Overtaken>>),
+    Finish(Lsn, oneshot::Sender<BTreeMap<String, Digest>>),
+}
+
+fn keep(mut keeper: Keeper, mut inbox: mpsc::Receiver<Task>) -> Result<(), DriverError> {
+    // Whoever does not wait for an answer any more has been stopped, and the inbox ends with it.
+    while let Some(task) = inbox.blocking_recv() {
+        match task {
+            Task::Take(piece) => keeper.take(&piece)?,
+            Task::Watch(from, done) => {
+                keeper.watch(from)?;
+                done.send(()).ok();
+            }
+            Task::Read(answer) => drop(answer.send(keeper.read())),
+            Task::Finish(until, answer) => {
+                drop(answer.send(keeper.finish(until)?));
+                // What still comes lies behind the end of the copy.
+                while inbox.blocking_recv().is_some() {}
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn ended_early(what: &str) -> DriverError {
+    DriverError::new(ErrorKind::Other, format!("{what}: its thread has ended"))
+}
+
+/// The log as it is received, and what can be asked of it.
+struct Log {
+    tasks: mpsc::Sender<Task>,
+    position: watch::Receiver<Lsn>,
+}
+
+impl Log {
+    async fn ask<T>(&self, cx: &Cx, task: impl FnOnce(oneshot::Sender<T>) -> Task) -> Result<T, DriverError> {
+        let (answer, answered) = oneshot::channel();
+        let ask = async {
+            self.tasks.send(task(answer)).await.map_err(|_| ended_early("keep the log"))?;
+            answered.await.map_err(|_| ended_early("keep the log"))
+        };
+        cx.run(ask).await?
+    }
+
+    /// Waits until the log is there up to a position.
+    async fn reaches(&mut self, cx: &Cx, until: Lsn) -> Result<(), DriverError> {
+        let limited = cx.within(LOG_TIMEOUT);
+        let reached = limited.run(self.position.wait_for(|position| *position >= until)).await;
+        match reached.map(|reached| reached.is_ok()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ended_early("receive the log")),
+            Err(stop) => {
+                cx.check()?;
+                Err(DriverError::new(
+                    ErrorKind::Unreachable,
+                    format!(
+                        "receive the log up to {until}: it goes no further than {}",
+                        *self.position.borrow()
+                    ),
+                )
+                .because(DriverError::from(stop))
+                .code(FindingCode::StreamUnfinished)
+                .hint("does the server write its log out, and to a disk that answers?"))
+            }
+        }
+    }
+}
+
+/// Receives the log until it is stopped; only an error ends it otherwise.
+async fn receive(
+    cx: &Cx,
+    connection: &mut Replication,
+    slot: &str,
+    timeline: Timeline,
+    from: Lsn,
+    tasks: mpsc::Sender<Task>,
+    position: watch::Sender<Lsn>,
+) -> Result<(), DriverError> {
+    let mut stream = connection.stream(cx, Some(slot), timeline, from).await?;
+    let mut told = tokio::time::Instant::now();
+    loop {
+        let limited = cx.within(ALIVE_EVERY);
+        let received = stream.next(&limited).await;
+        cx.check()?;
+        let (mut at, mut must_tell) = (None, false);
+        match received {
+            Ok(Some(Received::Piece { bytes, .. })) => {
+                at = Some(stream.position());
+                cx.run(tasks.send(Task::Take(bytes))).await?.map_err(|_| ended_early("keep the log"))?;
+            }
+            Ok(Some(Received::Alive { asks, .. })) => must_tell = asks,
+            Ok(Some(Received::Left { timeline, at })) => {
+                return Err(DriverError::new(
+                    ErrorKind::Conflict,
+                    format!("receive the log: the server was promoted to timeline {timeline} at {at} during the backup"),
+                )
+                .hint("back up again: the new timeline has a history of its own"));
+            }
+            Ok(None) => {
+                return Err(DriverError::new(ErrorKind::Corrupt, "receive the log: the server has ended it")
+                    .code(FindingCode::StreamUnfinished));
+            }
+            // Nothing has come for a while.
+            Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => must_tell = true,
+            Err(error) => return Err(error),
+        }
+        if let Some(at) = at {
+            position.send_replace(at);
+        }
+        if must_tell || told.elapsed() >= ALIVE_EVERY {
+            // The slot ends with this connection, and nothing is asked of the server that was sent before.
+            let received = stream.position();
+            stream.acknowledge(cx, received, jiff::Timestamp::now().as_microsecond()).await?;
+            told = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// The end of a base backup's own part.
+struct Based {
+    stored: Stored,
+    ended: Ended,
+}
+
+/// The snapshot that fits, and what was measured around it.
+struct Moment {
+    /// Where the last record begins and ends.
+    last: (Lsn, Lsn),
+    snapshot: SnapshotFacts,
+    /// Its name for other sessions.
+    exported: String,
+    objects: capture::Objects,
+    sequences: BTreeMap<String, SequenceBracket>,
+    attempts: usize,
+}
+
+/// What no snapshot fits, and why, in the end.
+fn unfit(error: Unfit) -> DriverError {
+    DriverError::new(
+        ErrorKind::Conflict,
+        format!("find a position in the log for a snapshot, in {ATTEMPTS_MAX} attempts"),
+    )
+    .because(error)
+    .hint("back up again when fewer transactions end at once")
+}
+
+impl PostgresSource {
+    async fn cluster(&self, cx: &Cx, session: &Session) -> Result<Cluster, DriverError> {
+        let row = session
+            .row(
+                cx,
+                "ask what the cluster is",
+                "SELECT (SELECT system_identifier::text FROM pg_control_system()), current_setting('server_version'), \
+                 pg_is_in_recovery()::text, current_setting('data_checksums'), \
+                 (SELECT (setting::int8 * CASE unit WHEN '8kB' THEN 8192 ELSE 1 END)::text FROM pg_settings \
+                 WHERE name = 'wal_segment_size'), current_setting('wal_level')",
+            )
+            .await?;
+        if text(&row, 5)? == "minimal" {
+            return Err(DriverError::new(ErrorKind::Refused, "take a base backup: wal_level is minimal")
+                .hint("set `wal_level = replica` (a restart), or back up with `mode = \"logical\"`"));
+        }
+        let bytes: u32 = parsed(&row, 4)?;
+        let segment = SegmentSize::try_from(bytes)
+            .map_err(|error| DriverError::new(ErrorKind::Unsupported, "take a base backup").because(error))?;
+        let mut settings = BTreeMap::new();
+        for name in AT_LEAST {
+            let sql = format!("SELECT current_setting({})", super::names::literal(name));
+            settings.insert((*name).to_owned(), text(&session.row(cx, "read a setting", &sql).await?, 0)?);
+        }
+        let mut others = Vec::new();
+        let list = "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate \
+                    AND datname <> current_database() ORDER BY 1";
+        for row in session.query(cx, "list the databases", list).await? {
+            others.push(text(&row, 0)?);
+        }
+        Ok(Cluster {
+            major: session.version / 10_000,
+            server: ServerFacts {
+                system_identifier: text(&row, 0)?,
+                version_num: session.version,
+                version: text(&row, 1)?,
+                bootstrap_role: globals::bootstrap_role(cx, session).await?,
+            },
+            on_standby: flag(&row, 2)?,
+            has_checksums: flag(&row, 3)? || text(&row, 3)? == "on",
+            segment,
+            settings,
+            others,
+        })
+    }
+
+    pub(super) async fn capture_cluster(
+        &self,
+        cx: &Cx,
+        to: Arc<dyn CopyWriter>,
+    ) -> Result<Captured, DriverError> {
+        cx.phase("connect");
+        let keeper = Session::open(cx, &self.address(), Purpose::Source).await?;
+        let cluster = self.cluster(cx, &keeper).await?;
+        if !(MAJOR_MIN..=MAJOR_MAX).contains(&cluster.major) {
+            return Err(DriverError::new(
+                ErrorKind::Unsupported,
+                format!("back up PostgreSQL {}", cluster.major),
+            )
+            .hint(format!("majors {MAJOR_MIN} to {MAJOR_MAX} are understood")));
+        }
+        let mut files = self.replication(cx).await?;
+        let mut line = self.replication(cx).await?;
+        let identity = line.identify(cx).await?;
+        let system = identity.system.to_string();
+        if system != cluster.server.system_identifier {
+            return Err(DriverError::new(
+                ErrorKind::Conflict,
+                format!("take a base backup: {system} answers for {}", cluster.server.system_identifier),
+            )
+            .code(FindingCode::WrongSource)
+            .hint("two servers share this address; name one of them"));
+        }
+        let slot =
+            format!("seaworthy_{}", &sha256(format!("{:?}", jiff::Timestamp::now()).as_bytes()).0[7..23]);
+        line.create_temporary_slot(cx, &slot).await?;
+        cx.phase("checkpoint");
+        let options =
+            BackupOptions { label: "seaworthy".to_owned(), fast: true, max_rate: None, wait: false };
+        let mut backup = files.base_backup(cx, &options).await?;
+        let (from, timeline) = (backup.from, backup.timeline);
+        let spaces: BTreeMap<u32, String> =
+            backup.tablespaces.iter().map(|space| (space.oid, space.location.clone())).collect();
+
+        let (tasks, inbox) = mpsc::channel(QUEUE);
+        let (told, position) = watch::channel(Lsn(0));
+        let begin = Segment::of(timeline, from, cluster.segment).start(cluster.segment);
+        let mut own = Keeper::new(Arc::clone(&to), cluster.segment, timeline, identity.system, begin);
+        if timeline != Timeline::FIRST {
+            // On a connection of its own: this one is about to send the log.
+            let history = self.replication(cx).await?.history(cx, timeline).await?.text();
+            let task = tokio::task::spawn_blocking(move || own.history(&history).map(|()| own));
+            own = task.await.map_err(|error| {
+                DriverError::new(ErrorKind::Other, "store the timeline's history").because(error)
+            })??;
+        }
+        let kept = tokio::task::spawn_blocking(move || keep(own, inbox));
+        let mut log = Log { tasks: tasks.clone(), position };
+        let (log_cx, enough) = cx.child();
+        let receiving = receive(&log_cx, &mut line, &slot, timeline, begin, tasks, told);
+        let working = async {
+            cx.phase("base backup");
+            let based = base(cx, &mut backup, Arc::clone(&to), from, cluster.has_checksums).await?;
+            if based.ended.timeline != timeline {
+                return Err(DriverError::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "take a base backup: it began on timeline {timeline} and ended on {}",
+                        based.ended.timeline
+                    ),
+                )
+                .hint("the server was promoted meanwhile; back up again"));
+            }
+            cx.phase("witness");
+            let began = std::time::Instant::now();
+            let moment = self.moment(cx, &keeper, &cluster, based.ended.until, &mut log).await?;
+            let until = moment.last.1;
+            let digests = log.ask(cx, |answer| Task::Finish(until, answer)).await?;
+            Ok::<_, DriverError>((based, moment, digests, began))
+        };
+        let outcome = tokio::select! {
+            biased;
+            received = receiving => Err(received.err().unwrap_or_else(|| ended_early("receive the log"))),
+            worked = working => worked,
+        };
+        enough.cancel();
+        drop(log);
+        let kept =
+            kept.await.map_err(|error| DriverError::new(ErrorKind::Other, "keep the log").because(error))?;
+        let (based, moment, digests, began) = match (outcome, kept) {
+            (Ok(done), Ok(())) => done,
+            // Where the copy did not take it, everybody else only heard that nobody listens any more.
+            (_, Err(error)) | (Err(error), Ok(())) => return Err(error),
+        };
+        let physical = PhysicalFacts {
+            timeline,
+            from,
+            consistent: based.ended.until,
+            last: moment.last.0,
+            until: moment.last.1,
+            segment_bytes: cluster.segment,
+            has_checksums: cluster.has_checksums,
+            settings: cluster.settings.clone(),
+            log: digests,
+            manifest: based.stored.manifest.clone(),
+            tablespaces: spaces,
+            others: cluster.others.clone(),
+        };
+        self.measured(cx, &keeper, cluster, based, moment, physical, to, began).await
+    }
+
+    /// A snapshot that the log has a position for, held by `keeper`.
+    async fn moment(
+        &self,
+        cx: &Cx,
+        keeper: &Session,
+        cluster: &Cluster,
+        consistent: Lsn,
+        log: &mut Log,
+    ) -> Result<Moment, DriverError> {
+        let here =
+            if cluster.on_standby { "pg_last_wal_replay_lsn()" } else { "pg_current_wal_insert_lsn()" };
+        let here = format!("SELECT ({here})::text, pg_current_snapshot()::text");
+        let view = view();
+        let place = async |what: &str| -> Result<(Lsn, Shown), DriverError> {
+            let row = keeper.row(cx, what, &here).await?;
+            Ok((parsed(&row, 0)?, parsed(&row, 1)?))
+        };
+        let mut last_unfit = Unfit::NoRecord;
+        let mut attempts = 0;
+        while attempts < ATTEMPTS_MAX {
+            // A standby may not have replayed yet what makes the backup consistent.
+            let (mut watched, mut earlier) = place("ask how far the log goes").await?;
+            while watched < consistent {
+                cx.run(tokio::time::sleep(Duration::from_millis(20))).await?;
+                (watched, earlier) = place("ask how far the log goes").await?;
+            }
+            log.ask(cx, |answer| Task::Watch(watched, answer)).await?;
+            let objects = catalog::objects(cx, keeper, &view).await?;
+            let sequences = measure::sequences(cx, keeper, &view).await?;
+            let (since, _) = place("ask how far the log goes").await?;
+            loop {
+                attempts += 1;
+                keeper.execute(cx, "begin", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                // The statement's own timestamp precedes its snapshot, so nothing older than it is missing from the copy.
+                let row = keeper
+                    .row(
+                        cx,
+                        "take a snapshot",
+                        "SELECT pg_current_snapshot()::text, \
+                         to_char(statement_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+                    )
+                    .await?;
+                let (shown, at): (Shown, String) = (parsed(&row, 0)?, text(&row, 1)?);
+                let (reached, _) = place("ask how far the log goes").await?;
+                log.reaches(cx, reached).await?;
+                let found = match log.ask(cx, Task::Read).await? {
+                    Err(Overtaken) => None,
+                    Ok(read) => {
+                        let running = shown.running_since(&earlier);
+                        let unknown = moment::unknown(&read, &shown, &running);
+                        let settled = self.is_settled(cx, keeper, &unknown).await?;
+                        match moment::last_record(&shown, &read, since, reached) {
+                            Ok(last) if settled && last.1 >= consistent => Some(Ok(last)),
+                            Ok(_) => Some(Err(Unfit::OutOfOrder)),
+                            Err(error) => Some(Err(error)),
+                        }
+                    }
+                };
+                if let Some(Ok(last)) = found {
+                    let exported = text(
+                        &keeper.row(cx, "export the snapshot", "SELECT pg_export_snapshot()").await?,
+                        0,
+                    )?;
+                    let at = at.parse().map_err(|error: jiff::Error| {
+                        DriverError::new(ErrorKind::Corrupt, format!("read the server's clock `{at}`"))
+                            .because(error)
+                    })?;
+                    let snapshot =
+                        SnapshotFacts { at, lsn: last.1.to_string(), on_standby: cluster.on_standby };
+                    return Ok(Moment { last, snapshot, exported, objects, sequences, attempts });
+                }
+                keeper.execute(cx, "let go of the snapshot", "ROLLBACK").await?;
+                match found {
+                    Some(Err(error)) => last_unfit = error,
+                    // What is held back has become too much: begin anew from here.
+                    None | Some(Ok(_)) => break,
+                }
+                if attempts >= ATTEMPTS_MAX || last_unfit == Unfit::TooEarly {
+                    break;
+                }
+            }
+        }
+        Err(unfit(last_unfit))
+    }
+
+    /// Whether transactions that were running all the time, and of which no end was read, run on. One that has ended has ended before
+    /// what was read; and one that waits for a standby may have written its end long before.
+    async fn is_settled(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        unknown: &BTreeSet<u64>,
+    ) -> Result<bool, DriverError> {
+        if unknown.is_empty() {
+            return Ok(true);
+        }
+        let numbers: Vec<String> = unknown.iter().map(u64::to_string).collect();
+        let sql = format!(
+            "SELECT (SELECT bool_and(coalesce(pg_xact_status(x::xid8) = 'in progress', false)) \
+             FROM unnest(ARRAY['{}']) x)::text, (current_setting('synchronous_standby_names') = '')::text",
+            numbers.join("','")
+        );
+        let row = session.row(cx, "ask which transactions run on", &sql).await?;
+        Ok(flag(&row, 0)? && flag(&row, 1)?)
+    }
+
+    /// The witness, measured in the snapshot that `keeper` holds.
+    #[expect(clippy::too_many_arguments, reason = "one call, split off for its length")]
+    async fn measured(
+        &self,
+        cx: &Cx,
+        keeper: &Session,
+        cluster: Cluster,
+        based: Based,
+        moment: Moment,
+        physical: PhysicalFacts,
+        to: Arc<dyn CopyWriter>,
+        began: std::time::Instant,
+    ) -> Result<Captured, DriverError> {
+        let view = view();
+        let database = globals::database(cx, keeper).await?;
+        let globals = Globals::read(cx, keeper, database.clone()).await?;
+        let tables = measure::tables(cx, keeper, &view, Beside::Others).await?;
+        let mut findings = based.stored.findings;
+        findings.extend(flaws(cx, keeper, &view).await?);
+        let measured = self.measure(cx, &moment.exported, keeper, &tables).await?;
+        let sequences = measure::sequences(cx, keeper, &view).await?;
+        let after = catalog::objects(cx, keeper, &view).await?;
+        keeper.execute(cx, "end the snapshot", "COMMIT").await?;
+        let (objects, changed) = capture::both_forms(moment.objects, &after);
+        let mut notes = vec!["rows of unlogged tables do not survive a recovery".to_owned()];
+        if !physical.others.is_empty() {
+            notes.push(format!(
+                "other databases are in the copy, and their rows are not compared: {}",
+                physical.others.join(", ")
+            ));
+        }
+        if changed > 0 {
+            notes.push(format!("{changed} definitions changed meanwhile and have two lawful forms"));
+        }
+        if moment.attempts > 1 {
+            notes.push(format!(
+                "{} snapshots were taken until the log had a position for one",
+                moment.attempts
+            ));
+        }
+        let mut witness = PostgresWitness {
+            version: VERSION,
+            snapshot: moment.snapshot,
+            scope: Scope {
+                dump_version: String::new(),
+                dump_options: Vec::new(),
+                exclude_schemas: Vec::new(),
+                exclude_tables: Vec::new(),
+                notes,
+            },
+            tables: measured.rows,
+            objects,
+            sequences: ahead(capture::brackets(moment.sequences, sequences)),
+            large_objects: measured.large_objects,
+            roles: globals.role_digests(),
+            settings: globals.setting_digests(),
+            may_be_empty: self.spec.may_be_empty,
+            beside: BTreeMap::new(),
+            physical: Some(physical),
+            database,
+            server: cluster.server,
+        };
+        findings.extend(witness.plausibility());
+        let readme = readme(&witness);
+        witness.beside.insert(README.to_owned(), sha256(readme.as_bytes()));
+        let task = tokio::task::spawn_blocking(move || to.put(&named(README)?, readme.as_bytes()));
+        task.await
+            .map_err(|error| DriverError::new(ErrorKind::Other, "store the readme").because(error))??;
+        Ok(Captured {
+            point: witness.snapshot.at,
+            size_bytes: based.stored.bytes,
+            witness: Witness::Postgres(Box::new(witness)),
+            findings,
+            is_complete: true,
+            witness_took: began.elapsed(),
+        })
+    }
+}
+
+/// What of a database is looked at, here and in what was restored.
+pub(super) fn view() -> View {
+    View { with_invalid_indexes: true, without_unlogged: true, ..View::default() }
+}
+
+/// A recovered sequence stands where the log says, which is ahead of what was handed out.
+fn ahead(brackets: BTreeMap<String, SequenceBracket>) -> BTreeMap<String, SequenceBracket> {
+    brackets
+        .into_iter()
+        .map(|(name, mut bracket)| {
+            let forward = bracket.increment.saturating_mul(SEQUENCE_AHEAD);
+            bracket.after = SequencePosition {
+                last_value: bracket.after.last_value.saturating_add(forward),
+                is_called: true,
+            };
+            (name, bracket)
+        })
+        .collect()
+}
+
+fn readme(witness: &PostgresWitness) -> String {
+    let Some(physical) = &witness.physical else { return String::new() };
+    let spaces: String = physical
+        .tablespaces
+        .iter()
+        .map(|(oid, place)| format!("tablespaces/{oid}  goes to {}\n", printable(place)))
+        .collect();
+    format!(
+        "A PostgreSQL {} cluster as of {}, system {}, timeline {}, to {}.\n\n\
+         data/        its data directory: put it into place, owned by the server's user, mode 0700, and start\n\
+         \x20            the server. It recovers to the end of the log in data/pg_wal, which is the end of the copy.\n\
+         {spaces}\n\
+         pg_verifybackup -n data          compares the files with the server's own manifest\n",
+        witness.server.version,
+        witness.snapshot.at,
+        witness.server.system_identifier,
+        physical.timeline,
+        physical.until
+    )
+}
+
+/// Puts the files of a base backup into the copy as they come.
+async fn base(
+    cx: &Cx,
+    backup: &mut super::replication::BaseBackup<'_>,
+    to: Arc<dyn CopyWriter>,
+    from: Lsn,
+    has_checksums: bool,
+) -> Result<Based, DriverError> {
+    let (events, mut inbox) = mpsc::channel::<Event>(QUEUE);
+    let storing = tokio::task::spawn_blocking(move || {
+        let mut sink = Sink::new(to, from, has_checksums);
+        while let Some(event) = inbox.blocking_recv() {
+            match event {
+                Event::Archive(space) => sink.archive(space)?,
+                Event::Data(bytes) => sink.data(&bytes)?,
+                Event::Manifest => sink.manifest()?,
+                Event::Ended(ended) => return sink.finish().map(|stored| Some(Based { stored, ended })),
+            }
+        }
+        // Whoever sent has been stopped, and says so.
+        Ok::<_, DriverError>(None)
+    });
+    let mut done = 0;
+    let sent = async {
+        loop {
+            let Some(event) = backup.next(cx).await? else { return Ok(()) };
+            if let Event::Data(bytes) = &event {
+                done += bytes.len() as u64;
+                cx.progress(Progress::Bytes { done, total: None });
+            }
+            let is_end = matches!(event, Event::Ended(_));
+            // It takes nothing any more only after an error, which it tells itself.
+            if cx.run(events.send(event)).await?.is_err() || is_end {
+                return Ok(());
+            }
+        }
+    }
+    .await;
+    drop(events);
+    let stored = storing
+        .await
+        .map_err(|error| DriverError::new(ErrorKind::Other, "store the base backup").because(error))?;
+    match (sent, stored) {
+        (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
+        (Ok::<(), DriverError>(()), Ok(Some(based))) => Ok(based),
+        (Ok(()), Ok(None)) => Err(ended_early("store the base backup")),
+    }
+}

@@ -1,0 +1,234 @@
+//! The truth about a base backup: where recovery begins and where it must end, and what has to be there.
+//!
+//! A server that recovers takes whatever it cannot read for the end of its log, opens, and says that all is well. So the copy says
+//! beforehand at which record recovery ends, and a restore that ended anywhere else is wrong whatever it holds. The end is chosen
+//! so that what is visible there is what one snapshot of the source has shown: every transaction that it shows was committed
+//! before, every other one after it. Rows are therefore compared exactly, although the source was never stopped.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::finding::{Finding, FindingCode};
+use crate::id::Digest;
+use crate::verdict::{CheckOutcome, CheckReport};
+use crate::wal::{Lsn, SegmentSize, Timeline};
+
+/// Most findings that one report repeats.
+const NAMED_MAX: usize = 8;
+
+/// What a base backup is, beside what one of its databases holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhysicalFacts {
+    /// The timeline of the backup; recovery follows no other.
+    pub timeline: Timeline,
+    /// Where recovery begins.
+    pub from: Lsn,
+    /// From where on the data are consistent: the end of the base backup.
+    pub consistent: Lsn,
+    /// Where the last record begins that is to be applied.
+    pub last: Lsn,
+    /// Where that record ends: the log of the copy holds nothing behind it.
+    pub until: Lsn,
+    /// How long the log's files are.
+    pub segment_bytes: SegmentSize,
+    /// Whether every page carries a checksum.
+    pub has_checksums: bool,
+    /// Settings that a server needs to be at least as large as here to recover.
+    pub settings: BTreeMap<String, String>,
+    /// SHA-256 of each file of the log, by name.
+    pub log: BTreeMap<String, Digest>,
+    /// SHA-256 of the server's own manifest of the backup.
+    pub manifest: Digest,
+    /// Where tablespaces lay on the source, by object identifier.
+    pub tablespaces: BTreeMap<u32, String>,
+    /// Other databases of the cluster that can be connected to: they are in the copy, and their rows are not compared.
+    pub others: Vec<String>,
+}
+
+/// What a restore of a base backup has shown of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PhysicalSeen {
+    /// Files that were compared with the manifest, and their bytes.
+    pub files: (u64, u64),
+    /// What is wrong with them.
+    pub files_wrong: Vec<Finding>,
+    /// Files of the log that were read record by record, and their records.
+    pub log: (u64, u64),
+    /// What is wrong with them.
+    pub log_wrong: Vec<Finding>,
+    /// Pages whose checksums were computed.
+    pub pages: u64,
+    /// What is wrong with them.
+    pub pages_wrong: Vec<Finding>,
+    /// The timeline that was followed, and the position at which recovery ended; unknown where the server did not say.
+    pub ended: Option<(Timeline, Lsn)>,
+    /// Relations and indexes that the engine's own tool has checked; unknown where it could not.
+    pub checked: Option<(u64, u64)>,
+    /// What it has found, or why it could not look.
+    pub checked_wrong: Vec<Finding>,
+}
+
+fn report(name: &str, detail: String, findings: &[Finding]) -> CheckReport {
+    let outcome = if findings.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Failed };
+    let mut kept: Vec<Finding> = findings.iter().take(NAMED_MAX).cloned().collect();
+    if let (true, Some(last)) = (findings.len() > NAMED_MAX, kept.last_mut()) {
+        last.detail.push_str(&format!("; and {} more", findings.len() - NAMED_MAX));
+    }
+    CheckReport { name: name.to_owned(), outcome, detail, findings: kept }
+}
+
+impl PhysicalFacts {
+    /// Names of the checks that a drill must carry out beside those of the database, in order.
+    #[must_use]
+    pub fn checks(&self) -> Vec<String> {
+        ["base-backup", "log", "pages", "recovery", "integrity"].map(str::to_owned).to_vec()
+    }
+
+    /// One report for each of [`Self::checks`], in order.
+    #[must_use]
+    pub fn compare(&self, seen: &PhysicalSeen) -> Vec<CheckReport> {
+        let (files, bytes) = seen.files;
+        let base = format!("{files} files with {bytes} bytes compared with the server's manifest");
+        let (segments, records) = seen.log;
+        let log = format!("{records} records in {segments} files from {} to {}", self.from, self.until);
+        let pages = if self.has_checksums {
+            format!("checksums of {} pages computed", seen.pages)
+        } else {
+            "the cluster has no page checksums; the engine's own tool looks at the pages instead".to_owned()
+        };
+        vec![
+            report("base-backup", base, &seen.files_wrong),
+            self.counted(report("log", log, &seen.log_wrong), segments),
+            report("pages", pages, &seen.pages_wrong),
+            self.recovery(seen.ended),
+            integrity(seen),
+        ]
+    }
+
+    /// A log of fewer files than the copy says was not read whole.
+    fn counted(&self, mut checked: CheckReport, segments: u64) -> CheckReport {
+        let expected = self.log.len() as u64;
+        if segments < expected && checked.findings.is_empty() {
+            checked.outcome = CheckOutcome::Inconclusive;
+            checked.findings.push(Finding::new(
+                FindingCode::ChecksMissing,
+                "log",
+                format!("{segments} of {expected} files were read"),
+            ));
+        }
+        checked
+    }
+
+    fn recovery(&self, ended: Option<(Timeline, Lsn)>) -> CheckReport {
+        let expected = format!("timeline {} to {}", self.timeline, self.until);
+        let finding = |detail: String| Finding::new(FindingCode::RecoveryEnded, "recovery", detail);
+        match ended {
+            None => CheckReport {
+                name: "recovery".to_owned(),
+                outcome: CheckOutcome::Inconclusive,
+                detail: format!("{expected} expected; the server does not say where it ended"),
+                findings: vec![finding(format!("{expected} expected, and nothing is known"))],
+            },
+            Some((timeline, at)) if (timeline, at) == (self.timeline, self.until) => {
+                report("recovery", format!("followed {expected}, which is where the copy ends"), &[])
+            }
+            Some((timeline, at)) => {
+                let found = format!("{expected} expected, timeline {timeline} to {at} found");
+                report("recovery", found.clone(), &[finding(found)])
+            }
+        }
+    }
+}
+
+fn integrity(seen: &PhysicalSeen) -> CheckReport {
+    match seen.checked {
+        Some((tables, indexes)) => report(
+            "integrity",
+            format!("amcheck read {tables} tables and {indexes} B-tree indexes"),
+            &seen.checked_wrong,
+        ),
+        None => CheckReport {
+            name: "integrity".to_owned(),
+            outcome: CheckOutcome::Inconclusive,
+            detail: "amcheck could not be run".to_owned(),
+            findings: seen.checked_wrong.clone(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> PhysicalFacts {
+        PhysicalFacts {
+            timeline: Timeline::FIRST,
+            from: Lsn(0x200_0028),
+            consistent: Lsn(0x200_0100),
+            last: Lsn(0x200_0140),
+            until: Lsn(0x200_0178),
+            segment_bytes: SegmentSize::USUAL,
+            has_checksums: true,
+            settings: BTreeMap::new(),
+            log: BTreeMap::from([("000000010000000000000002".to_owned(), crate::signature::sha256(b"x"))]),
+            manifest: crate::signature::sha256(b"{}"),
+            tablespaces: BTreeMap::new(),
+            others: Vec::new(),
+        }
+    }
+
+    fn seen() -> PhysicalSeen {
+        PhysicalSeen {
+            files: (900, 1 << 20),
+            log: (1, 5),
+            pages: 100,
+            ended: Some((Timeline::FIRST, Lsn(0x200_0178))),
+            checked: Some((80, 160)),
+            ..PhysicalSeen::default()
+        }
+    }
+
+    fn outcomes(seen: &PhysicalSeen) -> Vec<CheckOutcome> {
+        let reports = facts().compare(seen);
+        let names: Vec<String> = reports.iter().map(|report| report.name.clone()).collect();
+        assert_eq!(names, facts().checks(), "the executed list is the derived list");
+        reports.iter().map(|report| report.outcome).collect()
+    }
+
+    #[test]
+    fn only_a_restore_that_ended_where_the_copy_ends_passes() {
+        use CheckOutcome::{Failed, Inconclusive, Passed};
+        assert_eq!(outcomes(&seen()), [Passed; 5]);
+        let second = Timeline::new(2).unwrap();
+        for (ended, outcome) in [
+            (Some((Timeline::FIRST, Lsn(0x200_0140))), Failed),
+            (Some((Timeline::FIRST, Lsn(0x200_0180))), Failed),
+            (Some((second, Lsn(0x200_0178))), Failed),
+            (None, Inconclusive),
+        ] {
+            assert_eq!(outcomes(&PhysicalSeen { ended, ..seen() })[3], outcome, "{ended:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_no_pass_and_what_is_wrong_fails() {
+        use CheckOutcome::{Failed, Inconclusive};
+        assert_eq!(outcomes(&PhysicalSeen { log: (0, 0), ..seen() })[1], Inconclusive);
+        assert_eq!(outcomes(&PhysicalSeen { checked: None, ..seen() })[4], Inconclusive);
+        let wrong = vec![Finding::new(FindingCode::Corruption, "base/1/1259", "x"); 20];
+        let all = PhysicalSeen {
+            files_wrong: wrong.clone(),
+            log_wrong: wrong.clone(),
+            pages_wrong: wrong.clone(),
+            checked_wrong: wrong,
+            ..seen()
+        };
+        let reports = facts().compare(&all);
+        for at in [0, 1, 2, 4] {
+            assert_eq!(reports[at].outcome, Failed, "{}", reports[at].name);
+            assert_eq!(reports[at].findings.len(), 8);
+            assert!(reports[at].findings[7].detail.ends_with("and 12 more"));
+        }
+    }
+}
