@@ -429,3 +429,94 @@ async fn what_is_wrong_with_a_base_backup_is_found_and_named() {
         fs::remove_dir_all(&copy.root).unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_replicate_and_read_is_enough_and_one_that_may_not_is_told() {
+    let [server, _] = servers();
+    busy(&server);
+    server
+        .sql(
+            "shop",
+            "CREATE ROLE keeper LOGIN REPLICATION; GRANT pg_read_all_data TO keeper;
+             CREATE ROLE reader LOGIN; GRANT pg_read_all_data TO reader;
+             GRANT SELECT ON ALL TABLES IN SCHEMA public TO keeper;
+             DO $$ DECLARE o oid; BEGIN FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP
+                 EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO keeper', o); END LOOP; END $$",
+        )
+        .unwrap();
+    let copied = under_load(&server, async || capture(&server, "keeper").await).await;
+    assert_eq!(copied.captured.findings, []);
+    assert_eq!(copied.codes(&copied.copy).await, [].into());
+    let source = PostgresSource::new(spec(&server, "reader"), None, Vec::new()).unwrap();
+    let copy = Arc::new(DiskCopy::new(&copied.directory.path().join("none")));
+    let error = source.capture(&Cx::unbounded(), copy).await.unwrap_err();
+    assert_eq!(error.code, Some(FindingCode::ScopeNarrow), "{}", chain(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_replays_all_the_time_is_a_source_too() {
+    let [server, _] = servers();
+    busy(&server);
+    let place = server.path().join("standby");
+    let data = place.to_str().unwrap();
+    server
+        .run("pg_basebackup", &["-R", "-c", "fast", "-D", data, "-h", &server.host(), "-U", "postgres"], "")
+        .unwrap();
+    let options = format!(
+        "-p 5777 -k {} -c listen_addresses= -c fsync=off -c max_prepared_transactions=4",
+        server.host()
+    );
+    let log = server.path().join("standby.log");
+    server
+        .run("pg_ctl", &["-D", data, "-o", &options, "-w", "-s", "-l", log.to_str().unwrap(), "start"], "")
+        .unwrap_or_else(|error| panic!("{error}: {}", fs::read_to_string(&log).unwrap()));
+    let of_standby = PostgresSpec { port: 5777, ..spec(&server, "postgres") };
+    let source = PostgresSource::new(of_standby, None, Vec::new()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let copy = Arc::new(DiskCopy::new(&directory.path().join("copy")));
+    let captured = under_load(&server, async || {
+        source
+            .capture(&Cx::unbounded(), Arc::<DiskCopy>::clone(&copy))
+            .await
+            .unwrap_or_else(|error| panic!("{}", chain(&error)))
+    })
+    .await;
+    let copied = Copied { captured, copy, source, directory };
+    assert!(copied.witness().snapshot.on_standby);
+    assert_eq!(copied.codes(&copied.copy).await, [].into());
+    server.run("pg_ctl", &["-D", data, "-m", "immediate", "-s", "stop"], "").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthy_oddities_raise_no_alarm() {
+    for server in servers() {
+        busy(&server);
+        // Written into a file that travels with the data directory: a scratch engine must obey none of it.
+        for setting in [
+            "synchronous_commit = off",
+            "archive_command = 'touch /tmp/seaworthy-was-here'",
+            "shared_preload_libraries = 'nowhere_to_be_found'",
+            "restore_command = 'touch /tmp/seaworthy-was-here'",
+            "port = 1",
+        ] {
+            server.sql("shop", &format!("ALTER SYSTEM SET {setting}")).unwrap();
+        }
+        server.sql("shop", "SELECT pg_reload_conf()").unwrap();
+        // Prepared and never ended; running all the time; nested; an index that is not valid; another database.
+        server
+            .sql("shop", "BEGIN; INSERT INTO log (what) VALUES ('prepared'); PREPARE TRANSACTION 'later';")
+            .unwrap();
+        server.create("other", &[]).unwrap();
+        server.sql("other", "CREATE TABLE t AS SELECT generate_series(1, 100) n").unwrap();
+        let mut idle = server
+            .begin("shop", "BEGIN; INSERT INTO log (what) VALUES ('open'); SAVEPOINT one; INSERT INTO log (what) VALUES ('nested'); SELECT pg_sleep(600);")
+            .unwrap();
+        let copied = under_load(&server, async || capture(&server, "postgres").await).await;
+        assert_eq!(copied.captured.findings, []);
+        assert_eq!(copied.physical().others, ["other", "postgres"]);
+        assert_eq!(copied.codes(&copied.copy).await, [].into());
+        assert!(!Path::new("/tmp/seaworthy-was-here").exists());
+        idle.kill().unwrap();
+        idle.wait().unwrap();
+    }
+}

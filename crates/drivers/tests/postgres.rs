@@ -466,7 +466,6 @@ async fn an_older_server_is_backed_up_and_restored_by_a_newer_client() {
             host: Some(server.host()),
             port: Some(server.port()),
             user: None,
-            mode: PostgresMode::Logical,
             database: "new".to_owned(),
             tables: Vec::new(),
         };
@@ -1406,7 +1405,6 @@ async fn a_copy_is_delivered_to_new_places_only() {
         host: None,
         port: None,
         user: None,
-        mode: PostgresMode::Logical,
         database: name.to_owned(),
         tables: tables.iter().map(|table| (*table).to_owned()).collect(),
     };

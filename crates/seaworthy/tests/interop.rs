@@ -169,6 +169,65 @@ fn databases_in_old_encodings_come_back_equal_with_restic_and_pg_restore() {
     }
 }
 
+/// All that stock tools say of a database, without what they make up anew each time.
+fn dumped(server: &Server, host: &str, port: &str) -> String {
+    let said = server.run("pg_dump", &["-h", host, "-p", port, "-U", "postgres", "-d", "shop"], "").unwrap();
+    said.lines().filter(|line| !line.contains("restrict")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn a_cluster_comes_back_equal_with_restic_and_its_own_server() {
+    for programs in [
+        seaworthy_testkit::postgres::programs().unwrap(),
+        seaworthy_testkit::components::second_postgres_bin().unwrap(),
+    ] {
+        let server = Server::start_from(programs, &[]).unwrap();
+        server.create("shop", &[]).unwrap();
+        server.sql("shop", &shop(1_000)).unwrap();
+        let section = postgres("shop", &server, "shop").replace(
+            "kind =",
+            &format!("mode = \"physical\"\nbin_dir = \"{}\"\nkind =", server.programs().display()),
+        );
+        let product = Product::new(PROGRAM, &section).unwrap();
+        // The second one stores what has changed.
+        let first = product.backup("shop").unwrap();
+        server.sql("shop", "UPDATE products SET price = price + 1 WHERE sku = 'SKU-7'").unwrap();
+        let second = product.backup("shop").unwrap();
+        let stored = |backup: &Value| backup["sizes"]["stored_bytes"].as_u64().unwrap();
+        assert!(stored(&second) * 4 < stored(&first), "{} {}", stored(&first), stored(&second));
+        let names = judge(&product, "shop");
+        for name in ["/data/backup_label", "/data/backup_manifest", "/data/pg_notify", "/README.txt"] {
+            assert!(names.iter().any(|one| one == name), "{name}: {names:?}");
+        }
+        let expected = dumped(&server, &server.host(), &server.port().to_string());
+        let restic = restics().unwrap().pop().unwrap();
+        let into = server.path().join("again");
+        restored(&product, &restic, "shop", &into);
+        let notes = fs::read_to_string(into.join(".seaworthy/RESTORE.txt")).unwrap();
+        assert!(notes.contains("pg_ctl -D DIR/data start"), "{notes}");
+        let data = into.join("data").display().to_string();
+        for words in [
+            vec![
+                "chown",
+                "-R",
+                "--reference",
+                &server.path().join("data").display().to_string(),
+                &into.display().to_string(),
+            ],
+            vec!["chmod", "700", &data],
+        ] {
+            assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{words:?}");
+        }
+        server.run("pg_verifybackup", &["-n", "-q", &data], "").unwrap();
+        let place = into.display().to_string();
+        let options = format!("-p 5888 -k {place} -c listen_addresses=");
+        let log = into.join("log").display().to_string();
+        server.run("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-w", "-s", "start"], "").unwrap();
+        assert_same(&expected, &dumped(&server, &place, "5888"));
+        server.run("pg_ctl", &["-D", &data, "-m", "immediate", "-w", "-s", "stop"], "").unwrap();
+    }
+}
+
 /// Small databases whose bytes are not UTF-8.
 fn encodings() -> [(&'static str, &'static str, &'static str); 2] {
     [

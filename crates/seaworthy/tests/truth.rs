@@ -33,6 +33,11 @@ fn postgres(service: &str, server: &Server, database: &str) -> String {
     )
 }
 
+/// The whole cluster, as a base backup.
+fn cluster(service: &str, server: &Server, database: &str) -> String {
+    postgres(service, server, database).replace("kind =", "mode = \"physical\"\nkind =")
+}
+
 fn sqlite(service: &str, path: &Path) -> String {
     format!("[services.{service}.sources.database]\nkind = \"sqlite\"\npath = \"{}\"\n\n", path.display())
 }
@@ -141,6 +146,26 @@ fn a_shop_under_write_load_is_proven_every_time() {
         load.still_writes();
         assert_ne!(before, count(), "nobody wrote in round {round}");
         println!("round {}: proven", round + 1);
+    }
+}
+
+#[test]
+fn base_backups_of_a_server_under_write_load_are_proven_every_time() {
+    for programs in [
+        seaworthy_testkit::postgres::programs().unwrap(),
+        seaworthy_testkit::components::second_postgres_bin().unwrap(),
+    ] {
+        let server = Server::start_from(programs, &["autovacuum_naptime=1s"]).unwrap();
+        server.create("shop", &[]).unwrap();
+        server.sql("shop", &shop(1_000)).unwrap();
+        server.sql("shop", PARCELS).unwrap();
+        let product = Product::new(PROGRAM, &cluster("shop", &server, "shop")).unwrap();
+        let mut load = Load::begin(&server, "shop", &[TILL, TILL, DEPOT]);
+        for round in 0..loops().div_ceil(3) {
+            prove(&product, "shop", round);
+            load.still_writes();
+            println!("round {}: proven", round + 1);
+        }
     }
 }
 

@@ -152,7 +152,16 @@ async fn seal(
 
 /// How to restore this copy with stock tools, for the day on which there is nothing else.
 fn notes(captured: &Captured, request: &BackupRequest) -> String {
+    let is_cluster = matches!(&captured.witness, seaworthy_model::witness::Witness::Postgres(postgres) if postgres.physical.is_some());
     let how = match captured.witness.kind() {
+        "postgres" if is_cluster => {
+            "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n\
+             2. README.txt says where each tablespace goes; where it cannot go there, correct DIR/data/tablespace_map\n\
+             3. chown -R postgres DIR/data DIR/tablespaces; chmod 700 DIR/data\n\
+             4. pg_ctl -D DIR/data start, with the major version that README.txt names: the server recovers to the end of the log\n\
+             \x20  in DIR/data/pg_wal, which is the end of this copy. Where its settings name files that are not there, give it others:\n\
+             \x20  -o '-c config_file=FILE -c hba_file=FILE'\n"
+        }
         "postgres" => {
             "1. restic -r REPOSITORY restore SNAPSHOT --target DIR\n\
              2. psql -X -d postgres -f DIR/globals.sql makes the roles and the empty database, with its encoding, locale,\n\

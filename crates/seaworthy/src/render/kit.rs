@@ -344,6 +344,16 @@ fn steps(copy: &CopyId, directory: &str, source: &SourcePart) -> Vec<String> {
     };
     let mut steps = vec![format!("restic restore {} {sparse}--target {directory}", copy.0)];
     match &source.witness {
+        Some(Witness::Postgres(postgres)) if postgres.physical.is_some() => {
+            let major = postgres.server.major();
+            steps.extend([
+                format!("less {directory}/README.txt      # where tablespaces go"),
+                format!("chown -R postgres {directory}/data && chmod 700 {directory}/data"),
+                format!(
+                    "pg_ctl -D {directory}/data -w start      # PostgreSQL {major}, as the user postgres"
+                ),
+            ]);
+        }
         Some(Witness::Postgres(postgres)) => {
             let database = quoted(&postgres.database.name);
             steps.extend([
@@ -388,7 +398,18 @@ fn expected(witness: &Witness) -> Vec<(String, String)> {
             let rows: u64 = tables.iter().map(|(_, rows)| rows).sum();
             tables.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(other.0)));
             let mut facts = vec![
-                fact("server", format!("PostgreSQL {} or newer", postgres.server.major())),
+                match &postgres.physical {
+                    Some(physical) => fact(
+                        "server",
+                        format!(
+                            "PostgreSQL {}, system {}, recovered to {}",
+                            postgres.server.major(),
+                            postgres.server.system_identifier,
+                            physical.until
+                        ),
+                    ),
+                    None => fact("server", format!("PostgreSQL {} or newer", postgres.server.major())),
+                },
                 fact("database", format!("{}, {}", postgres.database.name, postgres.database.encoding)),
                 fact("tables", format!("{} with {rows} rows in all", tables.len())),
             ];

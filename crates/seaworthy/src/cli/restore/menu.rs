@@ -13,7 +13,7 @@ use seaworthy_model::placement::Answer;
 use seaworthy_model::point::{PointStanding, RecoveryPoint};
 use seaworthy_model::receipt::{Outcome as Ending, Receipt};
 use seaworthy_model::service::{Service, ServiceSource, in_recovery_order};
-use seaworthy_model::source::SourceSpec;
+use seaworthy_model::source::{PostgresMode, SourceSpec};
 
 use crate::cli::args::{Cli, Restore};
 use crate::cli::init::asked;
@@ -193,7 +193,11 @@ impl<'a> Menu<'a> {
             .map(|(index, point)| Line { words: self.describe(offer, point), is: index })
             .collect();
         let point = &offer.points[asked(Select::new("Which copy?", lines).prompt())?.is];
-        let is_postgres = matches!(offer.source.spec, SourceSpec::Postgres(_));
+        // A base backup is restored as a directory.
+        let is_postgres = matches!(
+            &offer.source.spec,
+            SourceSpec::Postgres(postgres) if postgres.mode == PostgresMode::Logical
+        );
         let to = match &given.to {
             Some(to) => to.clone(),
             None => {

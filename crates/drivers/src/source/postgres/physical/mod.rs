@@ -443,6 +443,7 @@ impl PostgresSource {
             let (since, _) = place("ask how far the log goes").await?;
             loop {
                 attempts += 1;
+                let (before, _) = place("ask how far the log goes").await?;
                 keeper.execute(cx, "begin", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
                 // The statement's own timestamp precedes its snapshot, so nothing older than it is missing from the copy.
                 let row = keeper
@@ -458,18 +459,20 @@ impl PostgresSource {
                 log.reaches(cx, reached).await?;
                 let found = match log.ask(cx, Task::Read).await? {
                     Err(Overtaken) => None,
+                    Ok(read) if cluster.on_standby => Some(moment::last_replayed(&read, before, reached)),
                     Ok(read) => {
                         let running = shown.running_since(&earlier);
                         let unknown = moment::unknown(&read, &shown, &running);
                         let settled = self.is_settled(cx, keeper, &unknown).await?;
                         match moment::last_record(&shown, &read, since, reached) {
-                            Ok(last) if settled && last.1 >= consistent => Some(Ok(last)),
-                            Ok(_) => Some(Err(Unfit::OutOfOrder)),
-                            Err(error) => Some(Err(error)),
+                            Ok(_) if !settled => Some(Err(Unfit::OutOfOrder)),
+                            found => Some(found),
                         }
                     }
                 };
-                if let Some(Ok(last)) = found {
+                if let Some(Ok(last)) = found
+                    && last.1 >= consistent
+                {
                     let exported = text(
                         &keeper.row(cx, "export the snapshot", "SELECT pg_export_snapshot()").await?,
                         0,
@@ -485,8 +488,9 @@ impl PostgresSource {
                 keeper.execute(cx, "let go of the snapshot", "ROLLBACK").await?;
                 match found {
                     Some(Err(error)) => last_unfit = error,
+                    Some(Ok(_)) => last_unfit = Unfit::NoRecord,
                     // What is held back has become too much: begin anew from here.
-                    None | Some(Ok(_)) => break,
+                    None => break,
                 }
                 if attempts >= ATTEMPTS_MAX || last_unfit == Unfit::TooEarly {
                     break;

@@ -128,6 +128,21 @@ pub(super) fn last_record(shown: &Shown, read: &Read, since: Lsn, reached: Lsn) 
     if last.1 < shown_until { Err(Unfit::NoRecord) } else { Ok(last) }
 }
 
+/// The same on a standby, where snapshots do not say what was running: what had been replayed when it was taken is visible in it.
+///
+/// `before` and `after` are how far the standby had replayed before and after the snapshot was taken; the record that begins at `after`
+/// may have been replayed, and not been counted yet.
+pub(super) fn last_replayed(read: &Read, before: Lsn, after: Lsn) -> Result<(Lsn, Lsn), Unfit> {
+    for ended in read.ended.iter().filter(|ended| (before..=after).contains(&ended.at)) {
+        match ended.how {
+            Ending::Committed(_) => return Err(Unfit::OutOfOrder),
+            Ending::PreparedCommitted => return Err(Unfit::Prepared),
+            Ending::Aborted(_) | Ending::PreparedAborted => {}
+        }
+    }
+    read.records.iter().rev().find(|(_, end)| *end <= before).copied().ok_or(Unfit::NoRecord)
+}
+
 /// Whether an end of each of these transactions was read.
 pub(super) fn unknown(read: &Read, shown: &Shown, running: &BTreeSet<u64>) -> BTreeSet<u64> {
     let known: BTreeSet<u64> = read
@@ -200,6 +215,18 @@ mod tests {
         assert_eq!(last_record(&snapshot, &aborted, Lsn(0), Lsn(300)), Ok((Lsn(192), Lsn(200))));
         let prepared = read(&[(16, Ending::PreparedCommitted)]);
         assert_eq!(last_record(&snapshot, &prepared, Lsn(0), Lsn(300)), Err(Unfit::Prepared));
+    }
+
+    #[test]
+    fn on_a_standby_nothing_may_have_been_committed_while_the_snapshot_was_taken() {
+        use Ending::{Aborted, Committed};
+        let log = read(&[(16, Committed(10)), (96, Committed(11)), (136, Aborted(12))]);
+        assert_eq!(last_replayed(&log, Lsn(40), Lsn(88)), Ok((Lsn(32), Lsn(40))));
+        // Counted after it was replayed.
+        assert_eq!(last_replayed(&log, Lsn(40), Lsn(96)), Err(Unfit::OutOfOrder));
+        assert_eq!(last_replayed(&log, Lsn(96), Lsn(96)), Err(Unfit::OutOfOrder));
+        assert_eq!(last_replayed(&log, Lsn(104), Lsn(200)), Ok((Lsn(96), Lsn(104))));
+        assert_eq!(last_replayed(&log, Lsn(4), Lsn(8)), Err(Unfit::NoRecord));
     }
 
     #[test]
