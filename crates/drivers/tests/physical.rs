@@ -210,7 +210,7 @@ async fn a_cluster_that_is_written_to_all_the_time_comes_back_equal_at_the_copys
         let physical = copied.physical();
         assert_eq!(copied.captured.findings, []);
         assert!(physical.from < physical.consistent && physical.consistent <= physical.until, "{physical:?}");
-        assert_eq!(physical.others, ["postgres"]);
+        assert_eq!(physical.others.keys().collect::<Vec<_>>(), ["postgres"]);
         assert!(copied.witness().tables["public.log"].rows > 0);
         assert!(!copied.witness().tables.contains_key("public.scratch"));
         let restored =
@@ -513,8 +513,20 @@ async fn healthy_oddities_raise_no_alarm() {
             .unwrap();
         let copied = under_load(&server, async || capture(&server, "postgres").await).await;
         assert_eq!(copied.captured.findings, []);
-        assert_eq!(copied.physical().others, ["other", "postgres"]);
+        assert_eq!(copied.physical().others.keys().collect::<Vec<_>>(), ["other", "postgres"]);
+        assert_eq!(copied.physical().others["other"].tables["public.t"].rows, 100);
         assert_eq!(copied.codes(&copied.copy).await, [].into());
+        // What the witness of another database does not say is found there.
+        let mut witness = copied.captured.witness.clone();
+        let Witness::Postgres(postgres) = &mut witness else { panic!("a PostgreSQL witness") };
+        let other = postgres.physical.as_mut().unwrap().others.get_mut("other").unwrap();
+        other.tables.get_mut("public.t").unwrap().rows = 101;
+        let restored =
+            copied.try_restored(&copied.copy).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let found = findings(&*restored, &witness).await;
+        assert_eq!(found.iter().map(|finding| finding.code).collect::<Vec<_>>(), [FindingCode::RowCount]);
+        assert_eq!(found[0].subject, "other: public.t");
+        restored.close(&Cx::unbounded()).await.unwrap();
         assert!(!Path::new("/tmp/seaworthy-was-here").exists());
         idle.kill().unwrap();
         idle.wait().unwrap();

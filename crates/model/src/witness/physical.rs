@@ -13,11 +13,12 @@ use crate::finding::{Finding, FindingCode};
 use crate::id::Digest;
 use crate::verdict::{CheckOutcome, CheckReport};
 use crate::wal::{Lsn, SegmentSize, Timeline};
+use crate::witness::postgres::{PostgresWitness, printable};
 
 /// Most findings that one report repeats.
 const NAMED_MAX: usize = 8;
 
-/// What a base backup is, beside what one of its databases holds.
+/// What a base backup is, beside what its databases hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhysicalFacts {
     /// The timeline of the backup; recovery follows no other.
@@ -42,8 +43,12 @@ pub struct PhysicalFacts {
     pub manifest: Digest,
     /// Where tablespaces lay on the source, by object identifier.
     pub tablespaces: BTreeMap<u32, String>,
-    /// Other databases of the cluster that can be connected to: they are in the copy, and their rows are not compared.
-    pub others: Vec<String>,
+    /// The other databases of the cluster, by name, in the same snapshot.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, PostgresWitness>,
+    /// Databases that could not be looked into: they are in the copy, and what they hold is not compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<String>,
 }
 
 /// What a restore of a base backup has shown of itself.
@@ -69,6 +74,12 @@ pub struct PhysicalSeen {
     pub checked_wrong: Vec<Finding>,
 }
 
+/// The name of a check of one of several databases.
+#[must_use]
+pub fn of_database(database: &str, check: &str) -> String {
+    format!("{}/{check}", printable(database))
+}
+
 fn report(name: &str, detail: String, findings: &[Finding]) -> CheckReport {
     let outcome = if findings.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Failed };
     let mut kept: Vec<Finding> = findings.iter().take(NAMED_MAX).cloned().collect();
@@ -79,10 +90,19 @@ fn report(name: &str, detail: String, findings: &[Finding]) -> CheckReport {
 }
 
 impl PhysicalFacts {
-    /// Names of the checks that a drill must carry out beside those of the database, in order.
+    /// Names of the checks that a drill must carry out beside those of databases, in order.
     #[must_use]
     pub fn checks(&self) -> Vec<String> {
         ["base-backup", "log", "pages", "recovery", "integrity"].map(str::to_owned).to_vec()
+    }
+
+    /// Names of the checks of the other databases, in order: each begins with its database's.
+    #[must_use]
+    pub fn checks_of_others(&self) -> Vec<String> {
+        let of = |(name, witness): (&String, &PostgresWitness)| -> Vec<String> {
+            witness.checks().iter().map(|check| of_database(name, check)).collect()
+        };
+        self.others.iter().flat_map(of).collect()
     }
 
     /// One report for each of [`Self::checks`], in order.
@@ -174,7 +194,8 @@ mod tests {
             log: BTreeMap::from([("000000010000000000000002".to_owned(), crate::signature::sha256(b"x"))]),
             manifest: crate::signature::sha256(b"{}"),
             tablespaces: BTreeMap::new(),
-            others: Vec::new(),
+            others: BTreeMap::new(),
+            unseen: Vec::new(),
         }
     }
 

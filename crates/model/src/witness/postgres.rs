@@ -443,6 +443,7 @@ impl PostgresWitness {
         names.extend(self.tables.keys().map(|name| format!("rows:{}", printable(name))));
         names.extend(ObjectClass::ALL.iter().map(|class| format!("objects:{}", class.word())));
         names.extend(["sequences", "large-objects", "roles", "database", "settings"].map(str::to_owned));
+        names.extend(self.physical.iter().flat_map(PhysicalFacts::checks_of_others));
         names
     }
 
@@ -466,7 +467,7 @@ impl PostgresWitness {
     }
 
     /// Compares what was observed in a restore with this witness: one report for each of [`Self::checks`], in order; but for
-    /// those of a base backup, which [`PhysicalFacts::compare`] makes.
+    /// those of a base backup, which [`PhysicalFacts::compare`] makes, and those of its other databases.
     ///
     /// Another major version, or another shape of the witness, cannot be compared: every check is then inconclusive.
     #[must_use]
@@ -479,9 +480,10 @@ impl PostgresWitness {
                 observed.server.major(),
                 observed.version
             );
-            return self
-                .checks()
-                .into_iter()
+            let all = self.checks();
+            let others = self.physical.as_ref().map_or(0, |physical| physical.checks_of_others().len());
+            return all[..all.len() - others]
+                .iter()
                 .skip(self.physical.as_ref().map_or(0, |physical| physical.checks().len()))
                 .map(|name| CheckReport {
                     name: name.clone(),

@@ -393,13 +393,14 @@ impl PostgresSource {
     pub(super) async fn measure(
         &self,
         cx: &Cx,
+        address: &Address,
         snapshot: &str,
         keeper: &Session,
         tables: &[Table],
     ) -> Result<Measured, DriverError> {
         let mut sessions = Vec::new();
         for _ in 0..WORKERS.min(tables.iter().map(Table::parts).sum()) {
-            let session = Session::open(cx, &self.address(), Purpose::Source).await?;
+            let session = Session::open(cx, address, Purpose::Source).await?;
             let begin = format!(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
                 literal(snapshot)
@@ -509,7 +510,7 @@ impl PostgresSource {
             result
         };
         let measured = async {
-            let result = self.measure(&inner, &snapshot, &keeper, &tables).await;
+            let result = self.measure(&inner, &self.address(), &snapshot, &keeper, &tables).await;
             if result.is_err() {
                 stop.cancel();
             }

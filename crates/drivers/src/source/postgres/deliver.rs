@@ -23,7 +23,7 @@ use super::names::{conninfo_value, identifier, is_local, literal, split_qualifie
 use super::restore::{
     DEADLOCK, archive_path, blocking, exit_on_error, is_excused, read_globals, without_setting,
 };
-use super::restored::observe;
+use super::restored::{observe, view_of};
 use super::session::{Address, Purpose, Session};
 use super::tools::{self, Tool, argument};
 use super::{ARCHIVE, MAJOR_MAX, PostgresSource, physical};
@@ -452,15 +452,23 @@ async fn verify(
     has_owners: bool,
 ) -> Result<Vec<Finding>, DriverError> {
     cx.phase("verify");
-    let observed =
-        match observe(cx, address, Purpose::Target, witness, &std::collections::BTreeMap::new()).await {
-            Ok(observed) => observed,
-            Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
-            Err(error) => {
-                let facts = format!("restored, but not compared: could not {error}");
-                return Ok(vec![Finding::new(FindingCode::EnvOther, printable(&address.database), facts)]);
-            }
-        };
+    let observed = match observe(
+        cx,
+        address,
+        Purpose::Target,
+        &view_of(witness),
+        witness,
+        &std::collections::BTreeMap::new(),
+    )
+    .await
+    {
+        Ok(observed) => observed,
+        Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+        Err(error) => {
+            let facts = format!("restored, but not compared: could not {error}");
+            return Ok(vec![Finding::new(FindingCode::EnvOther, printable(&address.database), facts)]);
+        }
+    };
     if observed.server.major() != witness.server.major() {
         return Ok(counted(witness, &observed));
     }

@@ -82,24 +82,29 @@ impl Choice {
     }
 }
 
+/// What is looked at of a restore.
+pub(super) fn view_of(expected: &PostgresWitness) -> View {
+    match expected.physical {
+        Some(_) => super::physical::view(),
+        None => View { with_invalid_indexes: true, ..View::default() },
+    }
+}
+
 /// Measures a restored or delivered database by the code that measured its source.
 pub(super) async fn observe(
     cx: &Cx,
     address: &Address,
     purpose: Purpose,
+    view: &View,
     expected: &PostgresWitness,
     reuse: &BTreeMap<String, TableFacts>,
 ) -> Result<PostgresWitness, DriverError> {
     let catalogue = Session::open(cx, address, purpose).await?;
-    let view = match expected.physical {
-        Some(_) => super::physical::view(),
-        None => View { with_invalid_indexes: true, ..View::default() },
-    };
     let beside = match purpose {
         Purpose::Scratch => measure::Beside::Nothing,
         Purpose::Source | Purpose::Target => measure::Beside::Others,
     };
-    let tables = measure::tables(cx, &catalogue, &view, beside).await?;
+    let tables = measure::tables(cx, &catalogue, view, beside).await?;
     let (again, kept): (Vec<_>, Vec<_>) =
         tables.into_iter().partition(|table| !reuse.contains_key(&table.name));
     let mut sessions = Vec::new();
@@ -141,8 +146,8 @@ pub(super) async fn observe(
         scope: expected.scope.clone(),
         database,
         tables: rows,
-        objects: catalog::objects(cx, &catalogue, &view).await?,
-        sequences: measure::sequences(cx, &catalogue, &view).await?,
+        objects: catalog::objects(cx, &catalogue, view).await?,
+        sequences: measure::sequences(cx, &catalogue, view).await?,
         large_objects: measure::large_objects(cx, &catalogue).await?,
         roles: globals.role_digests(),
         settings: globals.setting_digests(),
@@ -503,7 +508,8 @@ impl Restored for RestoredPostgres {
     async fn compare(&self, cx: &Cx, expected: &Witness) -> Result<Vec<CheckReport>, DriverError> {
         let expected = own_witness(expected)?;
         let reuse = self.reusable();
-        let observed = observe(cx, &self.address, Purpose::Scratch, expected, &reuse).await?;
+        let observed =
+            observe(cx, &self.address, Purpose::Scratch, &view_of(expected), expected, &reuse).await?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.measured.clone_from(&observed.tables);
         drop(state);

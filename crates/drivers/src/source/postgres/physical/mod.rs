@@ -1,8 +1,8 @@
-//! A whole cluster, captured as a base backup with the log that makes it consistent, and one of its databases witnessed at the very
-//! position in the log at which the copy ends.
+//! A whole cluster, captured as a base backup with the log that makes it consistent, and its databases witnessed at the very position
+//! in the log at which the copy ends.
 //!
 //! The server sends its files and, beside them, its log; both go into the copy as they come, nothing is staged. When the files are
-//! there, a snapshot of the database is taken for which the log has a position that shows the same ([`moment`]): the copy's log is
+//! there, snapshots of all databases are taken for which the log has a position that shows the same ([`moment`]): the copy's log is
 //! ended there, and the witness is measured in the snapshot. A restore that recovers to the copy's end must therefore equal it row for
 //! row, whatever was written meanwhile.
 //!
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use seaworthy_interface::{Captured, CopyPath, CopyWriter, Cx, DriverError, ErrorKind, Progress};
-use seaworthy_model::finding::FindingCode;
+use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::Digest;
 use seaworthy_model::signature::sha256;
 use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
@@ -42,7 +42,7 @@ use super::catalog::{self, View};
 use super::globals::{self, Globals};
 use super::measure::{self, Beside};
 use super::replication::{BackupOptions, Ended, Event, Received, Replication};
-use super::session::{Purpose, Session, flag, parsed, text};
+use super::session::{Address, Purpose, Session, flag, parsed, text};
 use super::{MAJOR_MAX, MAJOR_MIN, PostgresSource, capture, flaws};
 
 /// The data directory inside a copy.
@@ -57,6 +57,8 @@ const README: &str = "README.txt";
 const QUEUE: usize = 64;
 /// Snapshots that are taken until one fits.
 const ATTEMPTS_MAX: usize = 500;
+/// Databases of a cluster that are looked into: each takes a connection while the snapshots are held.
+const ROOMS_MAX: usize = 32;
 /// How long the log may take to arrive that was written already. An idle server writes it out within a second.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the server is told that we are there.
@@ -106,6 +108,7 @@ struct Cluster {
     has_checksums: bool,
     segment: SegmentSize,
     settings: BTreeMap<String, String>,
+    /// Databases beside the one that is named.
     others: Vec<String>,
 }
 
@@ -238,15 +241,25 @@ struct Based {
     ended: Ended,
 }
 
-/// The snapshot that fits, and what was measured around it.
+/// A database of the cluster, and the session that holds its snapshot.
+struct Room {
+    address: Address,
+    session: Session,
+}
+
+/// What was measured of a database before its snapshot, and the snapshot's name for other sessions.
+struct Held {
+    objects: capture::Objects,
+    sequences: BTreeMap<String, SequenceBracket>,
+    exported: String,
+}
+
+/// The snapshots that fit: one for each database, all of one instant.
 struct Moment {
     /// Where the last record begins and ends.
     last: (Lsn, Lsn),
     snapshot: SnapshotFacts,
-    /// Its name for other sessions.
-    exported: String,
-    objects: capture::Objects,
-    sequences: BTreeMap<String, SequenceBracket>,
+    held: Vec<Held>,
     attempts: usize,
 }
 
@@ -321,6 +334,22 @@ impl PostgresSource {
             )
             .hint(format!("majors {MAJOR_MIN} to {MAJOR_MAX} are understood")));
         }
+        let mut rooms = vec![Room { address: self.address(), session: keeper }];
+        let mut unseen = Vec::new();
+        for name in &cluster.others {
+            let address = Address { database: name.clone(), ..self.address() };
+            if rooms.len() >= ROOMS_MAX {
+                unseen.push((name.clone(), format!("{ROOMS_MAX} databases are looked into at once")));
+                continue;
+            }
+            match Session::open(cx, &address, Purpose::Source).await {
+                Ok(session) => rooms.push(Room { address, session }),
+                Err(error) => {
+                    cx.check()?;
+                    unseen.push((name.clone(), format!("could not {error}")));
+                }
+            }
+        }
         let mut files = self.replication(cx).await?;
         let mut line = self.replication(cx).await?;
         let identity = line.identify(cx).await?;
@@ -375,7 +404,7 @@ impl PostgresSource {
             }
             cx.phase("witness");
             let began = std::time::Instant::now();
-            let moment = self.moment(cx, &keeper, &cluster, based.ended.until, &mut log).await?;
+            let moment = self.moment(cx, &rooms, &cluster, based.ended.until, &mut log).await?;
             let until = moment.last.1;
             let digests = log.ask(cx, |answer| Task::Finish(until, answer)).await?;
             Ok::<_, DriverError>((based, moment, digests, began))
@@ -406,16 +435,23 @@ impl PostgresSource {
             log: digests,
             manifest: based.stored.manifest.clone(),
             tablespaces: spaces,
-            others: cluster.others.clone(),
+            others: BTreeMap::new(),
+            unseen: unseen.iter().map(|(name, _)| name.clone()).collect(),
         };
-        self.measured(cx, &keeper, cluster, based, moment, physical, to, began).await
+        let mut captured = self.measured(cx, &rooms, cluster, based, moment, physical, to, began).await?;
+        captured.is_complete = unseen.is_empty();
+        captured.findings.extend(unseen.into_iter().map(|(name, why)| {
+            let detail = format!("is in the copy, and what it holds is not compared: {why}");
+            Finding::new(FindingCode::ScopeNarrow, printable(&name), detail)
+        }));
+        Ok(captured)
     }
 
-    /// A snapshot that the log has a position for, held by `keeper`.
+    /// Snapshots of all databases that show the same, and that the log has a position for; held by their sessions.
     async fn moment(
         &self,
         cx: &Cx,
-        keeper: &Session,
+        rooms: &[Room],
         cluster: &Cluster,
         consistent: Lsn,
         log: &mut Log,
@@ -424,6 +460,7 @@ impl PostgresSource {
             if cluster.on_standby { "pg_last_wal_replay_lsn()" } else { "pg_current_wal_insert_lsn()" };
         let here = format!("SELECT ({here})::text, pg_current_snapshot()::text");
         let view = view();
+        let keeper = &rooms.first().ok_or_else(|| ended_early("hold a snapshot"))?.session;
         let place = async |what: &str| -> Result<(Lsn, Shown), DriverError> {
             let row = keeper.row(cx, what, &here).await?;
             Ok((parsed(&row, 0)?, parsed(&row, 1)?))
@@ -438,27 +475,46 @@ impl PostgresSource {
                 (watched, earlier) = place("ask how far the log goes").await?;
             }
             log.ask(cx, |answer| Task::Watch(watched, answer)).await?;
-            let objects = catalog::objects(cx, keeper, &view).await?;
-            let sequences = measure::sequences(cx, keeper, &view).await?;
+            let mut held = Vec::new();
+            for room in rooms {
+                let objects = catalog::objects(cx, &room.session, &view).await?;
+                let sequences = measure::sequences(cx, &room.session, &view).await?;
+                held.push(Held { objects, sequences, exported: String::new() });
+            }
             let (since, _) = place("ask how far the log goes").await?;
             loop {
                 attempts += 1;
                 let (before, _) = place("ask how far the log goes").await?;
-                keeper.execute(cx, "begin", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-                // The statement's own timestamp precedes its snapshot, so nothing older than it is missing from the copy.
-                let row = keeper
-                    .row(
+                for room in rooms {
+                    room.session
+                        .execute(cx, "begin", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                        .await?;
+                }
+                // All at once. A statement's own timestamp precedes its snapshot, so nothing older than it is missing from the copy.
+                let rows = futures::future::try_join_all(rooms.iter().map(|room| {
+                    room.session.row(
                         cx,
                         "take a snapshot",
                         "SELECT pg_current_snapshot()::text, \
                          to_char(statement_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
                     )
-                    .await?;
-                let (shown, at): (Shown, String) = (parsed(&row, 0)?, text(&row, 1)?);
+                }))
+                .await?;
+                let mut taken = Vec::new();
+                for row in &rows {
+                    taken.push((text(row, 0)?, text(row, 1)?));
+                }
+                let are_one = taken.windows(2).all(|pair| pair[0].0 == pair[1].0);
+                let (shown, at) =
+                    taken.into_iter().min_by(|one, other| one.1.cmp(&other.1)).unwrap_or_default();
+                let shown: Shown = shown.parse().map_err(|error: moment::ShownError| {
+                    DriverError::new(ErrorKind::Corrupt, "read a snapshot").because(error)
+                })?;
                 let (reached, _) = place("ask how far the log goes").await?;
                 log.reaches(cx, reached).await?;
                 let found = match log.ask(cx, Task::Read).await? {
                     Err(Overtaken) => None,
+                    Ok(_) if !are_one => Some(Err(Unfit::NotOne)),
                     Ok(read) if cluster.on_standby => Some(moment::last_replayed(&read, before, reached)),
                     Ok(read) => {
                         let running = shown.running_since(&earlier);
@@ -473,19 +529,21 @@ impl PostgresSource {
                 if let Some(Ok(last)) = found
                     && last.1 >= consistent
                 {
-                    let exported = text(
-                        &keeper.row(cx, "export the snapshot", "SELECT pg_export_snapshot()").await?,
-                        0,
-                    )?;
+                    for (room, held) in rooms.iter().zip(&mut held) {
+                        let row = room.session.row(cx, "export the snapshot", "SELECT pg_export_snapshot()");
+                        held.exported = text(&row.await?, 0)?;
+                    }
                     let at = at.parse().map_err(|error: jiff::Error| {
                         DriverError::new(ErrorKind::Corrupt, format!("read the server's clock `{at}`"))
                             .because(error)
                     })?;
                     let snapshot =
                         SnapshotFacts { at, lsn: last.1.to_string(), on_standby: cluster.on_standby };
-                    return Ok(Moment { last, snapshot, exported, objects, sequences, attempts });
+                    return Ok(Moment { last, snapshot, held, attempts });
                 }
-                keeper.execute(cx, "let go of the snapshot", "ROLLBACK").await?;
+                for room in rooms {
+                    room.session.execute(cx, "let go of the snapshot", "ROLLBACK").await?;
+                }
                 match found {
                     Some(Err(error)) => last_unfit = error,
                     Some(Ok(_)) => last_unfit = Unfit::NoRecord,
@@ -521,37 +579,84 @@ impl PostgresSource {
         Ok(flag(&row, 0)? && flag(&row, 1)?)
     }
 
-    /// The witness, measured in the snapshot that `keeper` holds.
+    /// What one database holds, measured in the snapshot that its session holds.
+    async fn database(
+        &self,
+        cx: &Cx,
+        room: &Room,
+        held: Held,
+        server: &ServerFacts,
+        snapshot: &SnapshotFacts,
+    ) -> Result<(PostgresWitness, Vec<Finding>, usize), DriverError> {
+        let (view, session) = (view(), &room.session);
+        let database = globals::database(cx, session).await?;
+        let globals = Globals::read(cx, session, database.clone()).await?;
+        let tables = measure::tables(cx, session, &view, Beside::Others).await?;
+        let findings = flaws(cx, session, &view).await?;
+        let measured = self.measure(cx, &room.address, &held.exported, session, &tables).await?;
+        let sequences = measure::sequences(cx, session, &view).await?;
+        let after = catalog::objects(cx, session, &view).await?;
+        session.execute(cx, "end the snapshot", "COMMIT").await?;
+        let (objects, changed) = capture::both_forms(held.objects, &after);
+        let witness = PostgresWitness {
+            version: VERSION,
+            snapshot: snapshot.clone(),
+            scope: Scope {
+                dump_version: String::new(),
+                dump_options: Vec::new(),
+                exclude_schemas: Vec::new(),
+                exclude_tables: Vec::new(),
+                notes: Vec::new(),
+            },
+            tables: measured.rows,
+            objects,
+            sequences: ahead(capture::brackets(held.sequences, sequences)),
+            large_objects: measured.large_objects,
+            roles: globals.role_digests(),
+            settings: globals.setting_digests(),
+            may_be_empty: true,
+            beside: BTreeMap::new(),
+            physical: None,
+            database,
+            server: server.clone(),
+        };
+        Ok((witness, findings, changed))
+    }
+
+    /// The witness, measured in the snapshots that the sessions hold.
     #[expect(clippy::too_many_arguments, reason = "one call, split off for its length")]
     async fn measured(
         &self,
         cx: &Cx,
-        keeper: &Session,
+        rooms: &[Room],
         cluster: Cluster,
         based: Based,
         moment: Moment,
-        physical: PhysicalFacts,
+        mut physical: PhysicalFacts,
         to: Arc<dyn CopyWriter>,
         began: std::time::Instant,
     ) -> Result<Captured, DriverError> {
-        let view = view();
-        let database = globals::database(cx, keeper).await?;
-        let globals = Globals::read(cx, keeper, database.clone()).await?;
-        let tables = measure::tables(cx, keeper, &view, Beside::Others).await?;
         let mut findings = based.stored.findings;
-        findings.extend(flaws(cx, keeper, &view).await?);
-        let measured = self.measure(cx, &moment.exported, keeper, &tables).await?;
-        let sequences = measure::sequences(cx, keeper, &view).await?;
-        let after = catalog::objects(cx, keeper, &view).await?;
-        keeper.execute(cx, "end the snapshot", "COMMIT").await?;
-        let (objects, changed) = capture::both_forms(moment.objects, &after);
         let mut notes = vec!["rows of unlogged tables do not survive a recovery".to_owned()];
-        if !physical.others.is_empty() {
-            notes.push(format!(
-                "other databases are in the copy, and their rows are not compared: {}",
-                physical.others.join(", ")
-            ));
+        let mut own = None;
+        let mut changed = 0;
+        for (room, held) in rooms.iter().zip(moment.held) {
+            let measured = self.database(cx, room, held, &cluster.server, &moment.snapshot).await?;
+            let (witness, flawed, forms) = measured;
+            changed += forms;
+            if own.is_none() {
+                findings.extend(flawed);
+                own = Some(witness);
+                continue;
+            }
+            let name = &room.address.database;
+            findings.extend(flawed.into_iter().map(|mut finding| {
+                finding.subject = format!("{}: {}", printable(name), finding.subject);
+                finding
+            }));
+            physical.others.insert(name.clone(), witness);
         }
+        let mut witness = own.ok_or_else(|| ended_early("measure the database"))?;
         if changed > 0 {
             notes.push(format!("{changed} definitions changed meanwhile and have two lawful forms"));
         }
@@ -561,28 +666,9 @@ impl PostgresSource {
                 moment.attempts
             ));
         }
-        let mut witness = PostgresWitness {
-            version: VERSION,
-            snapshot: moment.snapshot,
-            scope: Scope {
-                dump_version: String::new(),
-                dump_options: Vec::new(),
-                exclude_schemas: Vec::new(),
-                exclude_tables: Vec::new(),
-                notes,
-            },
-            tables: measured.rows,
-            objects,
-            sequences: ahead(capture::brackets(moment.sequences, sequences)),
-            large_objects: measured.large_objects,
-            roles: globals.role_digests(),
-            settings: globals.setting_digests(),
-            may_be_empty: self.spec.may_be_empty,
-            beside: BTreeMap::new(),
-            physical: Some(physical),
-            database,
-            server: cluster.server,
-        };
+        witness.scope.notes = notes;
+        witness.may_be_empty = self.spec.may_be_empty;
+        witness.physical = Some(physical);
         findings.extend(witness.plausibility());
         let readme = readme(&witness);
         witness.beside.insert(README.to_owned(), sha256(readme.as_bytes()));

@@ -95,6 +95,9 @@ pub(super) enum Unfit {
     /// One that it does not show was committed before something else that was measured.
     #[error("a transaction that the snapshot does not show was committed while it was prepared")]
     TooEarly,
+    /// Something was committed between the snapshots of two databases.
+    #[error("the snapshots of the cluster's databases do not show the same")]
+    NotOne,
     /// No record that was read ends there.
     #[error("no record ends where the snapshot's position is")]
     NoRecord,

@@ -4,6 +4,7 @@
 //! primary, call home by subscriptions, load libraries. None of this may happen. Every setting is given on the command line, which
 //! wins over every file; the file that the cluster changes by itself is taken away; so are the signals that it left behind.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::verdict::{CheckOutcome, CheckReport};
 use seaworthy_model::wal::{History, Lsn, Timeline};
+use seaworthy_model::witness::physical::of_database;
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 use seaworthy_model::witness::{PhysicalFacts, PhysicalSeen, Witness};
 
@@ -27,7 +29,7 @@ use super::super::own_witness;
 use super::super::restore::{
     Filled, PORT, SOCKET_PATH_MAX, blocking, environment, environment_fault, exec, room,
 };
-use super::super::restored::RestoredPostgres;
+use super::super::restored::{RestoredPostgres, observe};
 use super::super::session::{Address, Purpose, Session, flag, parsed, text};
 use super::super::tools::{self, Found, Tool, argument};
 use super::{DATA, SPACES, data_path, space_path, verify};
@@ -460,9 +462,14 @@ pub(in super::super) async fn restore(
     match opened(cx, witness, &address, &mut process, &nonce, &root, &mut seen).await {
         Ok(filled) => {
             let filled = Filled { findings: beside, ..filled };
-            let inner =
-                RestoredPostgres::new(Arc::clone(&sandbox), process, address, witness.snapshot.at, filled);
-            Ok(RestoredCluster { inner, physical, seen })
+            let inner = RestoredPostgres::new(
+                Arc::clone(&sandbox),
+                process,
+                address.clone(),
+                witness.snapshot.at,
+                filled,
+            );
+            Ok(RestoredCluster { inner, physical, seen, address, others: tokio::sync::Mutex::new(None) })
         }
         Err(error) => {
             // The sandbox kills what is left; asking first keeps the engine from writing while it is removed.
@@ -533,6 +540,62 @@ pub(in super::super) struct RestoredCluster {
     inner: RestoredPostgres,
     physical: PhysicalFacts,
     seen: PhysicalSeen,
+    address: Address,
+    /// What the other databases were found to be. A damage on purpose is one statement in the database that is named.
+    others: tokio::sync::Mutex<Option<Vec<CheckReport>>>,
+}
+
+/// Reports of checks that could not be carried out.
+fn undone(names: impl Iterator<Item = String>, why: &str) -> Vec<CheckReport> {
+    names
+        .map(|name| CheckReport {
+            findings: vec![Finding::new(FindingCode::ChecksMissing, name.clone(), why)],
+            name,
+            outcome: CheckOutcome::Inconclusive,
+            detail: why.to_owned(),
+        })
+        .collect()
+}
+
+fn why(error: &DriverError) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    format!("{error}: {}", printable(&cause))
+}
+
+impl RestoredCluster {
+    /// Compares the databases beside the one that is named, once.
+    async fn compare_others(
+        &self,
+        cx: &Cx,
+        expected: &PhysicalFacts,
+    ) -> Result<Vec<CheckReport>, DriverError> {
+        let mut known = self.others.lock().await;
+        if let Some(reports) = &*known {
+            return Ok(reports.clone());
+        }
+        let mut reports = Vec::new();
+        for (name, witness) in &expected.others {
+            let address = Address { database: name.clone(), ..self.address.clone() };
+            let observed =
+                observe(cx, &address, Purpose::Scratch, &super::view(), witness, &BTreeMap::new()).await;
+            let compared = match observed {
+                Ok(observed) => witness.compare(&observed),
+                Err(error) => {
+                    cx.check()?;
+                    undone(witness.checks().into_iter(), &why(&error))
+                }
+            };
+            reports.extend(compared.into_iter().map(|mut report| {
+                report.name = of_database(name, &report.name);
+                for finding in &mut report.findings {
+                    finding.subject = format!("{}: {}", printable(name), finding.subject);
+                }
+                report
+            }));
+        }
+        *known = Some(reports.clone());
+        Ok(reports)
+    }
 }
 
 #[async_trait]
@@ -550,7 +613,9 @@ impl Restored for RestoredCluster {
     }
 
     async fn compare(&self, cx: &Cx, expected: &Witness) -> Result<Vec<CheckReport>, DriverError> {
-        let mut reports = physical_of(own_witness(expected)?)?.compare(&self.seen);
+        let physical = physical_of(own_witness(expected)?)?;
+        let mut reports = physical.compare(&self.seen);
+        let others = physical.checks_of_others().len();
         match self.inner.compare(cx, expected).await {
             Ok(compared) => reports.extend(compared),
             Err(error) => {
@@ -559,20 +624,12 @@ impl Restored for RestoredCluster {
                 if reports.iter().all(|report| report.findings.is_empty()) {
                     return Err(error);
                 }
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                let why = format!("{error}: {}", printable(&cause));
-                let names = expected.checks().into_iter().skip(reports.len());
-                let left: Vec<CheckReport> = names
-                    .map(|name| CheckReport {
-                        findings: vec![Finding::new(FindingCode::ChecksMissing, name.clone(), why.clone())],
-                        name,
-                        outcome: CheckOutcome::Inconclusive,
-                        detail: why.clone(),
-                    })
-                    .collect();
-                reports.extend(left);
+                let names = expected.checks();
+                let (own, done) = (names.len() - others, reports.len());
+                reports.extend(undone(names.into_iter().take(own).skip(done), &why(&error)));
             }
         }
+        reports.extend(self.compare_others(cx, physical).await?);
         Ok(reports)
     }
 
