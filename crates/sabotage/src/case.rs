@@ -14,6 +14,8 @@ use crate::stage::Stage;
 pub enum Kind {
     /// A PostgreSQL database.
     Postgres,
+    /// A base backup of a PostgreSQL cluster.
+    Cluster,
     /// A SQLite database.
     Sqlite,
     /// A tree of files.
@@ -22,13 +24,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Postgres, Self::Sqlite, Self::Files];
+    pub const ALL: [Self; 4] = [Self::Postgres, Self::Cluster, Self::Sqlite, Self::Files];
 
     /// The word for it, which begins the name of its cases.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
+            Self::Cluster => "cluster",
             Self::Sqlite => "sqlite",
             Self::Files => "files",
         }

@@ -52,6 +52,21 @@ pub(crate) fn files_of(repository: &Repository, copy: &SnapshotId) -> Outcome<Fi
     Ok(files)
 }
 
+/// Every directory of a copy, outer ones first.
+pub(crate) fn directories_of(repository: &Repository, copy: &SnapshotId) -> Outcome<Vec<Vec<u8>>> {
+    let mut paths = Vec::new();
+    let root = SnapshotPath::new("")?;
+    repository.list(copy, &root, &Control::new(), |entry| {
+        if entry.node.kind == NodeKind::Dir {
+            paths.push(entry.path.join(&b'/'));
+        }
+        ControlFlow::Continue(())
+    })?;
+    paths.retain(|path| !path.is_empty() && !path.starts_with(b".seaworthy"));
+    paths.sort();
+    Ok(paths)
+}
+
 pub(crate) fn put(session: &Session, path: &[u8], bytes: &[u8]) -> Outcome {
     let mut file = session.file(&SnapshotPath::new(path)?, FileMeta::default(), Cuts::ContentDefined)?;
     file.write(bytes)?;

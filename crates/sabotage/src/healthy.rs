@@ -17,6 +17,7 @@ use crate::repository::change_source;
 pub(crate) fn cases(kind: Kind) -> Vec<Case> {
     let mut cases = match kind {
         Kind::Postgres => postgres(),
+        Kind::Cluster => crate::cluster::healthy(),
         Kind::Sqlite => sqlite(),
         Kind::Files => files(),
     };

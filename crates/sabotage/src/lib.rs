@@ -8,6 +8,7 @@
 //! Every trial is named by its case and its seed and can be replayed alone.
 
 pub mod case;
+mod cluster;
 mod evidence;
 mod files;
 mod forge;

@@ -1,6 +1,7 @@
 //! Three checkers that real organisations rely on, run for real on the same copy with stock tools.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -93,6 +94,7 @@ fn content(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
             server.sql("postgres", "DROP DATABASE naive WITH (FORCE)")?;
             Ok((naive(listed && restored), naive(agree(&counts, &stage.counts))))
         }
+        Kind::Cluster => cluster(stage, place),
         Kind::Sqlite => {
             let Some(file) = first_database(place)? else { return Ok((Naive::Alarm, Naive::Alarm)) };
             let opened = rusqlite::Connection::open(&file).and_then(|connection| {
@@ -107,6 +109,43 @@ fn content(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
             Ok((Naive::Pass, naive(counts)))
         }
     }
+}
+
+/// Whether a server starts on what came back, and whether its tables count as many rows.
+fn cluster(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
+    let server = stage.server()?;
+    let data = place.join("data");
+    let as_server = server.path().join("data").display().to_string();
+    let own = ["-R", "--reference", &as_server, &place.display().to_string()].map(str::to_owned);
+    if !std::process::Command::new("chown").args(own).status()?.success() {
+        return Err("what came back cannot be given to the server's user".into());
+    }
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
+    // As a person would who has the files and nothing else.
+    for name in ["postgresql.auto.conf"] {
+        fs::write(data.join(name), "")?;
+    }
+    let socket = server.host();
+    let options = format!("-p 5099 -k {socket} -c listen_addresses= -c fsync=off");
+    let (data, log) = (data.display().to_string(), place.join("log").display().to_string());
+    let started =
+        server.run("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-t", "8", "-w", "-s", "start"], "");
+    let count = || {
+        let list = stage.counts.keys().map(|table| format!("SELECT '{table}', count(*) FROM {table}"));
+        let sql = list.collect::<Vec<_>>().join(" UNION ALL ");
+        server.run("psql", &["-XAt", "-p", "5099", "-d", "shop", "-c", &sql], "")
+    };
+    let counts = count().is_ok_and(|said| {
+        let found: Counts = said
+            .lines()
+            .filter_map(|line| line.rsplit_once('|'))
+            .filter_map(|(table, count)| Some((table.to_owned(), count.parse().ok()?)))
+            .collect();
+        agree(&found, &stage.counts)
+    });
+    // It may not have started, or not have ended by now.
+    server.run("pg_ctl", &["-D", &data, "-m", "immediate", "-s", "stop"], "").ok();
+    Ok((naive(started.is_ok()), naive(counts)))
 }
 
 /// Every table of the source is there with as many rows. A table too many is nobody's business.

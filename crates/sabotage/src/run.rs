@@ -9,7 +9,9 @@ use seaworthy_testkit::estate::Dice;
 use crate::case::{Case, Kind, Trial};
 use crate::secrets::Sampler;
 use crate::stage::Stage;
-use crate::{Fault, Outcome, evidence, files, healthy, hostile, naive, postgres, repository, sqlite, tools};
+use crate::{
+    Fault, Outcome, cluster, evidence, files, healthy, hostile, naive, postgres, repository, sqlite, tools,
+};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -43,6 +45,12 @@ pub struct Ran {
 #[must_use]
 pub fn corpus(kind: Kind) -> Vec<Case> {
     let mut cases = match kind {
+        // What does not depend on the kind is done to the others.
+        Kind::Cluster => {
+            let mut cases = cluster::cases();
+            cases.extend(cluster::healthy());
+            return cases;
+        }
         Kind::Postgres => postgres::cases(),
         Kind::Sqlite => sqlite::cases(),
         Kind::Files => files::cases(),

@@ -14,7 +14,7 @@ use seaworthy_testkit::product::{self, Product, Ran};
 use serde_json::Value;
 
 use crate::case::{Kind, Said, Step};
-use crate::forge::{Files, copy_of, files_of, opened};
+use crate::forge::{Files, copy_of, directories_of, files_of, opened};
 use crate::{Fault, Outcome};
 
 /// What a counting checker compares: rows of a table, or the number and size of files.
@@ -51,6 +51,10 @@ pub struct Stage {
     pub(crate) original: Value,
     /// The files of the original copy, but of a tree: that lies in `source`.
     pub(crate) whole: Files,
+    /// The directories of the original copy of a cluster, of which some are empty.
+    pub(crate) directories: Vec<Vec<u8>>,
+    /// Where tables and indexes lie in the original copy of a cluster.
+    pub(crate) relations: BTreeMap<String, String>,
     pub(crate) counts: Counts,
     pub(crate) restic: PathBuf,
     /// The database file, or the root of the tree.
@@ -67,11 +71,11 @@ impl Stage {
         let restic =
             seaworthy_testkit::components::restics()?.first().cloned().ok_or("no restic is installed")?;
         let server = match kind {
-            Kind::Postgres => Some(Server::start_in(place, &["max_wal_size=64MB"])?),
+            Kind::Postgres | Kind::Cluster => Some(Server::start_in(place, &["max_wal_size=64MB"])?),
             Kind::Sqlite | Kind::Files => None,
         };
         let source = product.path().join(match kind {
-            Kind::Postgres => "unused",
+            Kind::Postgres | Kind::Cluster => "unused",
             Kind::Sqlite => "live.sqlite",
             Kind::Files => "tree",
         });
@@ -82,6 +86,8 @@ impl Stage {
             server,
             original: Value::Null,
             whole: Files::new(),
+            directories: Vec::new(),
+            relations: BTreeMap::new(),
             counts: Counts::new(),
             restic,
             source,
@@ -96,6 +102,15 @@ impl Stage {
         stage.original = stage.product.backup("it")?;
         if kind != Kind::Files {
             stage.whole = files_of(&opened(&stage.product)?, &copy_of(&stage.original)?)?;
+        }
+        if kind == Kind::Cluster {
+            stage.directories = directories_of(&opened(&stage.product)?, &copy_of(&stage.original)?)?;
+            let list = "SELECT c.relname, pg_relation_filepath(c.oid) FROM pg_class c \
+                        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'i')";
+            for line in stage.server()?.sql("shop", list)?.lines() {
+                let (name, path) = line.split_once('|').ok_or("a relation has no path")?;
+                stage.relations.insert(name.to_owned(), path.to_owned());
+            }
         }
         stage.counts = stage.count_source()?;
         for (name, place) in stage.kept() {
@@ -116,6 +131,12 @@ impl Stage {
     /// Writes the configuration with `more` in the table of the source.
     pub(crate) fn configure(&self, more: &str) -> Outcome {
         let source = match (self.kind, &self.server) {
+            (Kind::Cluster, Some(server)) => format!(
+                "[services.it.sources.it]\nkind = \"postgres\"\nmode = \"physical\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\nbin_dir = \"{}\"\n",
+                server.host(),
+                server.port(),
+                server.programs().display()
+            ),
             (Kind::Postgres, Some(server)) => {
                 let tools = if more.contains("bin_dir") {
                     String::new()
@@ -128,7 +149,7 @@ impl Stage {
                     server.port()
                 )
             }
-            (Kind::Postgres, None) => return Err("this estate has no server".into()),
+            (Kind::Postgres | Kind::Cluster, None) => return Err("this estate has no server".into()),
             (Kind::Sqlite, _) => {
                 format!("[services.it.sources.it]\nkind = \"sqlite\"\npath = \"{}\"\n", self.source.display())
             }
@@ -188,6 +209,12 @@ impl Stage {
         fs::create_dir(self.product.path().join("scrap"))?;
         match self.kind {
             Kind::Postgres => self.anew()?,
+            Kind::Cluster => {
+                let server = self.server()?;
+                server.sql("postgres", "ALTER SYSTEM RESET ALL")?;
+                server.sql("postgres", "SELECT pg_reload_conf()")?;
+                self.anew()?;
+            }
             Kind::Files => self.make_tree()?,
             Kind::Sqlite => {}
         }
@@ -213,7 +240,7 @@ impl Stage {
 
     fn make_source(&self) -> Outcome {
         match self.kind {
-            Kind::Postgres => {
+            Kind::Postgres | Kind::Cluster => {
                 let server = self.server()?;
                 server.create("pristine", &[])?;
                 let orders = u32::try_from(60 + self.seed * 13 % 140)?;
@@ -293,7 +320,7 @@ impl Stage {
     /// What a person would count in the source.
     fn count_source(&self) -> Outcome<Counts> {
         match self.kind {
-            Kind::Postgres => count_postgres(self.server()?, "shop"),
+            Kind::Postgres | Kind::Cluster => count_postgres(self.server()?, "shop"),
             Kind::Sqlite => count_sqlite(&self.source),
             Kind::Files => count_tree(&self.source),
         }
