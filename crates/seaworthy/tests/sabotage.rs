@@ -1,5 +1,6 @@
 //! What was altered behind the product's back is found under the code that names it, and nothing healthy raises an alarm:
-//! one seed of every mutation and variation of base backups, of SQLite and of files, and of every fourth of PostgreSQL.
+//! one seed of every mutation and variation of SQLite and of files, of every second of base backups, and of every fourth of
+//! PostgreSQL.
 //!
 //! `cargo xtask sabotage` is the whole: every case, many seeds, and naive checkers beside it.
 
@@ -35,7 +36,8 @@ fn holds(kind: Kind, every: usize) {
     let trials = run(program, &options, Vec::new(), &tell, &|_, _| Ok(())).unwrap().trials;
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "seed {seed}, {} of {}:\n{}", wrong.len(), trials.len(), wrong.join("\n"));
-    assert!(trials.len() > 30, "only {} cases", trials.len());
+    let least = if kind == Kind::Cluster { 15 } else { 40 };
+    assert!(trials.len() > least, "only {} cases", trials.len());
 }
 
 #[test]
@@ -45,7 +47,7 @@ fn sabotage_of_files_is_found_and_nothing_healthy_is_called_wrong() {
 
 #[test]
 fn sabotage_of_base_backups_is_found_and_nothing_healthy_is_called_wrong() {
-    holds(Kind::Cluster, 1);
+    holds(Kind::Cluster, 2);
 }
 
 #[test]
