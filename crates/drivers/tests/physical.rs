@@ -239,7 +239,6 @@ async fn a_restored_directory_starts_by_itself_and_ends_where_the_copy_does() {
     busy(&server);
     let copied = under_load(&server, async || capture(&server, "postgres").await).await;
     let to = server.path().join("again");
-    fs::create_dir(&to).unwrap();
     let delivered = copied
         .source
         .deliver(
@@ -447,7 +446,12 @@ async fn a_role_that_may_replicate_and_read_is_enough_and_one_that_may_not_is_to
     let copied = under_load(&server, async || capture(&server, "keeper").await).await;
     assert_eq!(copied.captured.findings, []);
     assert_eq!(copied.codes(&copied.copy).await, [].into());
+    let facts = copied.source.probe(&Cx::unbounded()).await.unwrap();
+    assert_eq!(facts.findings, []);
+    assert!(facts.summary.contains("the cluster of shop"), "{}", facts.summary);
     let source = PostgresSource::new(spec(&server, "reader"), None, Vec::new()).unwrap();
+    let facts = source.probe(&Cx::unbounded()).await.unwrap();
+    assert!(facts.findings.iter().any(|finding| finding.code == FindingCode::ScopeNarrow), "{facts:?}");
     let copy = Arc::new(DiskCopy::new(&copied.directory.path().join("none")));
     let error = source.capture(&Cx::unbounded(), copy).await.unwrap_err();
     assert_eq!(error.code, Some(FindingCode::ScopeNarrow), "{}", chain(&error));

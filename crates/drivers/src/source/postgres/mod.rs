@@ -206,6 +206,10 @@ impl Source for PostgresSource {
             )
             .await?;
         let mut findings = flaws(cx, &session, &catalog::View::default()).await?;
+        let is_cluster = self.spec.mode == PostgresMode::Physical;
+        if is_cluster {
+            findings.extend(self.obstacles(cx, &session).await?);
+        }
         let unreadable = session
             .query(
                 cx,
@@ -239,12 +243,15 @@ impl Source for PostgresSource {
             )),
         }
         let major = session.version / 10_000;
-        for (tool, majors) in [
+        let tools = [
+            (Tool::Postgres, major..=major),
             (Tool::PgDump, major..=MAJOR_MAX),
             (Tool::PgRestore, major..=MAJOR_MAX),
-            (Tool::Postgres, major..=major),
             (Tool::Initdb, major..=major),
-        ] {
+        ];
+        // A base backup is restored by the engine alone.
+        let needed = if is_cluster { 1 } else { tools.len() };
+        for (tool, majors) in tools.into_iter().take(needed) {
             if let Err(error) = tools::find(cx, tool, majors, &self.programs, FindingCode::EnvBinary).await {
                 if matches!(error.kind, ErrorKind::Stopped(_)) {
                     return Err(error);
@@ -257,10 +264,26 @@ impl Source for PostgresSource {
             }
         }
         let version = text(&row, 1)?;
+        let version = version.split(' ').next().unwrap_or_default();
+        if is_cluster {
+            let sizes = "SELECT sum(pg_database_size(oid))::text, pg_size_pretty(sum(pg_database_size(oid))), \
+                         count(*)::text FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')";
+            let sizes = session.row(cx, "ask how large the cluster is", sizes).await?;
+            return Ok(SourceFacts {
+                summary: format!(
+                    "PostgreSQL {version}, the cluster of {} with {} in {} databases",
+                    printable(&self.spec.database),
+                    text(&sizes, 1)?,
+                    text(&sizes, 2)?
+                ),
+                identity: text(&row, 0)?,
+                size_bytes: parsed(&sizes, 0)?,
+                findings,
+            });
+        }
         Ok(SourceFacts {
             summary: format!(
-                "PostgreSQL {}, database {}, {}, {} tables",
-                version.split(' ').next().unwrap_or_default(),
+                "PostgreSQL {version}, database {}, {}, {} tables",
                 printable(&self.spec.database),
                 text(&row, 3)?,
                 text(&row, 4)?

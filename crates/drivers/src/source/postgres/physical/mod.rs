@@ -274,6 +274,42 @@ fn unfit(error: Unfit) -> DriverError {
 }
 
 impl PostgresSource {
+    /// What stands in the way of a base backup of this server by this role.
+    pub(super) async fn obstacles(&self, cx: &Cx, session: &Session) -> Result<Vec<Finding>, DriverError> {
+        let mut findings = Vec::new();
+        let subject = printable(&self.spec.database);
+        let mut add = |code, detail: String| findings.push(Finding::new(code, subject.clone(), detail));
+        let row = session
+            .row(
+                cx,
+                "ask what the server allows",
+                "SELECT current_setting('wal_level'), current_setting('max_wal_senders'), \
+                 current_setting('max_replication_slots'), current_setting('full_page_writes')",
+            )
+            .await?;
+        if text(&row, 0)? == "minimal" {
+            add(FindingCode::SourceFlawed, "wal_level is minimal: base backups need `replica`".to_owned());
+        }
+        for (column, name, least) in [(1, "max_wal_senders", 2_u32), (2, "max_replication_slots", 1)] {
+            if parsed::<u32>(&row, column)? < least {
+                add(FindingCode::SourceFlawed, format!("{name} is below {least}: a backup would be refused"));
+            }
+        }
+        if !flag(&row, 3)? && text(&row, 3)? != "on" {
+            let detail = "full_page_writes is off: a page that is read while it is written stays torn";
+            add(FindingCode::SourceFlawed, detail.to_owned());
+        }
+        match self.replication(cx).await {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+            Err(error) => {
+                let hint = error.hint.clone().unwrap_or_default();
+                add(error.code.unwrap_or(FindingCode::ScopeNarrow), format!("could not {error}; {hint}"));
+            }
+        }
+        Ok(findings)
+    }
+
     async fn cluster(&self, cx: &Cx, session: &Session) -> Result<Cluster, DriverError> {
         let row = session
             .row(

@@ -672,6 +672,12 @@ pub(in super::super) async fn deliver(
     root: &Path,
 ) -> Result<Delivered, DriverError> {
     let physical = physical_of(witness)?.clone();
+    let place = root.to_path_buf();
+    blocking(cx, move || {
+        std::fs::create_dir_all(&place)
+            .map_err(|error| DriverError::io(format!("make {}", place.display()), error))
+    })
+    .await?;
     cx.phase("fetch");
     let done = fetch(cx, &physical, from, root).await?;
     cx.phase("verify");
