@@ -81,7 +81,7 @@ impl<'a> Copy<'a> {
     }
 
     /// The copy as it is now, under papers that say so: damaged before it was captured, or by whoever captured it.
-    fn as_captured(mut self) -> Outcome<Ask> {
+    fn captured_so(mut self) -> Outcome<Ask> {
         let mut manifest = String::from_utf8(self.files[MANIFEST].clone())?;
         for path in self.changed.clone() {
             let Some(name) = path.strip_prefix(b"data/") else { continue };
@@ -155,7 +155,7 @@ fn before(name: &str, what: &str, expected: &[&'static str], change: Change) -> 
     Case::new(name, Layer::Content, what, expected, move |stage, dice| {
         let mut copy = Copy::of(stage);
         change(&mut copy, dice)?;
-        copy.as_captured()
+        copy.captured_so()
     })
 }
 

@@ -122,9 +122,7 @@ fn cluster(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
     }
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
     // As a person would who has the files and nothing else.
-    for name in ["postgresql.auto.conf"] {
-        fs::write(data.join(name), "")?;
-    }
+    fs::write(data.join("postgresql.auto.conf"), "")?;
     let socket = server.host();
     let options = format!("-p 5099 -k {socket} -c listen_addresses= -c fsync=off");
     let (data, log) = (data.display().to_string(), place.join("log").display().to_string());

@@ -175,6 +175,10 @@ impl CopyReader for DiskCopy {
                 continue;
             }
             written.files += 1;
+            if let Ok(target) = fs::read_link(entry.path()) {
+                std::os::unix::fs::symlink(target, into.join(entry.file_name())).unwrap();
+                continue;
+            }
             written.bytes += fs::copy(entry.path(), into.join(entry.file_name())).unwrap();
         }
         Ok(written)

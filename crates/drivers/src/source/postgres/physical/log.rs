@@ -127,7 +127,7 @@ impl Keeper {
         };
         self.link = walked.map_err(|error| wrong(done.segment, self.size, &error))?.link;
         if self.watched.is_none() {
-            return self.store(done);
+            return self.store(&done);
         }
         if self.read.records.len() > RECORDS_MAX {
             self.read.records.drain(..self.read.records.len() - RECORDS_MAX);
@@ -136,7 +136,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn store(&mut self, file: Held) -> Result<(), DriverError> {
+    fn store(&mut self, file: &Held) -> Result<(), DriverError> {
         let name = file.segment.name(self.size);
         let cuts = Cuts::Pages { page_bytes: 8_192, size_bytes: self.size.bytes() };
         let mut into = self.to.begin(&log_path(&name)?, cuts)?;
@@ -151,7 +151,7 @@ impl Keeper {
         self.watched = Some(from);
         self.read = Read::default();
         while let Some(file) = self.held.pop_front() {
-            self.store(file)?;
+            self.store(&file)?;
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Keeper {
             let kept = usize::try_from(until.0 - start.0).unwrap_or(usize::MAX).min(file.bytes.len());
             file.bytes.truncate(kept);
             file.bytes.resize(usize::try_from(self.size.bytes()).unwrap_or(usize::MAX), 0);
-            self.store(file)?;
+            self.store(&file)?;
         }
         Ok(self.digests)
     }

@@ -59,6 +59,10 @@ const QUEUE: usize = 64;
 const ATTEMPTS_MAX: usize = 500;
 /// Databases of a cluster that are looked into: each takes a connection while the snapshots are held.
 const ROOMS_MAX: usize = 32;
+/// Bytes of a page of the log, of the header of a file's first page, and of the others.
+const PAGE_BYTES: u64 = 8_192;
+const LONG_HEADER: u64 = 40;
+const SHORT_HEADER: u64 = 24;
 /// How long the log may take to arrive that was written already. An idle server writes it out within a second.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the server is told that we are there.
@@ -547,7 +551,7 @@ impl PostgresSource {
                     DriverError::new(ErrorKind::Corrupt, "read a snapshot").because(error)
                 })?;
                 let (reached, _) = place("ask how far the log goes").await?;
-                log.reaches(cx, reached).await?;
+                log.reaches(cx, written(reached, cluster.segment)).await?;
                 let found = match log.ask(cx, Task::Read).await? {
                     Err(Overtaken) => None,
                     Ok(_) if !are_one => Some(Err(Unfit::NotOne)),
@@ -674,6 +678,7 @@ impl PostgresSource {
     ) -> Result<Captured, DriverError> {
         let mut findings = based.stored.findings;
         let mut notes = vec!["rows of unlogged tables do not survive a recovery".to_owned()];
+        let log = physical.log.len() as u64 * physical.segment_bytes.bytes();
         let mut own = None;
         let mut changed = 0;
         for (room, held) in rooms.iter().zip(moment.held) {
@@ -713,13 +718,21 @@ impl PostgresSource {
             .map_err(|error| DriverError::new(ErrorKind::Other, "store the readme").because(error))??;
         Ok(Captured {
             point: witness.snapshot.at,
-            size_bytes: based.stored.bytes,
+            size_bytes: based.stored.bytes + log,
             witness: Witness::Postgres(Box::new(witness)),
             findings,
             is_complete: true,
             witness_took: began.elapsed(),
         })
     }
+}
+
+/// What must have arrived before everything in front of `position` has: a server counts the header of a page to its position before
+/// it writes the page.
+fn written(position: Lsn, segment: SegmentSize) -> Lsn {
+    let (in_segment, in_page) = (position.0 % segment.bytes(), position.0 % PAGE_BYTES);
+    let header = if in_segment == in_page { LONG_HEADER } else { SHORT_HEADER };
+    if in_page <= header { Lsn(position.0 - in_page) } else { position }
 }
 
 /// What of a database is looked at, here and in what was restored.
@@ -809,5 +822,26 @@ async fn base(
         (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
         (Ok::<(), DriverError>(()), Ok(Some(based))) => Ok(based),
         (Ok(()), Ok(None)) => Err(ended_early("store the base backup")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_of_a_page_that_is_not_written_is_not_waited_for() {
+        let segment = SegmentSize::USUAL;
+        for (position, until) in [
+            (0x300_0028, 0x300_0000),
+            (0x300_0000, 0x300_0000),
+            (0x300_0029, 0x300_0029),
+            (0x300_2018, 0x300_2000),
+            (0x300_2020, 0x300_2020),
+            (0x300_2019, 0x300_2019),
+            (0x300_3ff8, 0x300_3ff8),
+        ] {
+            assert_eq!(written(Lsn(position), segment), Lsn(until), "{position:x}");
+        }
     }
 }

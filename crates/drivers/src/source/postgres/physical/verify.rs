@@ -63,8 +63,11 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// The files of a manifest, by their paths in the data directory: bytes, and CRC-32C where it is known.
-fn listed(json: &[u8]) -> Result<BTreeMap<Vec<u8>, (u64, Option<u32>)>, String> {
+/// What a manifest says of a file: its bytes, and its CRC-32C where it is known.
+type Told = (u64, Option<u32>);
+
+/// The files of a manifest, by their paths in the data directory.
+fn listed(json: &[u8]) -> Result<BTreeMap<Vec<u8>, Told>, String> {
     let manifest: Manifest = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     let mut files = BTreeMap::new();
     for file in manifest.files {
@@ -127,7 +130,7 @@ impl Found {
         &mut self,
         root: &Path,
         path: &[u8],
-        expected: (u64, Option<u32>),
+        expected: Told,
         physical: &PhysicalFacts,
     ) -> Result<(), DriverError> {
         let name = path.escape_ascii().to_string();
@@ -207,8 +210,12 @@ fn files_below(root: &Path) -> Result<Vec<Vec<u8>>, DriverError> {
             let kind = entry.file_type().map_err(|error| failed(&entry.path(), error))?;
             if kind.is_dir() {
                 left.push((entry.path(), path));
-            } else {
+            } else if kind.is_file() {
                 found.push(path);
+            } else {
+                // A server sends none; whoever follows one reads what is not of the copy, without end where it likes.
+                let what = format!("verify the base backup: `{}` is no file", path.escape_ascii());
+                return Err(DriverError::new(ErrorKind::Corrupt, what).code(FindingCode::FileType));
             }
         }
     }
@@ -233,6 +240,17 @@ fn files(
     stopped: &(dyn Fn() -> Result<(), DriverError> + Sync),
     seen: &mut PhysicalSeen,
 ) -> Result<(), DriverError> {
+    // Before anything is opened.
+    let mut present: Vec<Vec<u8>> = files_below(&root.join(DATA))?;
+    for oid in physical.tablespaces.keys() {
+        let space = root.join(SPACES).join(oid.to_string());
+        if space.is_dir() {
+            let below = files_below(&space)?;
+            present.extend(
+                below.into_iter().map(|path| [format!("pg_tblspc/{oid}/").as_bytes(), &path].concat()),
+            );
+        }
+    }
     let at = root.join(DATA).join(MANIFEST);
     let mut json = Vec::new();
     match open(&at) {
@@ -255,7 +273,7 @@ fn files(
         DriverError::new(ErrorKind::Corrupt, format!("read the manifest: {}", printable(&error)))
             .code(FindingCode::Corruption)
     })?;
-    let all: Vec<(&Vec<u8>, &(u64, Option<u32>))> = listed.iter().collect();
+    let all: Vec<(&Vec<u8>, &Told)> = listed.iter().collect();
     let next = AtomicUsize::new(0);
     let outcome: Mutex<Result<Vec<Found>, DriverError>> = Mutex::new(Ok(Vec::new()));
     std::thread::scope(|scope| {
@@ -288,16 +306,6 @@ fn files(
     }
     // What nobody has listed.
     let known: BTreeSet<&[u8]> = listed.keys().map(Vec::as_slice).collect();
-    let mut present: Vec<Vec<u8>> = files_below(&root.join(DATA))?;
-    for oid in physical.tablespaces.keys() {
-        let space = root.join(SPACES).join(oid.to_string());
-        if space.is_dir() {
-            let below = files_below(&space)?;
-            present.extend(
-                below.into_iter().map(|path| [format!("pg_tblspc/{oid}/").as_bytes(), &path].concat()),
-            );
-        }
-    }
     for path in present {
         let is_log = path.starts_with(b"pg_wal/");
         if !is_log && path != MANIFEST.as_bytes() && !known.contains(path.as_slice()) {
