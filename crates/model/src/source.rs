@@ -9,7 +9,7 @@ use crate::secret::SecretRef;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum SourceSpec {
-    /// A PostgreSQL database, captured logically.
+    /// A PostgreSQL database, or the cluster that it belongs to.
     Postgres(PostgresSpec),
     /// A SQLite database file.
     Sqlite(SqliteSpec),

@@ -428,7 +428,7 @@ pub(super) enum SourceTable {
     Files(FilesTable),
 }
 
-/// A PostgreSQL database, captured logically.
+/// A PostgreSQL database, or the cluster that it belongs to.
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PostgresTable {
@@ -449,7 +449,7 @@ pub(super) struct PostgresTable {
     #[schemars(required)]
     pub(super) database: Text,
     /// `logical`: one database, by `pg_dump`. `physical`: the whole cluster of which it is one, by a base backup; the role then
-    /// needs `REPLICATION`, and the database is the one whose rows are compared.
+    /// needs `REPLICATION`, and the database is the one that the checks below are asked of.
     #[schemars(extend("enum" = ["logical", "physical"], "default" = "logical"))]
     pub(super) mode: Text,
     /// Where the password is to be had; none for peer or trust authentication.

@@ -210,7 +210,8 @@ fn postgres(judge: &mut Judge<'_>, prefix: &str, text: usize, table: &PostgresTa
     for (what, list) in
         [("exclude_schemas", &table.exclude_schemas), ("exclude_tables", &table.exclude_tables)]
     {
-        if let Some(at) = sited(text, list.as_ref()).filter(|_| mode == PostgresMode::Physical) {
+        let given = sited(text, list.as_ref()).filter(|at| !at.at.value.is_empty());
+        if let Some(at) = given.filter(|_| mode == PostgresMode::Physical) {
             Draft::error(at.place(), "a base backup is of the whole cluster: nothing can be left out of it")
                 .hint(format!("take `{what}` away, or write mode = \"logical\""))
                 .report(judge.sink);
