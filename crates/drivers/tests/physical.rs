@@ -494,6 +494,14 @@ async fn a_standby_that_replays_all_the_time_is_a_source_too() {
     let copied = Copied { captured, copy, source, directory };
     assert!(copied.witness().snapshot.on_standby);
     assert_eq!(copied.codes(&copied.copy).await, [].into());
+    // Promoted, it goes on along a timeline of its own, whose history the copy has to bring.
+    server.run("pg_ctl", &["-D", data, "-w", "-s", "promote"], "").unwrap();
+    let copy = Arc::new(DiskCopy::new(&copied.directory.path().join("promoted")));
+    let captured = copied.source.capture(&Cx::unbounded(), Arc::<DiskCopy>::clone(&copy)).await;
+    let captured = captured.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let promoted = Copied { captured, copy, ..copied };
+    assert_eq!(promoted.physical().timeline.number(), 2);
+    assert_eq!(promoted.codes(&promoted.copy).await, [].into());
     server.run("pg_ctl", &["-D", data, "-m", "immediate", "-s", "stop"], "").unwrap();
 }
 
