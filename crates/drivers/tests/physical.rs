@@ -426,6 +426,17 @@ async fn what_is_wrong_with_a_base_backup_is_found_and_named() {
             std::os::unix::fs::symlink("/dev/zero", data(root, &table)).unwrap();
         }) as Change<'_>,
     )]);
+    // A person is told, too: a server would start on it. And nothing is restored over anything.
+    let deliver = async |copy: &Arc<DiskCopy>, to: &Path| {
+        let copy = Arc::<DiskCopy>::clone(copy);
+        let to = NewTarget::Directory(to.to_path_buf());
+        copied.source.deliver(&Cx::unbounded(), &copied.captured.witness, copy, &to).await
+    };
+    let short = copied.again("short");
+    fs::remove_file(wal(&short.root)).unwrap();
+    let place = copied.directory.path().join("place");
+    assert_eq!(deliver(&short, &place).await.unwrap_err().code, Some(FindingCode::ObjectMissing));
+    assert_eq!(deliver(&copied.copy, &place).await.unwrap_err().code, Some(FindingCode::LiveTarget));
     for (name, code, change) in cases {
         let copy = copied.again(name);
         change(&copy.root);

@@ -674,17 +674,23 @@ pub(in super::super) async fn deliver(
     let physical = physical_of(witness)?.clone();
     let place = root.to_path_buf();
     blocking(cx, move || {
-        std::fs::create_dir_all(&place)
-            .map_err(|error| DriverError::io(format!("make {}", place.display()), error))
+        let failed = |error| DriverError::io(format!("make {}", place.display()), error);
+        std::fs::create_dir_all(&place).map_err(failed)?;
+        if std::fs::read_dir(&place).map_err(failed)?.next().is_some() {
+            return Err(DriverError::new(
+                ErrorKind::Conflict,
+                format!("restore to {}: it holds something", place.display()),
+            )
+            .code(FindingCode::LiveTarget)
+            .hint("name a directory that does not exist or is empty; a live one is never written to"));
+        }
+        Ok(())
     })
     .await?;
     cx.phase("fetch");
     let done = fetch(cx, &physical, from, root).await?;
     cx.phase("verify");
     let seen = verified(cx, &physical, root).await?;
-    let mut findings: Vec<Finding> =
-        [&seen.files_wrong, &seen.log_wrong, &seen.pages_wrong].into_iter().flatten().cloned().collect();
-    findings.truncate(16);
     let place = root.to_path_buf();
     let facts = physical.clone();
     blocking(cx, move || {
@@ -698,6 +704,22 @@ pub(in super::super) async fn deliver(
             .map_err(|error| DriverError::io("make the data directory private", error))
     })
     .await?;
+    let wrong: Vec<&Finding> =
+        [&seen.log_wrong, &seen.files_wrong, &seen.pages_wrong].into_iter().flatten().collect();
+    if let Some(first) = wrong.first() {
+        // A server would start on it, and say that all is well.
+        return Err(DriverError::new(
+            ErrorKind::Corrupt,
+            format!(
+                "restore the base backup: {}: {} ({} things are wrong with it)",
+                first.subject,
+                first.detail,
+                wrong.len()
+            ),
+        )
+        .code(first.code)
+        .hint(format!("restore from another copy; what came of this one is left in {}", root.display())));
+    }
     let data = root.join(DATA);
     Ok(Delivered {
         written: done,
@@ -709,6 +731,6 @@ pub(in super::super) async fn deliver(
             root.display(),
             data.display()
         ),
-        findings,
+        findings: Vec::new(),
     })
 }
