@@ -51,6 +51,7 @@ mod seen;
 mod session;
 mod spool;
 mod store;
+mod takeover;
 mod transfer;
 mod treewriter;
 mod whole;
@@ -78,6 +79,7 @@ pub use session::{
 };
 pub use snapshot::{Snapshot, SnapshotSummary};
 pub use store::{Attest, Attested, FileKind, Listed, Store, open_store};
+pub use takeover::TakenOver;
 pub use time::Time;
 pub use tree::{Node, NodeKind, Xattr};
 pub use whole::Needs;

@@ -18,5 +18,6 @@ mod large;
 mod locks_and_keys;
 mod lying;
 mod prune;
+mod takeover;
 mod traps;
 mod whole;
