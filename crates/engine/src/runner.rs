@@ -26,11 +26,12 @@ use seaworthy_model::receipt::{
 use seaworthy_model::retention::{Plan, PolicyInForce, Retain};
 use seaworthy_model::signature::sha256;
 use seaworthy_model::verdict::Verdict;
+use seaworthy_model::wal::Target;
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::Repository;
 use tokio::time::Instant;
 
-use crate::act::backup::{BackupDone, BackupRequest, backup};
+use crate::act::backup::{BackupDone, BackupRequest, Earlier, backup};
 use crate::act::drill::{Before, DrillDone, DrillRequest, drill, drill_after};
 use crate::act::independent::{Bringing, bring};
 use crate::act::replicate::{ReadBack, Replicated, is_of_stored_bytes, replicate};
@@ -237,8 +238,9 @@ impl Runner {
         subject: &Subject,
         repository: &Repository,
         place: RepositoryRef,
+        earlier: Option<Earlier>,
     ) -> Result<Sealed<Backup>, RunError> {
-        self.backup_by(cx, subject, place, async |request| {
+        self.backup_by(cx, subject, place, earlier, async |request| {
             backup(cx, subject.driver.as_ref(), repository, request).await
         })
         .await
@@ -250,6 +252,7 @@ impl Runner {
         cx: &Cx,
         subject: &Subject,
         place: RepositoryRef,
+        earlier: Option<Earlier>,
         act: impl AsyncFn(&BackupRequest) -> Result<BackupDone, DriverError>,
     ) -> Result<Sealed<Backup>, RunError> {
         let (run, due, started) = self.due(ActKind::Backup, &subject.service, &subject.source).await?;
@@ -268,6 +271,7 @@ impl Runner {
             source_identity: facts.as_ref().map(|facts| facts.identity.clone()),
             key: self.notary.key(),
             started,
+            earlier,
         };
         let (result, retries) = patiently(cx, || act(&request)).await;
         let mut body = Backup {
@@ -759,6 +763,8 @@ pub struct RestoreJob {
     pub target_words: String,
     /// Only these parts of the copy; everything where empty. Directories only.
     pub paths: Vec<CopyPath>,
+    /// The moment to which it is restored, where it is another one than the copy's own; and the copies behind it whose logs lead there.
+    pub until: Option<(Target, Vec<(Witness, Arc<dyn CopyReader>)>)>,
 }
 
 impl std::fmt::Debug for RestoreJob {
@@ -782,7 +788,13 @@ impl Runner {
         let (run, due, started) = self.due(ActKind::Restore, &subject.service, &subject.source).await?;
         cx.phase("restore");
         let began = Instant::now();
-        let result = if job.paths.is_empty() {
+        let until = job.until.as_ref().map(|(until, _)| until.clone());
+        let result = if let Some((until, behind)) = job.until {
+            let mut copies = vec![(job.witness.clone(), Arc::clone(&job.reader))];
+            copies.extend(behind);
+            let work = subject.driver.deliver_until(cx, &copies, &job.target, &until);
+            cx.run(work).await.map_err(DriverError::from).and_then(|delivered| delivered)
+        } else if job.paths.is_empty() {
             let work = subject.driver.deliver(cx, &job.witness, Arc::clone(&job.reader), &job.target);
             cx.run(work).await.map_err(DriverError::from).and_then(|delivered| delivered)
         } else {
@@ -798,6 +810,7 @@ impl Runner {
             copy: job.copy,
             backup: job.backup,
             point: job.point,
+            until,
             selection: job.selection,
             source_kind: subject.kind.clone(),
             target: job.target_words,

@@ -10,17 +10,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use seaworthy_interface::{
-    CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EntryKind, ErrorKind,
-    Piece, Progress, Restoring, Stop, StoredFile, TreeEntry, TreeOptions,
+    CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EarlierCopy, EntryKind,
+    ErrorKind, Piece, Progress, Restoring, Stop, StoredFile, TreeEntry, TreeOptions,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::CopyId;
+use seaworthy_model::signature::sha256;
+use seaworthy_model::witness::Witness;
 use seaworthy_repository::{
     Control, FileMeta, FileReader, FileWriter, NodeKind, Repository, RepositoryError, RestoreOptions,
     SessionOptions, SnapshotId, SnapshotPath, Step, StoreFault,
 };
 
-use crate::act::backup::BackupRequest;
+use crate::act::backup::{BackupRequest, Earlier};
 
 /// What the repository is given of a context.
 #[must_use]
@@ -157,6 +159,9 @@ fn stopped(stop: seaworthy_repository::Stop) -> Stop {
 /// Where the witness lies in every copy.
 pub const WITNESS_PATH: &str = ".seaworthy/witness.json";
 
+/// Longest witness: one of a tree of a million files takes about this much.
+pub const WITNESS_BYTES_MAX: u64 = 1 << 30;
+
 /// Where every copy says, signed, whose it is and of which instant.
 pub const STATEMENT_PATH: &str = ".seaworthy/witness.dsse.json";
 
@@ -202,8 +207,11 @@ pub async fn begin(
     cx: &Cx,
     repository: &Repository,
     request: &BackupRequest,
+    is_left: bool,
 ) -> Result<Session, DriverError> {
     let repository = repository.clone();
+    let earlier = request.earlier.clone();
+    let lineage = format!("{}/{}/{}", request.host, request.service, request.source);
     let control = control(cx);
     let options = SessionOptions {
         hostname: request.host.clone(),
@@ -220,7 +228,9 @@ pub async fn begin(
     blocking("begin a copy", move || {
         let session =
             repository.begin(options, &control).map_err(|error| driver_error("begin a copy", error))?;
-        Ok(Session { writer: Arc::new(SessionWriter { session, control }) })
+        Ok(Session {
+            writer: Arc::new(SessionWriter { session, control, repository, lineage, earlier, is_left }),
+        })
     })
     .await
 }
@@ -279,6 +289,54 @@ impl Session {
 struct SessionWriter {
     session: seaworthy_repository::Session,
     control: Control,
+    repository: Repository,
+    lineage: String,
+    earlier: Option<Earlier>,
+    /// Whether the copy has to stand alone.
+    is_left: bool,
+}
+
+/// An earlier snapshot, and the session that takes over from it.
+struct EarlierSnapshot {
+    repository: Repository,
+    session: seaworthy_repository::Session,
+    control: Control,
+    snapshot: SnapshotId,
+    witness: Witness,
+    newest_bad: Option<Timestamp>,
+    is_left: bool,
+}
+
+impl EarlierCopy for EarlierSnapshot {
+    fn witness(&self) -> &Witness {
+        &self.witness
+    }
+
+    fn newest_bad(&self) -> Option<Timestamp> {
+        self.newest_bad
+    }
+
+    fn is_left(&self) -> bool {
+        self.is_left
+    }
+
+    fn read(&self, path: &CopyPath, limit_bytes: u64) -> Result<Vec<u8>, DriverError> {
+        self.repository
+            .read_file(&self.snapshot, &snapshot_path(path)?, limit_bytes, &self.control)
+            .map_err(|error| driver_error(format!("read `{path}` of the copy before"), error))
+    }
+
+    fn take_over(
+        &self,
+        under: &CopyPath,
+        keeps: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<seaworthy_interface::copy::Written, DriverError> {
+        let taken = self
+            .session
+            .take_over(&self.snapshot, &snapshot_path(under)?, keeps, &self.control)
+            .map_err(|error| driver_error(format!("take over `{under}` of the copy before"), error))?;
+        Ok(seaworthy_interface::copy::Written { files: taken.files, bytes: taken.bytes })
+    }
 }
 
 fn snapshot_path(path: &CopyPath) -> Result<SnapshotPath, DriverError> {
@@ -314,6 +372,35 @@ fn pages_per_piece(page_bytes: u32, size_bytes: u64) -> u32 {
 }
 
 impl CopyWriter for SessionWriter {
+    fn earlier(&self) -> Result<Option<Arc<dyn EarlierCopy>>, DriverError> {
+        let Some(earlier) = &self.earlier else { return Ok(None) };
+        let what = "read the witness of the copy before";
+        let unsound = || DriverError::new(ErrorKind::Corrupt, what).code(FindingCode::WitnessNotOurs);
+        let snapshot = SnapshotId::parse(&earlier.copy.0).ok_or_else(unsound)?;
+        let path = SnapshotPath::new(WITNESS_PATH).map_err(|error| driver_error(what, error))?;
+        let bytes = self
+            .repository
+            .read_file(&snapshot, &path, WITNESS_BYTES_MAX, &self.control)
+            .map_err(|error| driver_error(what, error))?;
+        if sha256(&bytes) != earlier.witness {
+            return Err(unsound());
+        }
+        let witness = serde_json::from_slice(&bytes).map_err(|error| unsound().because(error))?;
+        Ok(Some(Arc::new(EarlierSnapshot {
+            repository: self.repository.clone(),
+            session: self.session.clone(),
+            control: self.control.clone(),
+            snapshot,
+            witness,
+            newest_bad: earlier.newest_bad,
+            is_left: self.is_left,
+        })))
+    }
+
+    fn lineage(&self) -> String {
+        self.lineage.clone()
+    }
+
     fn begin(&self, path: &CopyPath, cuts: Cuts) -> Result<Box<dyn CopyFile>, DriverError> {
         self.control.check().map_err(|error| driver_error("store a file", error))?;
         let name = path.to_string();

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use seaworthy_model::witness::Witness;
 
 use crate::error::DriverError;
 
@@ -166,8 +168,37 @@ pub struct TreeOptions {
     pub one_file_system: bool,
 }
 
+/// The newest earlier copy of the same source in the same repository: what has not changed since can be taken over from it.
+pub trait EarlierCopy: Send + Sync {
+    /// What it holds, as its receipt says.
+    fn witness(&self) -> &Witness;
+
+    /// The newest instant of a copy of this source in this repository that was shown to be bad.
+    fn newest_bad(&self) -> Option<Timestamp>;
+
+    /// Whether the copy that is being made has to stand alone: an attempt to build it upon this one came to nothing.
+    fn is_left(&self) -> bool;
+
+    /// A whole small file of it; refuses one larger than `limit_bytes`.
+    fn read(&self, path: &CopyPath, limit_bytes: u64) -> Result<Vec<u8>, DriverError>;
+
+    /// Takes over those entries of its directory `under` whose names `keeps` says yes to, each with everything below it, to the same
+    /// place in the copy that is being made. Nothing is read, and nothing is taken where anything of it is missing.
+    fn take_over(&self, under: &CopyPath, keeps: &dyn Fn(&[u8]) -> bool) -> Result<Written, DriverError>;
+}
+
 /// Somewhere to put what is captured. Nothing becomes visible until the engine commits the copy.
 pub trait CopyWriter: Send + Sync {
+    /// The earlier copy, where there is one that is not known to be bad.
+    fn earlier(&self) -> Result<Option<Arc<dyn EarlierCopy>>, DriverError> {
+        Ok(None)
+    }
+
+    /// What tells the copies of this source from those of every other one, for what a server keeps for them until the next copy.
+    fn lineage(&self) -> String {
+        String::new()
+    }
+
     /// Begins a file. Several may be open at once.
     fn begin(&self, path: &CopyPath, cuts: Cuts) -> Result<Box<dyn CopyFile>, DriverError>;
 

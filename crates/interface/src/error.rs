@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Stopped(Stop),
     /// A safety rule forbids it.
     Refused,
+    /// It cannot be built upon an earlier copy; one that stands alone can be made.
+    Unfollowable,
     /// Anything else.
     Other,
 }

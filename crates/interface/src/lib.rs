@@ -12,8 +12,8 @@ pub mod source;
 
 pub use adopted::{Adopted, AdoptedRestore, Fetched};
 pub use copy::{
-    CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, EntryKind, Piece, Restoring, StoredFile,
-    TreeEntry, TreeOptions,
+    CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, EarlierCopy, EntryKind, Piece, Restoring,
+    StoredFile, TreeEntry, TreeOptions,
 };
 pub use cx::{Cx, Progress, Stop};
 pub use error::{DriverError, ErrorKind};

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::verdict::CheckReport;
+use seaworthy_model::wal::Target;
 use seaworthy_model::witness::Witness;
 use serde::{Deserialize, Serialize};
 
 use crate::copy::{CopyReader, CopyWriter, Written};
 use crate::cx::Cx;
-use crate::error::DriverError;
+use crate::error::{DriverError, ErrorKind};
 use crate::sandbox::Sandbox;
 
 /// What a source says of itself without being read.
@@ -160,6 +161,24 @@ pub trait Source: fmt::Debug + Send + Sync {
         // Most restores need nothing but this program and room.
         let _ = (witness, to);
         Ok(cx.check()?)
+    }
+
+    /// Restores the first of these copies to a new place for people, as of a moment that its log holds, or that the logs of the copies
+    /// behind it lead to. Refuses a place that holds anything, and a moment that none of them holds, before anything else is fetched.
+    async fn deliver_until(
+        &self,
+        cx: &Cx,
+        copies: &[(Witness, Arc<dyn CopyReader>)],
+        to: &NewTarget,
+        until: &Target,
+    ) -> Result<Delivered, DriverError> {
+        let _ = (copies, to);
+        cx.check()?;
+        Err(DriverError::new(
+            ErrorKind::Unsupported,
+            format!("restore to {until}: copies of this source hold no log"),
+        )
+        .hint("without --until a copy is restored as of its own instant"))
     }
 
     /// Restores a copy to a new place for people. Refuses a place that holds anything.

@@ -268,6 +268,7 @@ pub fn failed_drill(about: &About, due: Option<u64>, of: &Backup, backup: Option
 pub fn restore(about: &About, due: Option<u64>, of: &Backup, backup: Option<u64>) -> Restore {
     let copy = of.copy.clone().unwrap_or_else(|| copy_id("none"));
     Restore {
+        until: None,
         run: about.run(ActKind::Restore),
         due,
         service: about.service.clone(),

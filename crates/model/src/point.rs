@@ -501,6 +501,23 @@ pub fn in_order(points: &mut Vec<&RecoveryPoint>) {
     points.extend(made.into_iter().map(|(_, point)| point));
 }
 
+/// Of the points of one source in one repository, the one that a new copy may build upon, and the newest instant of one that was shown
+/// to be bad: the last one captured, unless it was shown to be bad, has gone, or is about to.
+#[must_use]
+pub fn to_build_upon(points: &[RecoveryPoint]) -> (Option<&RecoveryPoint>, Option<Timestamp>) {
+    let is_bad = |point: &&RecoveryPoint| match &point.standing {
+        PointStanding::Failed { .. } => true,
+        PointStanding::Gone { was_bad, .. } => *was_bad,
+        PointStanding::Unproven | PointStanding::Proven { .. } => false,
+    };
+    let last = points.iter().filter(|point| point.is_captured()).max_by_key(|point| point.sequence);
+    let is_sound = |point: &&RecoveryPoint| {
+        let goes = point.mark.as_ref().is_some_and(|mark| mark.is_being_removed);
+        !is_bad(point) && !point.is_gone() && !goes && point.outcome != Outcome::Failed
+    };
+    (last.filter(is_sound), points.iter().filter(is_bad).map(|point| point.point).max())
+}
+
 /// Takes a point by a rule. The order in which points are given does not matter, and one that is gone is not taken.
 pub fn select<'a>(
     points: &'a [RecoveryPoint],
@@ -634,6 +651,34 @@ mod tests {
                 RecoveryPoint::made_by(&receipt(&act, n + 1)).unwrap()
             })
             .collect()
+    }
+
+    #[test]
+    fn only_the_last_copy_is_built_upon_and_only_while_it_is_good() {
+        let mut all = points(3);
+        let of = |points: &[RecoveryPoint]| {
+            let (upon, bad) = to_build_upon(points);
+            (upon.map(|point| point.sequence), bad)
+        };
+        assert_eq!(of(&[]), (None, None));
+        assert_eq!(of(&all), (Some(3), None));
+        drilled(&mut all[1], false, 7);
+        assert_eq!(of(&all), (Some(3), Some(day(1))));
+        drilled(&mut all[2], false, 8);
+        // Nothing is built upon one before it: what lies between would be missing.
+        assert_eq!(of(&all), (None, Some(day(2))));
+        drilled(&mut all[2], true, 9);
+        assert_eq!(of(&all), (Some(3), Some(day(1))));
+        all[2].mark = Some(PointMark {
+            at: day(4),
+            plan: PlanDigest(sha256(b"plan")),
+            sequence: 10,
+            is_being_removed: true,
+        });
+        assert_eq!(of(&all), (None, Some(day(1))));
+        all[2].mark = None;
+        all[2].replica_of = Some(CopyId("x".to_owned()));
+        assert_eq!(of(&all), (None, Some(day(1))));
     }
 
     fn drilled(point: &mut RecoveryPoint, is_good: bool, sequence: u64) {

@@ -29,6 +29,7 @@ use crate::placement::Comply;
 use crate::retention::{Approved, Held, Pruned, Released, Retain};
 use crate::signature::{Envelope, KeyId, SignatureError, SigningKey, TrustedKeys, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
+use crate::wal::Target;
 
 /// `_type` of the statement.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -641,6 +642,9 @@ pub struct Restore {
     pub backup: Option<u64>,
     /// The instant that the copy brings the source back to.
     pub point: Timestamp,
+    /// The moment that was asked for, where it is another one than the copy's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Target>,
     /// How it was chosen.
     pub selection: Selection,
     /// Where it was restored to, for people; no credential.

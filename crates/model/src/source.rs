@@ -38,6 +38,33 @@ pub enum PostgresMode {
     Logical,
     /// The whole cluster, by a base backup and its log: restored as it lies on disk, by the same major.
     Physical,
+    /// The whole cluster, by a base backup now and then and, in every other backup, the log since the one before: restored like a
+    /// base backup, to its end or to any moment since the base backup.
+    Continuous {
+        /// A backup takes a new base backup when the last one is older than this: what is restored has so much log to replay at most.
+        base_every: SignedDuration,
+    },
+}
+
+impl PostgresMode {
+    /// The word in the configuration.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Logical => "logical",
+            Self::Physical => "physical",
+            Self::Continuous { .. } => "continuous",
+        }
+    }
+
+    /// Whether copies are of the whole cluster.
+    #[must_use]
+    pub fn is_of_cluster(self) -> bool {
+        match self {
+            Self::Logical => false,
+            Self::Physical | Self::Continuous { .. } => true,
+        }
+    }
 }
 
 /// How a PostgreSQL database is reached and what of it is copied.

@@ -289,7 +289,11 @@ fn source() -> impl Strategy<Value = SourceSpec> {
                 host,
                 port,
                 user,
-                mode: if is_physical { PostgresMode::Physical } else { PostgresMode::Logical },
+                mode: match (is_physical, port % 2) {
+                    (false, _) => PostgresMode::Logical,
+                    (true, 0) => PostgresMode::Physical,
+                    (true, _) => PostgresMode::Continuous { base_every: lock_timeout },
+                },
                 database,
                 password,
                 exclude_schemas: Vec::new(),

@@ -121,6 +121,7 @@ impl From<DriverError> for Failure {
             | ErrorKind::Corrupt
             | ErrorKind::Unsupported
             | ErrorKind::Exhausted
+            | ErrorKind::Unfollowable
             | ErrorKind::Other => Exit::Unexpected,
         };
         let hint = error

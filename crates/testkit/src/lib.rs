@@ -8,6 +8,8 @@ pub mod copy;
 pub mod emulator;
 pub mod estate;
 pub mod gateway;
+#[cfg(feature = "product")]
+pub mod load;
 pub mod page;
 pub mod postgres;
 #[cfg(feature = "product")]

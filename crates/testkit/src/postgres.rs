@@ -176,6 +176,35 @@ impl Server {
         self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-m", mode, "-w", "-s", "restart"], "").map(drop)
     }
 
+    /// Starts a restored data directory (`data` below `root`, which becomes the server's user's) beside this server, and waits until it
+    /// has recovered.
+    pub fn start_beside(&self, root: &Path) -> Result<Beside<'_>, ServerError> {
+        let failed = |source| ServerError::Run { program: "chown".to_owned(), source };
+        let mut owned = Command::new("chown");
+        owned.args(["-R", "--reference", &self.data()]).arg(root);
+        owned.status().map_err(failed)?;
+        let beside = Beside { server: self, root: root.to_owned() };
+        let (data, place) = (beside.data(), root.display().to_string());
+        let log = root.join("server.log").display().to_string();
+        let options = format!("-k {place} -c listen_addresses= -c fsync=off");
+        self.run("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-w", "-s", "start"], "").map_err(
+            |error| {
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                ServerError::Failed { program: "pg_ctl".to_owned(), message: format!("{error}\n{said}") }
+            },
+        )?;
+        let began = std::time::Instant::now();
+        // Until it has recovered it lets nobody in, or only to read.
+        while beside.sql("postgres", "SELECT pg_is_in_recovery()").map_or(true, |told| told.trim() != "f") {
+            if began.elapsed() > RECOVERY || !Path::new(&beside.data()).join("postmaster.pid").exists() {
+                let message = std::fs::read_to_string(&log).unwrap_or_default();
+                return Err(ServerError::Failed { program: "recovery".to_owned(), message });
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Ok(beside)
+    }
+
     /// Runs one of the installation's programs against the server with `input`, and returns what it printed.
     pub fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, ServerError> {
         let failed = |source| ServerError::Run { program: program.to_owned(), source };
@@ -533,6 +562,34 @@ ALTER TABLE s.t ENABLE ROW LEVEL SECURITY; CREATE POLICY p1 ON s.t USING (vc IN 
 CREATE STATISTICS s.st ON (lower(vc)), (n + 1) FROM s.t; CREATE TABLE s.pp (a int, b text) PARTITION BY RANGE (abs(a), lower(b)); CREATE TABLE s.pp1 PARTITION OF s.pp FOR VALUES FROM (1, MINVALUE) TO (5, 'x'); CREATE TABLE s.pl (a varchar) PARTITION BY LIST (a); CREATE TABLE s.pl1 PARTITION OF s.pl FOR VALUES IN ('a', NULL, 'it''s'); CREATE TABLE s.pd (a timestamptz) PARTITION BY RANGE (a); CREATE TABLE s.pd1 PARTITION OF s.pd FOR VALUES FROM ('2020-01-01 00:00+02') TO (MAXVALUE);
 CREATE DOMAIN s.dd AS varchar DEFAULT 'a' CHECK (VALUE IN ('a', 'b') AND length(VALUE) BETWEEN 1 AND 2 AND VALUE <> 'q');
 "##;
+
+/// How long a restored server may take to recover.
+const RECOVERY: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// A restored data directory whose server runs; stopped when dropped.
+#[derive(Debug)]
+pub struct Beside<'a> {
+    server: &'a Server,
+    root: PathBuf,
+}
+
+impl Beside<'_> {
+    fn data(&self) -> String {
+        self.root.join("data").display().to_string()
+    }
+
+    /// Runs a script in one of its databases.
+    pub fn sql(&self, database: &str, script: &str) -> Result<String, ServerError> {
+        sql_at(&self.root, database, script)
+    }
+}
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        // One that has not started has nothing to stop; what is left is told by the next test that needs its place.
+        self.server.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-s", "stop"], "").ok();
+    }
+}
 
 /// Runs a script in a database of the server that listens in `host`, as its superuser.
 pub fn sql_at(host: &Path, database: &str, script: &str) -> Result<String, ServerError> {

@@ -36,6 +36,19 @@ pub struct BackupRequest {
     pub key: Arc<SigningKey>,
     /// When it began, by the wall clock.
     pub started: Timestamp,
+    /// The newest earlier copy in the same repository that is complete and not known to be bad: a source may build upon it.
+    pub earlier: Option<Earlier>,
+}
+
+/// An earlier copy, as its receipt tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// The copy.
+    pub copy: CopyId,
+    /// Digest of its witness.
+    pub witness: Digest,
+    /// The newest instant of a copy of the same source in the same repository that was shown to be bad.
+    pub newest_bad: Option<Timestamp>,
 }
 
 /// What a backup has made. The copy is durable.
@@ -60,15 +73,33 @@ pub struct BackupDone {
 }
 
 /// Backs up one source into one repository. `Err` means that no copy is visible.
+///
+/// Where a copy cannot be built upon the earlier one, one that stands alone is made instead.
 pub async fn backup(
     cx: &Cx,
     source: &dyn Source,
     repository: &Repository,
     request: &BackupRequest,
 ) -> Result<BackupDone, DriverError> {
+    match once(cx, source, repository, request, false).await {
+        Err(error) if error.kind == ErrorKind::Unfollowable && request.earlier.is_some() => {
+            cx.phase(format!("begin anew: {error}"));
+            once(cx, source, repository, request, true).await
+        }
+        done => done,
+    }
+}
+
+async fn once(
+    cx: &Cx,
+    source: &dyn Source,
+    repository: &Repository,
+    request: &BackupRequest,
+    is_left: bool,
+) -> Result<BackupDone, DriverError> {
     let mut watch = Stopwatch::start();
     cx.phase("open");
-    let session = watch.measure("open", begin(cx, repository, request)).await?;
+    let session = watch.measure("open", begin(cx, repository, request, is_left)).await?;
     cx.phase("capture");
     let capturing = cx.run(source.capture(cx, session.writer()));
     let beside = session.damage_beside();

@@ -406,7 +406,7 @@ impl Estate {
         let subject = self.subject(source, &double);
         let cx = Cx::unbounded();
         let sealed = {
-            let running = self.runner.backup_by(&cx, &subject, place_of(place), act);
+            let running = self.runner.backup_by(&cx, &subject, place_of(place), None, act);
             tokio::select! {
                 biased;
                 sealed = running => Some(sealed.unwrap()),

@@ -1453,6 +1453,7 @@ mod tests {
             built_in::DEADLINE,
             built_in::STALE_AFTER,
             built_in::LOCK_TIMEOUT,
+            built_in::BASE_EVERY,
             built_in::BUSY_TIMEOUT,
             built_in::CHECK_TIMEOUT,
             built_in::EVIDENCE_AGE,

@@ -30,6 +30,7 @@ pub(super) mod built_in {
     pub(in crate::config) const PG_PORT: u16 = 5432;
     pub(in crate::config) const PG_USER: &str = "seaworthy";
     pub(in crate::config) const LOCK_TIMEOUT: &str = "30s";
+    pub(in crate::config) const BASE_EVERY: &str = "1d";
     pub(in crate::config) const BUSY_TIMEOUT: &str = "30s";
     pub(in crate::config) const STORE_TIMEOUT: &str = "60s";
     pub(in crate::config) const CHECK_TIMEOUT: &str = "60s";
@@ -449,9 +450,14 @@ pub(super) struct PostgresTable {
     #[schemars(required)]
     pub(super) database: Text,
     /// `logical`: one database, by `pg_dump`. `physical`: the whole cluster of which it is one, by a base backup; the role then
-    /// needs `REPLICATION`, and the database is the one that the checks below are asked of.
-    #[schemars(extend("enum" = ["logical", "physical"], "default" = "logical"))]
+    /// needs `REPLICATION`, and the database is the one that the checks below are asked of. `continuous`: the same, and in between
+    /// only the log that the server has written since the backup before, which a replication slot keeps for us until then: any moment
+    /// since the base backup can be restored.
+    #[schemars(extend("enum" = ["logical", "physical", "continuous"], "default" = "logical"))]
     pub(super) mode: Text,
+    /// With `continuous`: a backup takes a new base backup when the last one is older than this.
+    #[schemars(extend("default" = built_in::BASE_EVERY))]
+    pub(super) base_every: Option<At<DurationText>>,
     /// Where the password is to be had; none for peer or trust authentication.
     pub(super) password: Option<At<SecretText>>,
     /// `verify-full`: TLS, certificate and host name verified. `local-only`: a Unix socket or loopback, and nothing else. Chosen

@@ -322,13 +322,10 @@ impl Page<'_> {
                 self.text("host", &postgres.host);
                 self.raw("port", &postgres.port.to_string());
                 self.text("user", &postgres.user);
-                self.text(
-                    "mode",
-                    match postgres.mode {
-                        PostgresMode::Logical => "logical",
-                        PostgresMode::Physical => "physical",
-                    },
-                );
+                self.text("mode", postgres.mode.word());
+                if let PostgresMode::Continuous { base_every } = postgres.mode {
+                    self.text("base_every", &format_duration(base_every));
+                }
                 self.text("database", &postgres.database);
                 if let Some(password) = &postgres.password {
                     self.text("password", &password.to_string());

@@ -146,11 +146,24 @@ fn postgres(judge: &mut Judge<'_>, prefix: &str, text: usize, table: &PostgresTa
 
     let mode_at = sited(text, table.mode.as_ref());
     judge.record(format!("{prefix}.mode"), mode_at.map(|at| at.place()).as_ref());
+    let every_at = sited(text, table.base_every.as_ref());
     let mode = match mode_at.map(|at| at.at.value.as_str()) {
         Some("physical") => PostgresMode::Physical,
+        Some("continuous") => PostgresMode::Continuous {
+            base_every: judge.duration(&format!("{prefix}.base_every"), every_at, built_in::BASE_EVERY),
+        },
         // Anything else has been reported with the shape.
         Some(_) | None => PostgresMode::Logical,
     };
+    if let Some(at) = every_at.filter(|_| !matches!(mode, PostgresMode::Continuous { .. })) {
+        judge.record(format!("{prefix}.base_every"), Some(&at.place()));
+        let mut draft = Draft::error(at.place(), "`base_every` is of continuous copies only")
+            .hint("write mode = \"continuous\", or take it away");
+        if let Some(mode_at) = mode_at {
+            draft = draft.with(mode_at.place(), "another mode");
+        }
+        draft.report(judge.sink);
+    }
     let password_at = sited(text, table.password.as_ref());
     let password = password_at.and_then(|at| {
         judge.record(format!("{prefix}.password"), Some(&at.place()));
@@ -211,7 +224,7 @@ fn postgres(judge: &mut Judge<'_>, prefix: &str, text: usize, table: &PostgresTa
         [("exclude_schemas", &table.exclude_schemas), ("exclude_tables", &table.exclude_tables)]
     {
         let given = sited(text, list.as_ref()).filter(|at| !at.at.value.is_empty());
-        if let Some(at) = given.filter(|_| mode == PostgresMode::Physical) {
+        if let Some(at) = given.filter(|_| mode.is_of_cluster()) {
             Draft::error(at.place(), "a base backup is of the whole cluster: nothing can be left out of it")
                 .hint(format!("take `{what}` away, or write mode = \"logical\""))
                 .report(judge.sink);

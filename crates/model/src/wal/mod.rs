@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 
 mod coverage;
 mod history;
+mod target;
 
 pub use self::coverage::{Coverage, Ends, Hole, Reach, TwoHistories, Unreachable};
 pub use self::history::{History, HistoryError, Switch};
+pub use self::target::{Target, TargetError};
 
 /// A position in the log: bytes since its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

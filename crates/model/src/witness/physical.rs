@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, FindingCode};
@@ -41,6 +42,12 @@ pub struct PhysicalFacts {
     pub log: BTreeMap<String, Digest>,
     /// SHA-256 of the server's own manifest of the backup.
     pub manifest: Digest,
+    /// The base backup that the copy begins with; unknown of copies of earlier versions, which are each a base backup of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseFacts>,
+    /// The log between the copy before and this base backup, where one is beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between: Option<Between>,
     /// Where tablespaces lay on the source, by object identifier.
     pub tablespaces: BTreeMap<u32, String>,
     /// The other databases of the cluster, by name, in the same snapshot.
@@ -49,6 +56,29 @@ pub struct PhysicalFacts {
     /// Databases that could not be looked into: they are in the copy, and what they hold is not compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<String>,
+}
+
+/// The base backup that a copy begins with. What was written between it and the copy's own instant is in the copy as log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseFacts {
+    /// The instant of the copy that it was taken for: from here on, any moment up to the copy's own can be restored.
+    pub at: Timestamp,
+    /// Its files, in bytes, without the log.
+    pub bytes: u64,
+}
+
+/// The log between the copy before and the base backup of this one: with it, the copy before can be taken to any moment up to this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Between {
+    /// The instant of the copy before.
+    pub since: Timestamp,
+    /// Where that one ends.
+    pub from: Lsn,
+    /// SHA-256 of each file of the log, by name. What this copy's own log begins with is not among them.
+    pub log: BTreeMap<String, Digest>,
+    /// Where a tablespace was made, which a replay elsewhere cannot follow: the copy before can be taken up to here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barrier: Option<Lsn>,
 }
 
 /// What a restore of a base backup has shown of itself.
@@ -128,7 +158,8 @@ impl PhysicalFacts {
 
     /// A log of fewer files than the copy says was not read whole.
     fn counted(&self, mut checked: CheckReport, segments: u64) -> CheckReport {
-        let expected = self.log.len() as u64;
+        let between = self.between.as_ref().map_or(0, |between| between.log.len());
+        let expected = (self.log.len() + between) as u64;
         if segments < expected && checked.findings.is_empty() {
             checked.outcome = CheckOutcome::Inconclusive;
             checked.findings.push(Finding::new(
@@ -193,6 +224,8 @@ mod tests {
             settings: BTreeMap::new(),
             log: BTreeMap::from([("000000010000000000000002".to_owned(), crate::signature::sha256(b"x"))]),
             manifest: crate::signature::sha256(b"{}"),
+            base: None,
+            between: None,
             tablespaces: BTreeMap::new(),
             others: BTreeMap::new(),
             unseen: Vec::new(),

@@ -469,6 +469,10 @@ pub(crate) struct Restore {
     /// or `postgres://[USER@]HOST[:PORT]/DATABASE`
     #[arg(long, value_name = "TARGET")]
     pub(crate) to: Option<String>,
+    /// As of this moment rather than a copy's own, of a source whose copies hold its log: a time with its zone
+    /// (2026-11-30T12:00:00+01:00), `lsn:POSITION`, `xid:TRANSACTION`, `name:RESTORE-POINT`, `immediate` or `latest`
+    #[arg(long, value_name = "MOMENT", conflicts_with_all = ["table", "file"])]
+    pub(crate) until: Option<String>,
     /// Only this table, `schema.table`; may be given several times
     #[arg(long, value_name = "TABLE")]
     pub(crate) table: Vec<String>,

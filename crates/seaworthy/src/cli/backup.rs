@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use seaworthy_engine::Earlier;
 use seaworthy_interface::ErrorKind;
 use seaworthy_model::finding::Severity;
 use seaworthy_model::id::RepositoryName;
+use seaworthy_model::point::{RecoveryPoint, to_build_upon};
 use seaworthy_model::receipt::{Backup, Outcome as Ending};
 use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, Opened, reference, run_failure};
+use crate::app::{self, App, Opened, reference, run_failure};
 use crate::cli::args::{self, Cli};
 use crate::cli::replicate;
 use crate::exit::Exit;
@@ -136,9 +138,11 @@ async fn one(
     let cx = super::context(cancel, watch.sink());
     let repository = opened.get(&cx, spec).await?;
     let subject = wiring::subject(&app.setup.state, service, source)?;
+    let place = reference(spec, &repository);
+    let points = app::points(&app.memory, &service.name, &source.name, Some(&place.id)).await?;
     let sealed = app
         .runner
-        .backup(&cx, &subject, &repository, reference(spec, &repository))
+        .backup(&cx, &subject, &repository, place, earlier(&points))
         .await
         .map_err(|error| run_failure(&error))?;
     watch.sealed(&sealed.receipt, &sealed.body.phases);
@@ -169,6 +173,13 @@ async fn one(
             Err(failure)
         }
     }
+}
+
+/// The copy that a new one may build upon.
+pub(crate) fn earlier(points: &[RecoveryPoint]) -> Option<Earlier> {
+    let (upon, newest_bad) = to_build_upon(points);
+    let upon = upon?;
+    Some(Earlier { copy: upon.copy.clone(), witness: upon.witness.clone()?, newest_bad })
 }
 
 /// Whether the copy holds what it should. An empty directory is captured in full, and is still not what anybody wants.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use seaworthy_engine::store::{SnapshotReader, WITNESS_PATH};
+use seaworthy_engine::store::{SnapshotReader, WITNESS_BYTES_MAX, WITNESS_PATH};
 use seaworthy_engine::{DrillJob, Sealed};
 use seaworthy_interface::{CopyPath, CopyReader, Cx, DriverError, ErrorKind};
 use seaworthy_model::finding::{Finding, FindingCode};
@@ -30,9 +30,6 @@ use crate::output::{Face, Tone, count};
 use crate::render::drill as render;
 use crate::setup::{self, Setup};
 use crate::{state, wiring};
-
-/// A witness of a tree of a million files takes about this much.
-const WITNESS_BYTES_MAX: u64 = 1 << 30;
 
 /// A point, how it was chosen, and the repository it lies in.
 pub(crate) struct Chosen {

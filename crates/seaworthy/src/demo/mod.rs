@@ -275,7 +275,7 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
             let subject = wiring::subject(&app.setup.state, service, source)?;
             let sealed = app
                 .runner
-                .backup(&cx, &subject, &repository, reference(spec, &repository))
+                .backup(&cx, &subject, &repository, reference(spec, &repository), None)
                 .await
                 .map_err(|error| run_failure(&error))?;
             drop(watch);

@@ -53,7 +53,7 @@ struct Ready {
     tool: tools::Found,
 }
 
-fn of_a_cluster() -> DriverError {
+pub(super) fn of_a_cluster() -> DriverError {
     DriverError::new(
         ErrorKind::Unsupported,
         "restore a base backup into a database: it holds a whole cluster",
@@ -74,7 +74,9 @@ impl PostgresSource {
         if witness.physical.is_some() {
             return match to {
                 NewTarget::Directory(directory) => {
-                    physical::restore::deliver(cx, witness, &from, directory).await
+                    let copies = [(witness.clone(), from)];
+                    physical::deliver::deliver(cx, &copies, directory, &seaworthy_model::wal::Target::Latest)
+                        .await
                 }
                 NewTarget::Database { .. } => Err(of_a_cluster()),
             };

@@ -40,6 +40,7 @@ use seaworthy_interface::{
 };
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::source::{PostgresMode, PostgresSpec, Tls};
+use seaworthy_model::wal::Target;
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 use secrecy::SecretString;
@@ -206,7 +207,7 @@ impl Source for PostgresSource {
             )
             .await?;
         let mut findings = flaws(cx, &session, &catalog::View::default()).await?;
-        let is_cluster = self.spec.mode == PostgresMode::Physical;
+        let is_cluster = self.spec.mode.is_of_cluster();
         if is_cluster {
             findings.extend(self.obstacles(cx, &session).await?);
         }
@@ -297,7 +298,8 @@ impl Source for PostgresSource {
     async fn capture(&self, cx: &Cx, to: Arc<dyn CopyWriter>) -> Result<Captured, DriverError> {
         match self.spec.mode {
             PostgresMode::Logical => self.capture_into(cx, to).await,
-            PostgresMode::Physical => self.capture_cluster(cx, to).await,
+            PostgresMode::Physical => self.capture_cluster(cx, to, None).await,
+            PostgresMode::Continuous { base_every } => self.capture_cluster(cx, to, Some(base_every)).await,
         }
     }
 
@@ -317,6 +319,30 @@ impl Source for PostgresSource {
 
     async fn ready(&self, cx: &Cx, witness: &Witness, to: &NewTarget) -> Result<(), DriverError> {
         self.ready_for(cx, own_witness(witness)?, to).await
+    }
+
+    async fn deliver_until(
+        &self,
+        cx: &Cx,
+        copies: &[(Witness, Arc<dyn CopyReader>)],
+        to: &NewTarget,
+        until: &Target,
+    ) -> Result<Delivered, DriverError> {
+        let own = |(witness, from): &(Witness, Arc<dyn CopyReader>)| {
+            Ok::<_, DriverError>((own_witness(witness)?.clone(), Arc::clone(from)))
+        };
+        let copies = copies.iter().map(own).collect::<Result<Vec<_>, _>>()?;
+        match (to, copies.iter().all(|(witness, _)| witness.physical.is_some())) {
+            (NewTarget::Directory(directory), true) => {
+                physical::deliver::deliver(cx, &copies, directory, until).await
+            }
+            (NewTarget::Database { .. }, true) => Err(deliver::of_a_cluster()),
+            (_, false) => Err(DriverError::new(
+                ErrorKind::Unsupported,
+                format!("restore to {until}: a dump holds one instant and no log"),
+            )
+            .hint("continuous copies do: `mode = \"continuous\"` of the source")),
+        }
     }
 
     async fn deliver(

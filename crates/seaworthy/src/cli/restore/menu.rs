@@ -13,7 +13,7 @@ use seaworthy_model::placement::Answer;
 use seaworthy_model::point::{PointStanding, RecoveryPoint};
 use seaworthy_model::receipt::{Outcome as Ending, Receipt};
 use seaworthy_model::service::{Service, ServiceSource, in_recovery_order};
-use seaworthy_model::source::{PostgresMode, SourceSpec};
+use seaworthy_model::source::SourceSpec;
 
 use crate::cli::args::{Cli, Restore};
 use crate::cli::init::asked;
@@ -196,7 +196,7 @@ impl<'a> Menu<'a> {
         // A base backup is restored as a directory.
         let is_postgres = matches!(
             &offer.source.spec,
-            SourceSpec::Postgres(postgres) if postgres.mode == PostgresMode::Logical
+            SourceSpec::Postgres(postgres) if !postgres.mode.is_of_cluster()
         );
         let to = match &given.to {
             Some(to) => to.clone(),
@@ -232,6 +232,7 @@ impl<'a> Menu<'a> {
             to,
             tables: given.table.clone(),
             files: given.file.clone(),
+            until: super::moment(given)?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! `restore`: a copy to a new place, for people. Never to a live source, never over anything.
 
 mod menu;
+mod until;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,15 @@ use seaworthy_model::placement::Answer;
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::service::{Service, ServiceSource, in_recovery_order};
 use seaworthy_model::source::SourceSpec;
+use seaworthy_model::wal::{Target, TargetError};
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::LockKind;
 use tokio_util::sync::CancellationToken;
 
+use self::until::Ground;
 use crate::app::{App, Opened, reference, run_failure};
 use crate::cli::args::{Choice, Cli, Restore};
+use crate::cli::drill::Chosen;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
@@ -42,6 +46,8 @@ struct Order {
     to: String,
     tables: Vec<String>,
     files: Vec<PathBuf>,
+    /// The moment, where it is not the copy's own.
+    until: Option<Target>,
 }
 
 /// Restores, or says what would be restored; asks a person what was left out.
@@ -97,7 +103,8 @@ async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> O
         for service in in_recovery_order(&services) {
             for source in &service.sources {
                 let choice = arguments.choice.clone();
-                orders.push(below(to, &service.name, &source.name, choice, arguments.offsite)?);
+                let order = below(to, &service.name, &source.name, choice, arguments.offsite)?;
+                orders.push(Order { until: moment(arguments)?, ..order });
             }
         }
         if orders.is_empty() {
@@ -115,6 +122,7 @@ async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> O
             to: to.clone(),
             tables: arguments.table.clone(),
             files: arguments.file.clone(),
+            until: moment(arguments)?,
         }]);
     }
     let is_watched = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
@@ -127,6 +135,14 @@ async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> O
     }
     let memory = Memory::open_to_read(cli, &setup.state).await?;
     menu::Menu::new(face, setup, &memory, named).await?.ask(cli, arguments)
+}
+
+/// The moment that `--until` names.
+fn moment(arguments: &Restore) -> Outcome<Option<Target>> {
+    let parse = |text: &String| {
+        text.parse().map_err(|error: TargetError| Failure::because(Exit::Usage, "understand --until", &error))
+    };
+    arguments.until.as_ref().map(parse).transpose()
 }
 
 fn no_target() -> Failure {
@@ -149,7 +165,8 @@ fn below(
     let to = Path::new(to).join(service.as_str()).join(source.as_str());
     let (tables, files) = (Vec::new(), Vec::new());
     let to = to.to_string_lossy().into_owned();
-    Ok(Order { service: service.clone(), source: source.clone(), choice, offsite, to, tables, files })
+    let until = None;
+    Ok(Order { service: service.clone(), source: source.clone(), choice, offsite, to, tables, files, until })
 }
 
 /// The source that an order means, and how its copy is chosen.
@@ -192,7 +209,8 @@ async fn rehearse(
     let cx = super::context(cancel, watch.sink());
     let (service, source, choice) = meant(setup, order)?;
     let target = target(source, order)?;
-    let chosen = super::drill::choose(setup, memory, &cx, opened, service, source, &choice).await?;
+    let ground = Ground { face, setup, memory, cx: &cx, service, source, choice: &choice };
+    let (chosen, _) = chosen(&ground, opened, order).await?;
     watch.step(&chosen.words());
     vacant(&target)?;
     let words = describe(&target);
@@ -203,14 +221,32 @@ async fn rehearse(
         wiring::driver(&setup.state, &source.spec)?.ready(&cx, &witness, &target).await?;
     }
     drop(watch);
+    let moment = order
+        .until
+        .as_ref()
+        .map_or_else(String::new, |until| format!(", recovered to {}", printable(&until.to_string())));
     face.data(format!(
-        "would restore {}/{} as of {} ({}) from repository {} to {words}; nothing there may exist yet",
+        "would restore {}/{} as of {}{moment} ({}) from repository {} to {words}; nothing there may exist yet",
         service.name,
         source.name,
         instant(chosen.point.point),
         bytes(chosen.point.restore_bytes),
         chosen.spec.name
     ))
+}
+
+/// The copy that an order means, and those behind it whose logs lead to its moment.
+async fn chosen(
+    ground: &Ground<'_>,
+    opened: &mut Opened,
+    order: &Order,
+) -> Outcome<(Chosen, Vec<(Witness, Arc<dyn CopyReader>)>)> {
+    if let Some(until) = &order.until {
+        return ground.choose(opened, until).await;
+    }
+    let Ground { setup, memory, cx, service, source, choice, .. } = *ground;
+    let chosen = super::drill::choose(setup, memory, cx, opened, service, source, choice).await?;
+    Ok((chosen, Vec::new()))
 }
 
 async fn one(
@@ -224,7 +260,9 @@ async fn one(
     let cx = super::context(cancel, watch.sink());
     let (service, source, choice) = meant(&app.setup, order)?;
     let target = target(source, order)?;
-    let chosen = super::drill::choose(&app.setup, &app.memory, &cx, opened, service, source, &choice).await?;
+    let ground =
+        Ground { face, setup: &app.setup, memory: &app.memory, cx: &cx, service, source, choice: &choice };
+    let (chosen, behind) = chosen(&ground, opened, order).await?;
     watch.step(&chosen.words());
     let words = describe(&target);
     let subject = wiring::subject(&app.setup.state, service, source)?;
@@ -249,6 +287,7 @@ async fn one(
         target,
         target_words: words.clone(),
         paths,
+        until: order.until.clone().map(|until| (until, behind)),
     };
     let place = reference(&chosen.spec, &chosen.repository);
     let sealed = app.runner.restore(&cx, &subject, place, job).await.map_err(|error| run_failure(&error))?;
@@ -283,7 +322,11 @@ async fn one(
             face.paint(Tone::Good, "✓"),
             service.name,
             source.name,
-            instant(sealed.body.point),
+            sealed
+                .body
+                .until
+                .as_ref()
+                .map_or_else(|| instant(sealed.body.point), |until| printable(&until.to_string())),
             duration(took),
             sealed.body.written_files,
             bytes(sealed.body.written_bytes)

@@ -14,9 +14,9 @@ use seaworthy_model::signature::sha256;
 use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
 
 use super::super::wal::page::{self, Expected, Link, Record, Wrong};
-use super::super::wal::transaction::ending;
+use super::super::wal::transaction::{ending, makes_tablespace};
 use super::moment::{Ended, Read};
-use super::{in_data, log_path};
+use super::{between_path, in_data, log_path};
 
 /// Most bytes of whole files that are held back.
 const HELD_BYTES_MAX: u64 = 64 << 20;
@@ -44,7 +44,24 @@ pub(super) struct Keeper {
     /// From where on ends of transactions are remembered.
     watched: Option<Lsn>,
     read: Read,
-    digests: BTreeMap<String, Digest>,
+    /// Files that begin before it lie between the copy before and this one's base backup: they are kept beside it.
+    own: Lsn,
+    digests: Digests,
+    /// Where tablespaces were made.
+    spaces: Vec<Lsn>,
+    /// The last record of the files that are whole: of an idle server there may be none behind it.
+    last: Option<(Lsn, Lsn)>,
+}
+
+/// SHA-256 of the files of the log, by name.
+#[derive(Debug, Default)]
+pub(super) struct Digests {
+    /// Those that the base backup is recovered with.
+    pub(super) own: BTreeMap<String, Digest>,
+    /// Those between the copy before and this base backup.
+    pub(super) before: BTreeMap<String, Digest>,
+    /// Where tablespaces were made, in order.
+    pub(super) spaces: Vec<Lsn>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -63,7 +80,11 @@ fn wrong(segment: Segment, size: SegmentSize, wrong: &Wrong) -> DriverError {
         .hint("the server sends a log that it could not recover with itself; look at its disk")
 }
 
-fn remember(read: &mut Read, watched: Lsn, record: Record<'_>) {
+fn remember(read: &mut Read, spaces: &mut Vec<Lsn>, watched: Option<Lsn>, record: Record<'_>) {
+    if makes_tablespace(record.bytes) {
+        spaces.push(record.at);
+    }
+    let Some(watched) = watched else { return };
     read.records.push((record.at, record.end));
     if record.at >= watched
         && let Some(how) = ending(record.bytes)
@@ -73,13 +94,15 @@ fn remember(read: &mut Read, watched: Lsn, record: Record<'_>) {
 }
 
 impl Keeper {
-    /// Takes the log of a cluster from the beginning of the file on that holds `from`.
+    /// Takes the log of a cluster from the beginning of the file on that holds `from`; what it is recovered with begins with the file
+    /// that holds `own`.
     pub(super) fn new(
         to: Arc<dyn CopyWriter>,
         size: SegmentSize,
         timeline: Timeline,
         system: u64,
         from: Lsn,
+        own: Lsn,
     ) -> Self {
         Self {
             to,
@@ -91,8 +114,21 @@ impl Keeper {
             held: VecDeque::new(),
             watched: None,
             read: Read::default(),
-            digests: BTreeMap::new(),
+            own,
+            digests: Digests::default(),
+            spaces: Vec::new(),
+            last: None,
         }
+    }
+
+    /// The same, behind a record that is known to be the last one so far.
+    pub(super) fn behind(self, last: (Lsn, Lsn)) -> Self {
+        Self { last: Some(last), ..self }
+    }
+
+    /// The timeline, and where the log is expected to begin.
+    pub(super) fn begins(&self) -> (Timeline, Lsn) {
+        (self.timeline, self.current.segment.start(self.size))
     }
 
     /// Takes the next piece.
@@ -119,12 +155,10 @@ impl Keeper {
         let next = Segment::of(self.timeline, self.current.segment.end(self.size), self.size);
         let done = std::mem::replace(&mut self.current, Held { segment: next, bytes: Vec::new() });
         let expected = self.expected(done.segment);
-        let walked = match self.watched {
-            None => page::walk(&done.bytes, &expected, &self.link),
-            Some(watched) => page::walk_telling(&done.bytes, &expected, &self.link, &mut |record| {
-                remember(&mut self.read, watched, record);
-            }),
-        };
+        let walked = page::walk_telling(&done.bytes, &expected, &self.link, &mut |record| {
+            remember(&mut self.read, &mut self.spaces, self.watched, record);
+            self.last = Some((record.at, record.end));
+        });
         self.link = walked.map_err(|error| wrong(done.segment, self.size, &error))?.link;
         if self.watched.is_none() {
             return self.store(&done);
@@ -139,10 +173,13 @@ impl Keeper {
     fn store(&mut self, file: &Held) -> Result<(), DriverError> {
         let name = file.segment.name(self.size);
         let cuts = Cuts::Pages { page_bytes: 8_192, size_bytes: self.size.bytes() };
-        let mut into = self.to.begin(&log_path(&name)?, cuts)?;
+        let is_own = file.segment.end(self.size) > self.own;
+        let path = if is_own { log_path(&name)? } else { between_path(&name)? };
+        let mut into = self.to.begin(&path, cuts)?;
         into.write(&file.bytes)?;
         into.finish()?;
-        self.digests.insert(name, sha256(&file.bytes));
+        let digests = if is_own { &mut self.digests.own } else { &mut self.digests.before };
+        digests.insert(name, sha256(&file.bytes));
         Ok(())
     }
 
@@ -169,15 +206,19 @@ impl Keeper {
         let expected = self.expected(self.current.segment);
         // It ends where nothing has come yet: the first thing that is wrong is that end. What is wrong before it is found when the
         // file is whole, or missing from what is remembered, so that no position is found.
+        let mut spaces = Vec::new();
         let ended = page::walk_telling(&padded, &expected, &self.link, &mut |record| {
-            remember(&mut read, watched, record);
+            remember(&mut read, &mut spaces, Some(watched), record);
         });
         drop(ended);
+        if read.records.is_empty() {
+            read.records.extend(self.last);
+        }
         Ok(read)
     }
 
     /// Ends the log of the copy behind `until`, and puts what was held back into it. Returns the digests of its files.
-    pub(super) fn finish(mut self, until: Lsn) -> Result<BTreeMap<String, Digest>, DriverError> {
+    pub(super) fn finish(mut self, until: Lsn) -> Result<Digests, DriverError> {
         let current = std::mem::replace(
             &mut self.current,
             Held { segment: Segment::of(self.timeline, until, self.size), bytes: Vec::new() },
@@ -193,15 +234,24 @@ impl Keeper {
             file.bytes.truncate(kept);
             file.bytes.resize(usize::try_from(self.size.bytes()).unwrap_or(usize::MAX), 0);
             self.store(&file)?;
+            if file.segment == self.current.segment {
+                // It ends where the copy does, so that its walk ends there.
+                let (expected, link) = (self.expected(file.segment), std::mem::take(&mut self.link));
+                let ended = page::walk_telling(&file.bytes, &expected, &link, &mut |record| {
+                    remember(&mut self.read, &mut self.spaces, None, record);
+                });
+                drop(ended);
+            }
         }
-        Ok(self.digests)
+        self.spaces.retain(|at| *at < until);
+        Ok(Digests { spaces: self.spaces, ..self.digests })
     }
 
     /// Puts the history of the timeline into the copy: a server follows no other one than the first without it.
     pub(super) fn history(&mut self, text: &str) -> Result<(), DriverError> {
         let name = format!("{:08X}.history", self.timeline.number());
         self.to.put(&in_data(&format!("pg_wal/{name}"))?, text.as_bytes())?;
-        self.digests.insert(name, sha256(text.as_bytes()));
+        self.digests.own.insert(name, sha256(text.as_bytes()));
         Ok(())
     }
 }

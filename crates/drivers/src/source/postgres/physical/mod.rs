@@ -6,6 +6,8 @@
 //! ended there, and the witness is measured in the snapshot. A restore that recovers to the copy's end must therefore equal it row for
 //! row, whatever was written meanwhile.
 //!
+//! A continuous copy takes the base backup of the copy before it over, if that is young enough, and adds the log since ([`follow`]).
+//!
 //! In a copy: `data/` (the data directory, its log in `pg_wal/`), `tablespaces/` by object identifier, and `README.txt`. Stock tools
 //! restore it by putting the directories into their places and starting the server: `backup_label` is there, and the log ends where
 //! the copy does.
@@ -13,6 +15,8 @@
 //! A least-privileged role: `LOGIN REPLICATION` and a line of `pg_hba.conf` for `replication`; for the witness `CONNECT` and
 //! `GRANT pg_read_all_data TO role` (PostgreSQL 14 and newer), as for a dump.
 
+pub(super) mod deliver;
+mod follow;
 mod log;
 mod moment;
 pub(super) mod restore;
@@ -24,18 +28,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::SignedDuration;
 use seaworthy_interface::{Captured, CopyPath, CopyWriter, Cx, DriverError, ErrorKind, Progress};
 use seaworthy_model::finding::{Finding, FindingCode};
-use seaworthy_model::id::Digest;
 use seaworthy_model::signature::sha256;
 use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
 use seaworthy_model::witness::postgres::{
     PostgresWitness, Scope, SequenceBracket, SequencePosition, ServerFacts, SnapshotFacts, VERSION, printable,
 };
-use seaworthy_model::witness::{PhysicalFacts, Witness};
+use seaworthy_model::witness::{BaseFacts, Between, PhysicalFacts, Witness};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::log::{Keeper, Overtaken};
+use self::follow::{Course, Prior};
+use self::log::{Digests, Keeper, Overtaken};
 use self::moment::{Read, Shown, Unfit};
 use self::sink::{Sink, Stored};
 use super::catalog::{self, View};
@@ -49,6 +54,8 @@ use super::{MAJOR_MAX, MAJOR_MIN, PostgresSource, capture, flaws};
 const DATA: &str = "data";
 /// The tablespaces inside a copy.
 const SPACES: &str = "tablespaces";
+/// The log between the copy before and the base backup, inside a copy.
+const BETWEEN: &str = "log-between";
 /// The server's manifest inside the data directory.
 const MANIFEST: &str = "backup_manifest";
 /// For people.
@@ -104,6 +111,11 @@ fn log_path(name: &str) -> Result<CopyPath, DriverError> {
     in_data(&format!("pg_wal/{name}"))
 }
 
+/// A file of the log between the copy before and the base backup of this one.
+pub(super) fn between_path(name: &str) -> Result<CopyPath, DriverError> {
+    named(&format!("{BETWEEN}/{name}"))
+}
+
 /// What the server is asked before anything is sent.
 struct Cluster {
     major: u32,
@@ -116,12 +128,22 @@ struct Cluster {
     others: Vec<String>,
 }
 
+impl Cluster {
+    fn system(&self) -> Result<u64, DriverError> {
+        let identifier = &self.server.system_identifier;
+        identifier.parse().map_err(|error: std::num::ParseIntError| {
+            DriverError::new(ErrorKind::Corrupt, format!("read the cluster's identity `{identifier}`"))
+                .because(error)
+        })
+    }
+}
+
 /// What is done with the log, in order.
 enum Task {
     Take(Bytes),
     Watch(Lsn, oneshot::Sender<()>),
     Read(oneshot::Sender<Result<Read, Overtaken>>),
-    Finish(Lsn, oneshot::Sender<BTreeMap<String, Digest>>),
+    Finish(Lsn, oneshot::Sender<Digests>),
 }
 
 fn keep(mut keeper: Keeper, mut inbox: mpsc::Receiver<Task>) -> Result<(), DriverError> {
@@ -189,17 +211,25 @@ impl Log {
     }
 }
 
+/// What keeps the log while it is received.
+struct Keeping {
+    slot: String,
+    /// Up to where an earlier copy holds it for good: the server may let go of that, and of nothing behind it. Nothing where the slot
+    /// ends with the connection.
+    durable: Option<Lsn>,
+}
+
 /// Receives the log until it is stopped; only an error ends it otherwise.
 async fn receive(
     cx: &Cx,
     connection: &mut Replication,
-    slot: &str,
+    keeping: &Keeping,
     timeline: Timeline,
     from: Lsn,
     tasks: mpsc::Sender<Task>,
     position: watch::Sender<Lsn>,
 ) -> Result<(), DriverError> {
-    let mut stream = connection.stream(cx, Some(slot), timeline, from).await?;
+    let mut stream = connection.stream(cx, Some(&keeping.slot), timeline, from).await?;
     let mut told = tokio::time::Instant::now();
     loop {
         let limited = cx.within(ALIVE_EVERY);
@@ -231,9 +261,9 @@ async fn receive(
             position.send_replace(at);
         }
         if must_tell || told.elapsed() >= ALIVE_EVERY {
-            // The slot ends with this connection, and nothing is asked of the server that was sent before.
-            let received = stream.position();
-            stream.acknowledge(cx, received, jiff::Timestamp::now().as_microsecond()).await?;
+            // Where the slot ends with this connection, nothing is asked of the server that was sent before.
+            let safe = keeping.durable.unwrap_or_else(|| stream.position());
+            stream.acknowledge(cx, safe, jiff::Timestamp::now().as_microsecond()).await?;
             told = tokio::time::Instant::now();
         }
     }
@@ -243,6 +273,44 @@ async fn receive(
 struct Based {
     stored: Stored,
     ended: Ended,
+}
+
+/// The end of a copy, and when its search began.
+struct Seen {
+    moment: Moment,
+    digests: Digests,
+    began: std::time::Instant,
+}
+
+/// Receives the log while `work` is done, and ends with it.
+async fn received<T>(
+    cx: &Cx,
+    line: &mut Replication,
+    keeping: &Keeping,
+    keeper: Keeper,
+    work: impl AsyncFnOnce(&mut Log) -> Result<T, DriverError>,
+) -> Result<T, DriverError> {
+    let (timeline, from) = keeper.begins();
+    let (tasks, inbox) = mpsc::channel(QUEUE);
+    let (told, position) = watch::channel(Lsn(0));
+    let kept = tokio::task::spawn_blocking(move || keep(keeper, inbox));
+    let mut log = Log { tasks: tasks.clone(), position };
+    let (log_cx, enough) = cx.child();
+    let receiving = receive(&log_cx, line, keeping, timeline, from, tasks, told);
+    let outcome = tokio::select! {
+        biased;
+        received = receiving => Err(received.err().unwrap_or_else(|| ended_early("receive the log"))),
+        worked = work(&mut log) => worked,
+    };
+    enough.cancel();
+    drop(log);
+    let kept =
+        kept.await.map_err(|error| DriverError::new(ErrorKind::Other, "keep the log").because(error))?;
+    match (outcome, kept) {
+        (Ok(done), Ok(())) => Ok(done),
+        // Where the copy did not take it, everybody else only heard that nobody listens any more.
+        (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+    }
 }
 
 /// A database of the cluster, and the session that holds its snapshot.
@@ -359,10 +427,13 @@ impl PostgresSource {
         })
     }
 
+    /// Captures the cluster: by a base backup, or, with `every`, by the log since the copy before where the base backup that it begins
+    /// with is younger than that.
     pub(super) async fn capture_cluster(
         &self,
         cx: &Cx,
         to: Arc<dyn CopyWriter>,
+        every: Option<SignedDuration>,
     ) -> Result<Captured, DriverError> {
         cx.phase("connect");
         let keeper = Session::open(cx, &self.address(), Purpose::Source).await?;
@@ -390,7 +461,6 @@ impl PostgresSource {
                 }
             }
         }
-        let mut files = self.replication(cx).await?;
         let mut line = self.replication(cx).await?;
         let identity = line.identify(cx).await?;
         let system = identity.system.to_string();
@@ -402,36 +472,81 @@ impl PostgresSource {
             .code(FindingCode::WrongSource)
             .hint("two servers share this address; name one of them"));
         }
-        let slot =
-            format!("seaworthy_{}", &sha256(format!("{:?}", jiff::Timestamp::now()).as_bytes()).0[7..23]);
-        line.create_temporary_slot(cx, &slot).await?;
+        let (course, kept_by) = match (every, rooms.first()) {
+            (Some(every), Some(room)) => {
+                cx.phase("look at the copy before");
+                let probe = self.replication(cx).await?;
+                let asked = follow::Asked { session: &room.session, cluster: &cluster, identity: &identity };
+                follow::course(cx, asked, &mut line, probe, &to, every).await?
+            }
+            _ => (Course::Base { prior: None, gap: None }, None),
+        };
+        let (mut captured, gap) = match course {
+            Course::Base { prior, gap } => {
+                let captured =
+                    self.based(cx, &rooms, cluster, &mut line, (prior, kept_by), &unseen, to).await?;
+                (captured, gap)
+            }
+            Course::Log(prior) => {
+                let slot = kept_by.unwrap_or_default();
+                (self.followed(cx, &rooms, cluster, &mut line, (prior, slot), &unseen, to).await?, None)
+            }
+        };
+        captured.is_complete = unseen.is_empty();
+        captured.findings.extend(unseen.into_iter().map(|(name, why)| {
+            let detail = format!("is in the copy, and what it holds is not compared: {why}");
+            Finding::new(FindingCode::ScopeNarrow, printable(&name), detail)
+        }));
+        captured
+            .findings
+            .extend(gap.map(|why| Finding::new(FindingCode::LogGap, printable(&self.spec.database), why)));
+        Ok(captured)
+    }
+
+    /// A base backup, with the log since the copy before where there is one.
+    async fn based(
+        &self,
+        cx: &Cx,
+        rooms: &[Room],
+        cluster: Cluster,
+        line: &mut Replication,
+        (prior, kept_by): (Option<Prior>, Option<String>),
+        unseen: &[(String, String)],
+        to: Arc<dyn CopyWriter>,
+    ) -> Result<Captured, DriverError> {
+        let mut files = self.replication(cx).await?;
+        let keeping = match (&prior, kept_by) {
+            (Some(prior), Some(slot)) => Keeping { slot, durable: Some(prior.begin) },
+            _ => {
+                let own = sha256(format!("{:?}", jiff::Timestamp::now()).as_bytes());
+                let slot = format!("seaworthy_{}", &own.0[7..23]);
+                line.create_temporary_slot(cx, &slot).await?;
+                Keeping { slot, durable: None }
+            }
+        };
         cx.phase("checkpoint");
         let options =
             BackupOptions { label: "seaworthy".to_owned(), fast: true, max_rate: None, wait: false };
         let mut backup = files.base_backup(cx, &options).await?;
         let (from, timeline) = (backup.from, backup.timeline);
-        let spaces: BTreeMap<u32, String> =
+        let tablespaces: BTreeMap<u32, String> =
             backup.tablespaces.iter().map(|space| (space.oid, space.location.clone())).collect();
-
-        let (tasks, inbox) = mpsc::channel(QUEUE);
-        let (told, position) = watch::channel(Lsn(0));
-        let begin = Segment::of(timeline, from, cluster.segment).start(cluster.segment);
-        let mut own = Keeper::new(Arc::clone(&to), cluster.segment, timeline, identity.system, begin);
+        let own = Segment::of(timeline, from, cluster.segment).start(cluster.segment);
+        let begin = prior.as_ref().map_or(own, |prior| prior.begin.min(own));
+        let system = cluster.system()?;
+        let mut keeper = Keeper::new(Arc::clone(&to), cluster.segment, timeline, system, begin, own);
         if timeline != Timeline::FIRST {
             // On a connection of its own: this one is about to send the log.
             let history = self.replication(cx).await?.history(cx, timeline).await?.text();
-            let task = tokio::task::spawn_blocking(move || own.history(&history).map(|()| own));
-            own = task.await.map_err(|error| {
+            let task = tokio::task::spawn_blocking(move || keeper.history(&history).map(|()| keeper));
+            keeper = task.await.map_err(|error| {
                 DriverError::new(ErrorKind::Other, "store the timeline's history").because(error)
             })??;
         }
-        let kept = tokio::task::spawn_blocking(move || keep(own, inbox));
-        let mut log = Log { tasks: tasks.clone(), position };
-        let (log_cx, enough) = cx.child();
-        let receiving = receive(&log_cx, &mut line, &slot, timeline, begin, tasks, told);
-        let working = async {
+        let files_to = Arc::clone(&to);
+        let working = async |log: &mut Log| {
             cx.phase("base backup");
-            let based = base(cx, &mut backup, Arc::clone(&to), from, cluster.has_checksums).await?;
+            let based = base(cx, &mut backup, files_to, from, cluster.has_checksums).await?;
             if based.ended.timeline != timeline {
                 return Err(DriverError::new(
                     ErrorKind::Conflict,
@@ -442,49 +557,119 @@ impl PostgresSource {
                 )
                 .hint("the server was promoted meanwhile; back up again"));
             }
-            cx.phase("witness");
-            let began = std::time::Instant::now();
-            let moment = self.moment(cx, &rooms, &cluster, based.ended.until, &mut log).await?;
-            let until = moment.last.1;
-            let digests = log.ask(cx, |answer| Task::Finish(until, answer)).await?;
-            Ok::<_, DriverError>((based, moment, digests, began))
+            let consistent = based.ended.until;
+            Ok((based, self.witnessed(cx, rooms, &cluster, consistent, log).await?))
         };
-        let outcome = tokio::select! {
-            biased;
-            received = receiving => Err(received.err().unwrap_or_else(|| ended_early("receive the log"))),
-            worked = working => worked,
-        };
-        enough.cancel();
-        drop(log);
-        let kept =
-            kept.await.map_err(|error| DriverError::new(ErrorKind::Other, "keep the log").because(error))?;
-        let (based, moment, digests, began) = match (outcome, kept) {
-            (Ok(done), Ok(())) => done,
-            // Where the copy did not take it, everybody else only heard that nobody listens any more.
-            (_, Err(error)) | (Err(error), Ok(())) => return Err(error),
-        };
+        let (based, seen) = received(cx, line, &keeping, keeper, working).await?;
+        if seen.digests.spaces.iter().any(|at| *at >= from) {
+            return Err(DriverError::new(
+                ErrorKind::Conflict,
+                "take a base backup: a tablespace was made meanwhile, which is not in it",
+            )
+            .hint("back up again"));
+        }
+        let between = prior.filter(|_| !seen.digests.before.is_empty()).map(|prior| Between {
+            since: prior.at,
+            from: prior.facts.until,
+            log: seen.digests.before.clone(),
+            barrier: seen.digests.spaces.iter().find(|at| **at >= prior.facts.until).copied(),
+        });
         let physical = PhysicalFacts {
             timeline,
             from,
             consistent: based.ended.until,
-            last: moment.last.0,
-            until: moment.last.1,
+            last: seen.moment.last.0,
+            until: seen.moment.last.1,
             segment_bytes: cluster.segment,
             has_checksums: cluster.has_checksums,
             settings: cluster.settings.clone(),
-            log: digests,
-            manifest: based.stored.manifest.clone(),
-            tablespaces: spaces,
+            log: seen.digests.own,
+            manifest: based.stored.manifest,
+            base: Some(BaseFacts { at: seen.moment.snapshot.at, bytes: based.stored.bytes }),
+            between,
+            tablespaces,
             others: BTreeMap::new(),
             unseen: unseen.iter().map(|(name, _)| name.clone()).collect(),
         };
-        let mut captured = self.measured(cx, &rooms, cluster, based, moment, physical, to, began).await?;
-        captured.is_complete = unseen.is_empty();
-        captured.findings.extend(unseen.into_iter().map(|(name, why)| {
-            let detail = format!("is in the copy, and what it holds is not compared: {why}");
-            Finding::new(FindingCode::ScopeNarrow, printable(&name), detail)
-        }));
-        Ok(captured)
+        let findings = based.stored.findings;
+        self.measured(cx, rooms, cluster, findings, seen.moment, physical, to, seen.began).await
+    }
+
+    /// The base backup of the copy before, and the log since.
+    async fn followed(
+        &self,
+        cx: &Cx,
+        rooms: &[Room],
+        cluster: Cluster,
+        line: &mut Replication,
+        (prior, slot): (Prior, String),
+        unseen: &[(String, String)],
+        to: Arc<dyn CopyWriter>,
+    ) -> Result<Captured, DriverError> {
+        let unfollowable = |what: &str| DriverError::new(ErrorKind::Unfollowable, what.to_owned());
+        let what = "take over the copy before";
+        let into = Arc::clone(&to);
+        let taking = tokio::task::spawn_blocking(move || prior.take_over(&*into).map(|()| prior));
+        let prior = match taking.await {
+            Ok(Ok(prior)) => prior,
+            Ok(Err(error)) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+            Ok(Err(error)) => return Err(unfollowable(what).because(error)),
+            Err(error) => return Err(DriverError::new(ErrorKind::Other, what).because(error)),
+        };
+        let before = &prior.facts;
+        let keeper = Keeper::new(
+            Arc::clone(&to),
+            cluster.segment,
+            before.timeline,
+            cluster.system()?,
+            prior.begin,
+            prior.begin,
+        )
+        .behind((before.last, before.until));
+        let keeping = Keeping { slot, durable: Some(prior.begin) };
+        let working =
+            async |log: &mut Log| Ok(((), self.witnessed(cx, rooms, &cluster, before.until, log).await?));
+        let ((), seen) = received(cx, line, &keeping, keeper, working).await?;
+        if seen.digests.spaces.iter().any(|at| *at >= before.until) {
+            return Err(unfollowable(
+                "follow the log: a tablespace was made, and its replay needs its place",
+            ));
+        }
+        let mut log = prior.log();
+        log.extend(seen.digests.own);
+        let settings = cluster.settings.iter().map(|(name, value)| {
+            let number = |value: &str| value.parse::<u64>().unwrap_or(0);
+            let earlier = before.settings.get(name).map_or("0", String::as_str);
+            (name.clone(), number(value).max(number(earlier)).to_string())
+        });
+        let physical = PhysicalFacts {
+            last: seen.moment.last.0,
+            until: seen.moment.last.1,
+            settings: settings.collect(),
+            log,
+            between: None,
+            others: BTreeMap::new(),
+            unseen: unseen.iter().map(|(name, _)| name.clone()).collect(),
+            ..before.clone()
+        };
+        self.measured(cx, rooms, cluster, Vec::new(), seen.moment, physical, to, seen.began).await
+    }
+
+    /// The end of the copy: snapshots of all databases, and the log ended at the position that shows the same.
+    async fn witnessed(
+        &self,
+        cx: &Cx,
+        rooms: &[Room],
+        cluster: &Cluster,
+        consistent: Lsn,
+        log: &mut Log,
+    ) -> Result<Seen, DriverError> {
+        cx.phase("witness");
+        let began = std::time::Instant::now();
+        let moment = self.moment(cx, rooms, cluster, consistent, log).await?;
+        let until = moment.last.1;
+        let digests = log.ask(cx, |answer| Task::Finish(until, answer)).await?;
+        Ok(Seen { moment, digests, began })
     }
 
     /// Snapshots of all databases that show the same, and that the log has a position for; held by their sessions.
@@ -670,15 +855,18 @@ impl PostgresSource {
         cx: &Cx,
         rooms: &[Room],
         cluster: Cluster,
-        based: Based,
+        mut findings: Vec<Finding>,
         moment: Moment,
         mut physical: PhysicalFacts,
         to: Arc<dyn CopyWriter>,
         began: std::time::Instant,
     ) -> Result<Captured, DriverError> {
-        let mut findings = based.stored.findings;
         let mut notes = vec!["rows of unlogged tables do not survive a recovery".to_owned()];
         let log = physical.log.len() as u64 * physical.segment_bytes.bytes();
+        let files = physical.base.as_ref().map_or(0, |base| base.bytes);
+        if let Some(base) = physical.base.as_ref().filter(|base| base.at != moment.snapshot.at) {
+            notes.push(format!("the base backup is that of {}; the rest is log", base.at));
+        }
         let mut own = None;
         let mut changed = 0;
         for (room, held) in rooms.iter().zip(moment.held) {
@@ -718,7 +906,7 @@ impl PostgresSource {
             .map_err(|error| DriverError::new(ErrorKind::Other, "store the readme").because(error))??;
         Ok(Captured {
             point: witness.snapshot.at,
-            size_bytes: based.stored.bytes + log,
+            size_bytes: files + log,
             witness: Witness::Postgres(Box::new(witness)),
             findings,
             is_complete: true,
@@ -762,11 +950,25 @@ fn readme(witness: &PostgresWitness) -> String {
         .iter()
         .map(|(oid, place)| format!("tablespaces/{oid}  goes to {}\n", printable(place)))
         .collect();
+    let since = physical.base.as_ref().filter(|base| base.at != witness.snapshot.at).map_or_else(String::new, |base| {
+        format!(
+            "It can be recovered to any moment since {}: before its start, make data/recovery.signal, and write into\n\
+             data/postgresql.auto.conf restore_command = 'false' and recovery_target_time = '...+00'.\n\n",
+            base.at
+        )
+    });
+    let between = physical.between.as_ref().map_or_else(String::new, |between| {
+        format!(
+            "log-between/ the log since the copy of {}: with it in that copy's data/pg_wal, and the log of this one,\n\
+             \x20            that copy is recovered to any moment up to this one\n",
+            between.since
+        )
+    });
     format!(
-        "A PostgreSQL {} cluster as of {}, system {}, timeline {}, to {}.\n\n\
+        "A PostgreSQL {} cluster as of {}, system {}, timeline {}, to {}.\n{since}\n\
          data/        its data directory: put it into place, owned by the server's user, mode 0700, and start\n\
          \x20            the server. It recovers to the end of the log in data/pg_wal, which is the end of the copy.\n\
-         {spaces}\n\
+         {spaces}{between}\n\
          pg_verifybackup -n data          compares the files with the server's own manifest\n",
         witness.server.version,
         witness.snapshot.at,

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use seaworthy_interface::copy::{Restoring, Written};
 use seaworthy_interface::{
-    CopyReader, Cx, Damage, Delivered, DriverError, ErrorKind, Restored, Sandbox, SandboxProcess, Stop,
+    CopyReader, Cx, Damage, DriverError, ErrorKind, Restored, Sandbox, SandboxProcess, Stop,
 };
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
@@ -32,7 +32,7 @@ use super::super::restore::{
 use super::super::restored::{RestoredPostgres, observe};
 use super::super::session::{Address, Purpose, Session, flag, parsed, text};
 use super::super::tools::{self, Found, Tool, argument};
-use super::{DATA, SPACES, data_path, space_path, verify};
+use super::{BETWEEN, DATA, SPACES, data_path, named, space_path, verify};
 
 /// Settings of a recovering scratch engine, beside those that the copy asks for.
 const SETTINGS: &[&str] = &[
@@ -85,7 +85,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long an engine may take to open after recovery has ended.
 const PROMOTE_TIMEOUT: Duration = Duration::from_secs(120);
 
-fn physical_of(witness: &PostgresWitness) -> Result<&PhysicalFacts, DriverError> {
+pub(super) fn physical_of(witness: &PostgresWitness) -> Result<&PhysicalFacts, DriverError> {
     witness.physical.as_ref().ok_or_else(|| {
         DriverError::new(ErrorKind::Refused, "recover a dump: it is no base backup")
             .code(FindingCode::WrongSource)
@@ -102,6 +102,9 @@ async fn fetch(
     let mut parts = vec![(data_path()?, root.join(DATA))];
     for oid in physical.tablespaces.keys() {
         parts.push((space_path(*oid)?, root.join(SPACES).join(oid.to_string())));
+    }
+    if physical.between.is_some() {
+        parts.push((named(BETWEEN)?, root.join(BETWEEN)));
     }
     let reader = Arc::clone(from);
     let spaces = root.join(SPACES);
@@ -122,20 +125,25 @@ async fn fetch(
     .await
 }
 
-/// Reads what was fetched.
-async fn verified(cx: &Cx, physical: &PhysicalFacts, root: &Path) -> Result<PhysicalSeen, DriverError> {
-    let (root, physical, token, deadline) = (root.to_path_buf(), physical.clone(), cx.token(), cx.deadline());
-    let stopped = move || {
+/// Asks on a blocking thread whether to go on.
+pub(super) fn stopping(cx: &Cx) -> impl Fn() -> Result<(), DriverError> + Send + Sync + 'static {
+    let (token, deadline) = (cx.token(), cx.deadline());
+    move || {
         if token.is_cancelled() {
             return Err(Stop::Cancelled.into());
         }
         let is_late = deadline.is_some_and(|deadline| tokio::time::Instant::now() >= deadline);
         if is_late { Err(Stop::DeadlineExceeded.into()) } else { Ok(()) }
-    };
+    }
+}
+
+/// Reads what was fetched.
+async fn verified(cx: &Cx, physical: &PhysicalFacts, root: &Path) -> Result<PhysicalSeen, DriverError> {
+    let (root, physical, stopped) = (root.to_path_buf(), physical.clone(), stopping(cx));
     blocking(cx, move || verify::verify(&root, &physical, &stopped)).await
 }
 
-fn written(path: &Path, text: &str, mode: u32) -> Result<(), DriverError> {
+pub(super) fn written(path: &Path, text: &str, mode: u32) -> Result<(), DriverError> {
     let failed = |error| DriverError::io(format!("write {}", path.display()), error);
     use std::io::Write as _;
     let mut file =
@@ -143,7 +151,7 @@ fn written(path: &Path, text: &str, mode: u32) -> Result<(), DriverError> {
     file.write_all(text.as_bytes()).map_err(failed)
 }
 
-fn removed(path: &Path) -> Result<(), DriverError> {
+pub(super) fn removed(path: &Path) -> Result<(), DriverError> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -152,7 +160,7 @@ fn removed(path: &Path) -> Result<(), DriverError> {
 }
 
 /// Tells the server where its tablespaces lie now.
-fn remap(root: &Path, physical: &PhysicalFacts) -> Result<(), DriverError> {
+pub(super) fn remap(root: &Path, physical: &PhysicalFacts) -> Result<(), DriverError> {
     let at = root.join(DATA).join("tablespace_map");
     removed(&at)?;
     if physical.tablespaces.is_empty() {
@@ -662,75 +670,4 @@ impl Restored for RestoredCluster {
     async fn close(self: Box<Self>, cx: &Cx) -> Result<(), DriverError> {
         Box::new(self.inner).close(cx).await
     }
-}
-
-/// Restores a base backup into an empty directory for people: ready to start.
-pub(in super::super) async fn deliver(
-    cx: &Cx,
-    witness: &PostgresWitness,
-    from: &Arc<dyn CopyReader>,
-    root: &Path,
-) -> Result<Delivered, DriverError> {
-    let physical = physical_of(witness)?.clone();
-    let place = root.to_path_buf();
-    blocking(cx, move || {
-        let failed = |error| DriverError::io(format!("make {}", place.display()), error);
-        std::fs::create_dir_all(&place).map_err(failed)?;
-        if std::fs::read_dir(&place).map_err(failed)?.next().is_some() {
-            return Err(DriverError::new(
-                ErrorKind::Conflict,
-                format!("restore to {}: it holds something", place.display()),
-            )
-            .code(FindingCode::LiveTarget)
-            .hint("name a directory that does not exist or is empty; a live one is never written to"));
-        }
-        Ok(())
-    })
-    .await?;
-    cx.phase("fetch");
-    let done = fetch(cx, &physical, from, root).await?;
-    cx.phase("verify");
-    let seen = verified(cx, &physical, root).await?;
-    let place = root.to_path_buf();
-    let facts = physical.clone();
-    blocking(cx, move || {
-        let data = place.join(DATA);
-        for name in ["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"] {
-            removed(&data.join(name))?;
-        }
-        remap(&place, &facts)?;
-        let private = std::fs::Permissions::from_mode(0o700);
-        std::fs::set_permissions(&data, private)
-            .map_err(|error| DriverError::io("make the data directory private", error))
-    })
-    .await?;
-    let wrong: Vec<&Finding> =
-        [&seen.log_wrong, &seen.files_wrong, &seen.pages_wrong].into_iter().flatten().collect();
-    if let Some(first) = wrong.first() {
-        // A server would start on it, and say that all is well.
-        return Err(DriverError::new(
-            ErrorKind::Corrupt,
-            format!(
-                "restore the base backup: {}: {} ({} things are wrong with it)",
-                first.subject,
-                first.detail,
-                wrong.len()
-            ),
-        )
-        .code(first.code)
-        .hint(format!("restore from another copy; what came of this one is left in {}", root.display())));
-    }
-    let data = root.join(DATA);
-    Ok(Delivered {
-        written: done,
-        summary: format!(
-            "PostgreSQL {} cluster {} to {}; give {} to the server's user and start it: pg_ctl -D {} start",
-            witness.server.version,
-            witness.server.system_identifier,
-            physical.until,
-            root.display(),
-            data.display()
-        ),
-        findings: Vec::new(),
-    })
 }

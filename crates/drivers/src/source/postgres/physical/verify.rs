@@ -15,15 +15,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crc_fast::{CrcAlgorithm, Digest};
 use seaworthy_interface::{DriverError, ErrorKind};
 use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::id::Digest as SeaDigest;
 use seaworthy_model::signature::sha256;
-use seaworthy_model::wal::{Lsn, WalFile};
+use seaworthy_model::wal::{Lsn, SegmentSize, WalFile};
 use seaworthy_model::witness::postgres::printable;
 use seaworthy_model::witness::{PhysicalFacts, PhysicalSeen};
 use serde::Deserialize;
 
 use super::super::relation::{self, PAGE, RelationFile};
-use super::super::wal::page::{self, Expected, Link, Wrong};
-use super::{DATA, MANIFEST, SPACES};
+use super::super::wal::page::{self, Expected, Link, Record, Wrong};
+use super::{BETWEEN, DATA, MANIFEST, SPACES};
 
 /// Files that are read at once.
 const WORKERS: usize = 2;
@@ -230,7 +231,7 @@ pub(super) fn verify(
 ) -> Result<PhysicalSeen, DriverError> {
     let mut seen = PhysicalSeen::default();
     files(root, physical, stopped, &mut seen)?;
-    log(root, physical, stopped, &mut seen)?;
+    own_log(root, physical, stopped, &mut seen)?;
     Ok(seen)
 }
 
@@ -326,18 +327,18 @@ fn code_of(wrong: &Wrong) -> FindingCode {
     }
 }
 
-fn log(
-    root: &Path,
-    physical: &PhysicalFacts,
+/// Reads files of the log, which adjoin, record by record, up to `until`.
+pub(super) fn log<'a>(
+    files: impl Iterator<Item = (PathBuf, &'a String, &'a SeaDigest)>,
+    size: SegmentSize,
+    until: Lsn,
     stopped: &(dyn Fn() -> Result<(), DriverError> + Sync),
     seen: &mut PhysicalSeen,
+    tell: &mut dyn FnMut(Record<'_>),
 ) -> Result<(), DriverError> {
-    let size = physical.segment_bytes;
-    let directory = root.join(DATA).join("pg_wal");
     let mut link = Link::default();
-    for (name, digest) in &physical.log {
+    for (at, name, digest) in files {
         stopped()?;
-        let at = directory.join(name);
         let mut bytes = Vec::new();
         match open(&at) {
             Ok(file) => {
@@ -363,12 +364,13 @@ fn log(
         let walked = page::walk_telling(&bytes, &expected, &link, &mut |record| {
             last = record.end;
             records += 1;
+            tell(record);
         });
         seen.log.1 += records;
         match walked {
             Ok(walked) => link = walked.link,
             // The log of the copy ends in this file.
-            Err(_) if last == physical.until => link = Link::default(),
+            Err(_) if last == until => link = Link::default(),
             Err(wrong) => {
                 add(&mut seen.log_wrong, code_of(&wrong), name, wrong.to_string());
                 link = Link::default();
@@ -376,6 +378,21 @@ fn log(
         }
     }
     Ok(())
+}
+
+/// The log of a copy: what leads to it from the one before, and its own.
+fn own_log(
+    root: &Path,
+    physical: &PhysicalFacts,
+    stopped: &(dyn Fn() -> Result<(), DriverError> + Sync),
+    seen: &mut PhysicalSeen,
+) -> Result<(), DriverError> {
+    let own = (root.join(DATA).join("pg_wal"), &physical.log);
+    let between = physical.between.as_ref().map(|between| (root.join(BETWEEN), &between.log));
+    let files = between.iter().chain([&own]).flat_map(|(directory, log)| {
+        log.iter().map(move |(name, digest)| (directory.join(name), name, digest))
+    });
+    log(files, physical.segment_bytes, physical.until, stopped, seen, &mut |_| {})
 }
 
 #[cfg(test)]

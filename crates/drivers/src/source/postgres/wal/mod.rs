@@ -1,4 +1,5 @@
 //! The write-ahead log: what its files hold.
 
 pub mod page;
+pub mod stop;
 pub mod transaction;

@@ -45,6 +45,18 @@ pub fn ending(record: &[u8]) -> Option<Ending> {
     }
 }
 
+/// The manager of tablespaces, and its record that makes one.
+const TABLESPACES: u8 = 5;
+const MAKES_ONE: u8 = 0x00;
+
+/// Whether a record makes a tablespace. A server that replays it uses the directory that the source has named, wherever it is itself:
+/// the format is that of `src/include/access/rmgrlist.h` and `src/include/commands/tablespace.h`.
+#[must_use]
+pub fn makes_tablespace(record: &[u8]) -> bool {
+    let of = (record.get(MANAGER_AT), record.get(INFO_AT).map(|info| info & 0xf0));
+    of == (Some(&TABLESPACES), Some(MAKES_ONE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +83,9 @@ mod tests {
             (10, 0x00, None),
         ] {
             assert_eq!(ending(&record(manager, info)), expected, "{manager} {info:#x}");
+        }
+        for (manager, info, makes) in [(5, 0x00, true), (5, 0x01, true), (5, 0x10, false), (4, 0x00, false)] {
+            assert_eq!(makes_tablespace(&record(manager, info)), makes, "{manager} {info:#x}");
         }
         assert_eq!(ending(&[0; 10]), None);
     }

@@ -1,0 +1,395 @@
+//! A cluster for people, recovered by its own server to the end of a copy or to a moment before it: a directory that is ready to start.
+//!
+//! The log is fetched first and read whole. Where the moment is not in it, nothing else is fetched. Where it is, the log is ended behind
+//! the record that is the last one of it, so that no setting that somebody leaves out can take the server farther; and the server is
+//! told to recover to that record, and to go on upon a timeline of its own, so that what it writes is never taken for the source's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Seek as _, SeekFrom};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use seaworthy_interface::copy::{Restoring, Written};
+use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind};
+use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::id::Digest;
+use seaworthy_model::wal::{Lsn, Segment, Target};
+use seaworthy_model::witness::postgres::{PostgresWitness, printable};
+use seaworthy_model::witness::{PhysicalFacts, PhysicalSeen};
+
+use super::super::restore::blocking;
+use super::super::wal::stop::Search;
+use super::restore::{physical_of, remap, removed, stopping, written};
+use super::{BETWEEN, DATA, SPACES, data_path, in_data, log_path, named, space_path, verify};
+
+/// The log while it is looked through, beside the data directory.
+const LOG: &str = "log";
+/// What a data directory must not say of itself when its server starts anew.
+const SILENCED: &[&str] = &["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"];
+/// Settings that would speak for another recovery.
+const RECOVERY: &[&str] = &[
+    "recovery_target",
+    "restore_command",
+    "recovery_end_command",
+    "archive_cleanup_command",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "hot_standby =",
+];
+/// Longest file of settings that a server writes by itself.
+const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+
+/// A copy, and where its bytes come from.
+pub(in super::super) type Copy = (PostgresWitness, Arc<dyn CopyReader>);
+
+/// A cluster and the log that takes it farther than its own copy.
+struct Chain {
+    /// The first copy's, with all of the log.
+    facts: PhysicalFacts,
+    /// Where a tablespace is made in the log, which a server elsewhere cannot follow.
+    barrier: Option<Lsn>,
+}
+
+fn refused(what: String) -> DriverError {
+    DriverError::new(ErrorKind::Refused, what).code(FindingCode::ObjectMissing)
+}
+
+/// Joins the logs of copies that follow one another.
+fn chain(copies: &[Copy]) -> Result<Chain, DriverError> {
+    let (first, behind) =
+        copies.split_first().ok_or_else(|| DriverError::new(ErrorKind::Other, "restore no copy"))?;
+    let mut facts = PhysicalFacts { between: None, ..physical_of(&first.0)?.clone() };
+    let mut barrier = None;
+    for (witness, _) in behind {
+        let next = physical_of(witness)?;
+        let between = next.between.as_ref().filter(|between| {
+            between.from == facts.until
+                && next.timeline == facts.timeline
+                && next.segment_bytes == facts.segment_bytes
+                && witness.server.system_identifier == first.0.server.system_identifier
+        });
+        let between = between.ok_or_else(|| {
+            refused(format!(
+                "join the log up to {} with that of the copy of {}",
+                facts.until, witness.snapshot.at
+            ))
+            .hint("the copies do not adjoin: some log between them is in neither")
+        })?;
+        for (name, digest) in between.log.iter().chain(&next.log) {
+            facts.log.insert(name.clone(), digest.clone());
+        }
+        (facts.last, facts.until) = (next.last, next.until);
+        barrier = barrier.or(between.barrier);
+        for (name, value) in &next.settings {
+            let number = |value: &str| value.parse::<u64>().unwrap_or(0);
+            let kept = facts.settings.entry(name.clone()).or_default();
+            if number(value) > number(kept) {
+                kept.clone_from(value);
+            }
+        }
+    }
+    Ok(Chain { facts, barrier })
+}
+
+/// Fetches the logs of all copies into one directory: of files that several hold, the last one's, which is the fullest.
+fn fetch_log(copies: &[Copy], root: &Path, log: &BTreeMap<String, Digest>) -> Result<(), DriverError> {
+    let into = root.join(LOG);
+    std::fs::create_dir(&into).map_err(|error| DriverError::io("make a directory for the log", error))?;
+    let part = root.join("log.part");
+    for (index, (witness, from)) in copies.iter().enumerate() {
+        let facts = physical_of(witness)?;
+        let mut parts = vec![(in_data("pg_wal")?, &facts.log)];
+        if let Some(between) = facts.between.as_ref().filter(|_| index > 0) {
+            parts.insert(0, (named(BETWEEN)?, &between.log));
+        }
+        for (under, names) in parts {
+            from.restore(&under, &part, &Restoring::default())?;
+            for name in names.keys().filter(|name| log.contains_key(*name)) {
+                // What is missing is told when the log is read.
+                match std::fs::rename(part.join(name), into.join(name)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(DriverError::io(format!("put {name} into the log"), error));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            std::fs::remove_dir_all(&part)
+                .map_err(|error| DriverError::io("remove what is not needed", error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends the log behind a position.
+fn cut(log: &Path, facts: &mut PhysicalFacts, until: Lsn) -> Result<(), DriverError> {
+    let size = facts.segment_bytes;
+    let inside = Segment::of(facts.timeline, Lsn(until.0.saturating_sub(1)), size);
+    let last = inside.name(size);
+    let failed = |error| DriverError::io("end the log", error);
+    for name in facts.log.keys().filter(|name| name.len() == last.len() && **name > last) {
+        std::fs::remove_file(log.join(name)).map_err(failed)?;
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).open(log.join(&last)).map_err(failed)?;
+    // Shortened and made long again: what was behind it is zeros now.
+    file.set_len(until.0 - inside.start(size).0).map_err(failed)?;
+    file.set_len(size.bytes()).map_err(failed)?;
+    file.seek(SeekFrom::End(0)).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    facts.log.retain(|name, _| name.len() != last.len() || *name <= last);
+    Ok(())
+}
+
+/// The first thing that is wrong, as an error: a server would start on it, and say that all is well.
+fn sound(seen: &PhysicalSeen, root: &Path) -> Result<(), DriverError> {
+    let wrong: Vec<&Finding> =
+        [&seen.log_wrong, &seen.files_wrong, &seen.pages_wrong].into_iter().flatten().collect();
+    let Some(first) = wrong.first() else { return Ok(()) };
+    Err(DriverError::new(
+        ErrorKind::Corrupt,
+        format!(
+            "restore the base backup: {}: {} ({} things are wrong with it)",
+            first.subject,
+            first.detail,
+            wrong.len()
+        ),
+    )
+    .code(first.code)
+    .hint(format!("restore from another copy; what came of this one is left in {}", root.display())))
+}
+
+/// Tells the server how far to recover.
+fn settings(data: &Path, facts: &PhysicalFacts, stop: (Lsn, Lsn), words: &str) -> Result<(), DriverError> {
+    let path = data.join("postgresql.auto.conf");
+    let known = match std::fs::metadata(&path) {
+        Ok(meta) if meta.len() > SETTINGS_BYTES_MAX => {
+            return Err(DriverError::new(ErrorKind::Corrupt, "read postgresql.auto.conf: it is too long")
+                .code(FindingCode::LimitExceeded));
+        }
+        Ok(_) => std::fs::read_to_string(&path)
+            .map_err(|error| DriverError::io("read postgresql.auto.conf", error))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(DriverError::io("read postgresql.auto.conf", error)),
+    };
+    let is_of_recovery = |line: &&str| {
+        let name = line.trim_start().to_ascii_lowercase();
+        RECOVERY.iter().any(|setting| name.starts_with(setting))
+    };
+    let mut text: String =
+        known.lines().filter(|line| !is_of_recovery(line)).map(|line| format!("{line}\n")).collect();
+    text.push_str(&format!(
+        "# {words}. These lines are without effect once the server has opened.\n\
+         restore_command = '/bin/false'\n\
+         recovery_target_timeline = '{}'\n\
+         recovery_target_lsn = '{}'\n\
+         recovery_target_inclusive = 'on'\n\
+         recovery_target_action = 'promote'\n\
+         # So that settings that are smaller than the source's do not hold it up; take it out of a server that is to be a standby.\n\
+         hot_standby = 'off'\n",
+        facts.timeline, stop.0
+    ));
+    removed(&path)?;
+    written(&path, &text, 0o600)?;
+    for name in SILENCED {
+        removed(&data.join(name))?;
+    }
+    written(&data.join("recovery.signal"), "", 0o600)
+}
+
+/// Restores a cluster into an empty directory for people: ready to start.
+pub(in super::super) async fn deliver(
+    cx: &Cx,
+    copies: &[Copy],
+    root: &Path,
+    until: &Target,
+) -> Result<Delivered, DriverError> {
+    let Chain { mut facts, barrier } = chain(copies)?;
+    let (witness, from) =
+        copies.first().ok_or_else(|| DriverError::new(ErrorKind::Other, "restore no copy"))?;
+    let place = root.to_path_buf();
+    blocking(cx, move || {
+        let failed = |error| DriverError::io(format!("make {}", place.display()), error);
+        std::fs::create_dir_all(&place).map_err(failed)?;
+        if std::fs::read_dir(&place).map_err(failed)?.next().is_some() {
+            return Err(DriverError::new(
+                ErrorKind::Conflict,
+                format!("restore to {}: it holds something", place.display()),
+            )
+            .code(FindingCode::LiveTarget)
+            .hint("name a directory that does not exist or is empty; a live one is never written to"));
+        }
+        Ok(())
+    })
+    .await?;
+    cx.phase("log");
+    let found = look(cx, copies, root, &facts, until).await;
+    let (seen, stop) = match found {
+        Ok((seen, Ok(stop))) if barrier.is_none_or(|barrier| stop.0 < barrier) => (seen, stop),
+        refusal => {
+            // Nothing but the log is there: the place is as empty as it was.
+            let place = root.join(LOG);
+            blocking(&Cx::unbounded(), move || {
+                for path in [place.clone(), place.with_extension("part")] {
+                    match std::fs::remove_dir_all(&path) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                            return Err(DriverError::io("remove the log", error));
+                        }
+                        Ok(()) | Err(_) => {}
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+            let known = format!(
+                "the log is there from {}, consistent from {} on, to {} ({})",
+                facts.from,
+                facts.consistent,
+                facts.until,
+                copies.last().map_or(witness.snapshot.at, |(last, _)| last.snapshot.at)
+            );
+            return Err(match refusal {
+                Err(error) => error,
+                Ok((_, Err(error))) => {
+                    DriverError::new(ErrorKind::Refused, format!("restore to {until}: {error}"))
+                        .code(FindingCode::RecoveryEnded)
+                        .hint(known)
+                }
+                Ok((_, Ok(_))) => {
+                    let at = barrier.map_or_else(String::new, |barrier| barrier.to_string());
+                    DriverError::new(
+                        ErrorKind::Refused,
+                        format!("restore to {until}: a tablespace is made at {at}, and a server that recovers would use the source's own directory"),
+                    )
+                    .code(FindingCode::RecoveryEnded)
+                    .hint("restore a moment before it, or the next copy")
+                }
+            });
+        }
+    };
+    sound(&seen, root)?;
+    let is_all = stop.1 == facts.until;
+    let (place, mut kept, end) = (root.join(LOG), facts.clone(), stop.1);
+    facts = blocking(cx, move || {
+        if !is_all {
+            cut(&place, &mut kept, end)?;
+        }
+        Ok(kept)
+    })
+    .await?;
+    cx.phase("fetch");
+    let done = fetch(cx, physical_of(witness)?, from, root).await?;
+    cx.phase("verify");
+    let (place, log) = (root.to_path_buf(), facts.log.clone());
+    blocking(cx, move || {
+        let failed = |error| DriverError::io("put the log into place", error);
+        let directory = place.join(DATA).join("pg_wal");
+        for name in log.keys() {
+            std::fs::rename(place.join(LOG).join(name), directory.join(name)).map_err(failed)?;
+        }
+        std::fs::remove_dir(place.join(LOG)).map_err(failed)
+    })
+    .await?;
+    let rest = PhysicalFacts { log: BTreeMap::new(), ..facts.clone() };
+    let (place, stopped) = (root.to_path_buf(), stopping(cx));
+    let files = blocking(cx, move || verify::verify(&place, &rest, &stopped)).await?;
+    sound(&files, root)?;
+    let words = if is_all {
+        format!("Restored by seaworthy to the end of the copy, {}", facts.until)
+    } else {
+        format!("Restored by seaworthy to {until}, which is {} in the log", stop.1)
+    };
+    let (place, kept) = (root.to_path_buf(), facts.clone());
+    let said = printable(&words);
+    blocking(cx, move || {
+        let data = place.join(DATA);
+        settings(&data, &kept, stop, &said)?;
+        remap(&place, &kept)?;
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&data, private)
+            .map_err(|error| DriverError::io("make the data directory private", error))
+    })
+    .await?;
+    let data = root.join(DATA);
+    let to = if is_all { stop.1.to_string() } else { format!("{until} ({})", stop.1) };
+    Ok(Delivered {
+        written: Written {
+            files: done.files + facts.log.len() as u64,
+            bytes: done.bytes + facts.log.len() as u64 * facts.segment_bytes.bytes(),
+        },
+        summary: format!(
+            "PostgreSQL {} cluster {} to {to}; give {} to the server's user and start it: pg_ctl -D {} start; \
+             it recovers to there and opens on a timeline of its own",
+            witness.server.version,
+            witness.server.system_identifier,
+            root.display(),
+            data.display()
+        ),
+        findings: Vec::new(),
+    })
+}
+
+/// Where the moment is in the log; and what is wrong with the log.
+async fn look(
+    cx: &Cx,
+    copies: &[Copy],
+    root: &Path,
+    facts: &PhysicalFacts,
+    until: &Target,
+) -> Result<(PhysicalSeen, Result<(Lsn, Lsn), super::super::wal::stop::NoStop>), DriverError> {
+    let (all, place, log) = (copies.to_vec(), root.to_path_buf(), facts.log.clone());
+    blocking(cx, move || fetch_log(&all, &place, &log)).await?;
+    let (place, facts, stopped) = (root.join(LOG), facts.clone(), stopping(cx));
+    let mut search = Search::new(until.clone(), facts.consistent);
+    blocking(cx, move || {
+        let mut seen = PhysicalSeen::default();
+        let files = facts.log.iter().map(|(name, digest)| (place.join(name), name, digest));
+        verify::log(files, facts.segment_bytes, facts.until, &stopped, &mut seen, &mut |record| {
+            if record.at >= facts.from {
+                search.see(record);
+            }
+        })?;
+        if let Some(first) = seen.log_wrong.first() {
+            return Err(DriverError::new(
+                ErrorKind::Corrupt,
+                format!("read the log: {}: {}", first.subject, first.detail),
+            )
+            .code(first.code)
+            .hint("restore from another copy"));
+        }
+        Ok((seen, search.finish()))
+    })
+    .await
+}
+
+/// Fetches data directory and tablespaces, without the log.
+async fn fetch(
+    cx: &Cx,
+    own: &PhysicalFacts,
+    from: &Arc<dyn CopyReader>,
+    root: &Path,
+) -> Result<Written, DriverError> {
+    let left_out: BTreeSet<CopyPath> =
+        own.log.keys().map(|name| log_path(name)).collect::<Result<_, DriverError>>()?;
+    let mut parts: Vec<(CopyPath, PathBuf)> = vec![(data_path()?, root.join(DATA))];
+    for oid in own.tablespaces.keys() {
+        parts.push((space_path(*oid)?, root.join(SPACES).join(oid.to_string())));
+    }
+    let reader = Arc::clone(from);
+    let spaces = (!own.tablespaces.is_empty()).then(|| root.join(SPACES));
+    blocking(cx, move || {
+        if let Some(spaces) = spaces {
+            std::fs::create_dir(&spaces)
+                .map_err(|error| DriverError::io("make a directory for tablespaces", error))?;
+        }
+        let how = Restoring { left_out, ..Restoring::default() };
+        let mut done = Written::default();
+        for (under, into) in parts {
+            let part = reader.restore(&under, &into, &how)?;
+            done.files += part.files;
+            done.bytes += part.bytes;
+        }
+        Ok(done)
+    })
+    .await
+}

@@ -1,0 +1,355 @@
+//! What a continuous copy follows: the copy before it, with the log from there on, or a base backup of its own.
+//!
+//! The server keeps the log for the next copy by a replication slot that is named after the source. The slot moves forward only to
+//! what the copy before holds, and only when a new one is begun: what it has let go of has been durable for a whole interval.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use seaworthy_interface::{CopyWriter, Cx, DriverError, EarlierCopy, ErrorKind};
+use seaworthy_model::signature::sha256;
+use seaworthy_model::wal::{Lsn, Segment, WalFile};
+use seaworthy_model::witness::postgres::{PostgresWitness, printable};
+use seaworthy_model::witness::{PhysicalFacts, Witness};
+
+use super::super::names::literal;
+use super::super::replication::{Identity, Received, Replication};
+use super::super::session::{Session, flag, optional, text};
+use super::{Cluster, DATA, SPACES, named};
+
+/// Longest part of a slot's name that a person recognises the source by.
+const NAME_MAX: usize = 40;
+
+/// The copy before.
+pub(super) struct Prior {
+    earlier: Arc<dyn EarlierCopy>,
+    /// What it is.
+    pub(super) facts: PhysicalFacts,
+    /// Its instant.
+    pub(super) at: Timestamp,
+    /// Where the file of the log begins that its end lies in: the log is needed from here on.
+    pub(super) begin: Lsn,
+}
+
+/// What kind of copy is made.
+pub(super) enum Course {
+    /// A base backup, with the log since the copy before where there is one to be had.
+    Base {
+        prior: Option<Prior>,
+        /// Why there is none although there is a copy before.
+        gap: Option<String>,
+    },
+    /// The base backup of the copy before, and the log since.
+    Log(Prior),
+}
+
+/// What is known of the server.
+pub(super) struct Asked<'a> {
+    pub(super) session: &'a Session,
+    pub(super) cluster: &'a Cluster,
+    pub(super) identity: &'a Identity,
+}
+
+/// A slot as the server tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Slot {
+    is_active: bool,
+    restart: Option<Lsn>,
+    is_lost: bool,
+}
+
+/// The name of the slot that keeps the log for a source.
+pub(super) fn slot_name(lineage: &str) -> String {
+    let readable: String = lineage
+        .split_once('/')
+        .map_or("", |(_, rest)| rest)
+        .chars()
+        .map(|letter| letter.to_ascii_lowercase())
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' })
+        .take(NAME_MAX)
+        .collect();
+    format!("seaworthy_{readable}_{}", &sha256(lineage.as_bytes()).0[7..15])
+}
+
+async fn slot(cx: &Cx, session: &Session, name: &str) -> Result<Option<Slot>, DriverError> {
+    let sql = format!(
+        "SELECT active::text, restart_lsn::text, (wal_status = 'lost')::text FROM pg_replication_slots \
+         WHERE slot_name = {}",
+        literal(name)
+    );
+    let rows = session.query(cx, "look for the replication slot", &sql).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let restart = optional(row, 1)?.and_then(|text| text.parse().ok());
+    let is_lost = match optional(row, 2)? {
+        Some(text) => text == "true",
+        // Nothing is kept for it.
+        None => true,
+    };
+    Ok(Some(Slot { is_active: flag(row, 0)?, restart, is_lost }))
+}
+
+/// Why the log since a copy is not to be had; nothing where it is.
+fn gap(
+    facts: &PhysicalFacts,
+    begin: Lsn,
+    identity: &Identity,
+    cluster: &Cluster,
+    slot: Option<&Slot>,
+) -> Option<String> {
+    if facts.timeline != identity.timeline {
+        return Some(format!(
+            "the copy before is of timeline {}, the server is on timeline {}",
+            facts.timeline, identity.timeline
+        ));
+    }
+    if facts.segment_bytes != cluster.segment {
+        return Some("the files of the log have another length".to_owned());
+    }
+    if identity.position < facts.until {
+        return Some(format!(
+            "the copy before ends at {}, the server's log at {}: it was put back",
+            facts.until, identity.position
+        ));
+    }
+    let Some(slot) = slot else { return Some("the replication slot is gone".to_owned()) };
+    match slot.restart {
+        Some(restart) if restart <= begin && !slot.is_lost => None,
+        Some(restart) if !slot.is_lost => {
+            Some(format!("the log is needed from {begin} on, and the server keeps it from {restart} on"))
+        }
+        _ => Some("the server has let go of the log that the replication slot was to keep".to_owned()),
+    }
+}
+
+/// Why a base backup of its own is due; nothing where the log is enough.
+fn due(
+    prior: &Prior,
+    cluster: &Cluster,
+    spaces: &BTreeMap<u32, String>,
+    every: SignedDuration,
+    now: Timestamp,
+) -> Option<String> {
+    let Some(base) = &prior.facts.base else {
+        return Some("the copy before does not tell its base backup".to_owned());
+    };
+    if now.duration_since(base.at) >= every {
+        return Some(format!("the last base backup is of {}", base.at));
+    }
+    if prior.earlier.is_left() {
+        return Some("the log since the copy before is not enough".to_owned());
+    }
+    if prior.earlier.newest_bad().is_some_and(|bad| bad >= base.at) {
+        return Some("a copy with the same base backup was shown to be bad".to_owned());
+    }
+    if prior.facts.tablespaces != *spaces {
+        return Some("the tablespaces are others than then".to_owned());
+    }
+    if prior.facts.has_checksums != cluster.has_checksums {
+        return Some("page checksums were switched".to_owned());
+    }
+    None
+}
+
+fn postgres(witness: &Witness) -> Option<&PostgresWitness> {
+    match witness {
+        Witness::Postgres(witness) => Some(witness),
+        Witness::Sqlite(_) | Witness::Files(_) => None,
+    }
+}
+
+/// The copy before, or why none can be built upon.
+async fn prior(
+    to: &Arc<dyn CopyWriter>,
+    cluster: &Cluster,
+) -> Result<Result<Option<Prior>, String>, DriverError> {
+    let from = Arc::clone(to);
+    let found = tokio::task::spawn_blocking(move || from.earlier())
+        .await
+        .map_err(|error| DriverError::new(ErrorKind::Other, "look for the copy before").because(error))?;
+    let earlier = match found {
+        Ok(Some(earlier)) => earlier,
+        Ok(None) => return Ok(Ok(None)),
+        Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+        Err(error) => return Ok(Err(format!("could not {error}"))),
+    };
+    let Some(witness) = postgres(earlier.witness()) else { return Ok(Ok(None)) };
+    // A dump, from before the mode was changed: nothing follows it, and nothing is missing behind it.
+    let Some(facts) = witness.physical.clone() else { return Ok(Ok(None)) };
+    if witness.server.system_identifier != cluster.server.system_identifier {
+        return Ok(Err(format!(
+            "the copy before is of cluster {}, this is {}",
+            printable(&witness.server.system_identifier),
+            cluster.server.system_identifier
+        )));
+    }
+    if witness.server.version_num / 10_000 != cluster.major {
+        return Ok(Err(format!("the copy before is of PostgreSQL {}", witness.server.version_num / 10_000)));
+    }
+    let at = witness.snapshot.at;
+    // Where its end lies at the end of a file, it is that file's: what both hold can then be compared.
+    let inside = Lsn(facts.until.0.saturating_sub(1));
+    let begin = Segment::of(facts.timeline, inside, facts.segment_bytes).start(facts.segment_bytes);
+    Ok(Ok(Some(Prior { earlier, facts, at, begin })))
+}
+
+/// Why the server's log is another one than that of the copy before; nothing where both are the same up to its end.
+async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Option<String>, DriverError> {
+    let facts = &prior.facts;
+    let size = facts.segment_bytes;
+    let name = Segment::of(facts.timeline, prior.begin, size).name(size);
+    let (earlier, path) = (Arc::clone(&prior.earlier), super::log_path(&name)?);
+    let read = tokio::task::spawn_blocking(move || earlier.read(&path, size.bytes()));
+    let held = match read.await {
+        Ok(Ok(held)) => held,
+        Ok(Err(error)) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+        Ok(Err(error)) => return Ok(Some(format!("could not {error}"))),
+        Err(error) => return Err(DriverError::new(ErrorKind::Other, "read the copy before").because(error)),
+    };
+    let wanted = usize::try_from(facts.until.0 - prior.begin.0).unwrap_or(usize::MAX);
+    let Some(mut expected) = held.get(..wanted) else {
+        return Ok(Some(format!("the copy before holds {} bytes of {name}", held.len())));
+    };
+    let mut stream = match probe.stream(cx, None, facts.timeline, prior.begin).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind == ErrorKind::Unreachable || matches!(error.kind, ErrorKind::Stopped(_)) => {
+            return Err(error);
+        }
+        Err(error) => return Ok(Some(format!("could not {error}"))),
+    };
+    let limited = cx.within(super::LOG_TIMEOUT);
+    while !expected.is_empty() {
+        match stream.next(&limited).await? {
+            Some(Received::Piece { bytes, .. }) => {
+                let (piece, rest) = expected.split_at(bytes.len().min(expected.len()));
+                if bytes.get(..piece.len()) != Some(piece) {
+                    return Ok(Some(format!(
+                        "the server's log before {} is not the one that the copy before holds: it was put back, or is another server's",
+                        facts.until
+                    )));
+                }
+                expected = rest;
+            }
+            Some(Received::Alive { .. }) => {}
+            Some(Received::Left { .. }) | None => {
+                return Ok(Some(format!(
+                    "the server left timeline {} before {}",
+                    facts.timeline, facts.until
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What kind of copy is made, and a slot that keeps the log for the next one.
+pub(super) async fn course(
+    cx: &Cx,
+    asked: Asked<'_>,
+    line: &mut Replication,
+    mut probe: Replication,
+    to: &Arc<dyn CopyWriter>,
+    every: SignedDuration,
+) -> Result<(Course, Option<String>), DriverError> {
+    let Asked { session, cluster, identity } = asked;
+    let name = slot_name(&to.lineage());
+    let known = slot(cx, session, &name).await?;
+    if known.as_ref().is_some_and(|slot| slot.is_active) {
+        return Err(DriverError::new(
+            ErrorKind::Conflict,
+            format!("receive the log: the replication slot {name} is in use"),
+        )
+        .hint("another backup of this source is running; pg_stat_replication says from where"));
+    }
+    let found = match prior(to, cluster).await? {
+        Ok(None) => Ok(None),
+        Err(why) => Err(why),
+        Ok(Some(prior)) => match gap(&prior.facts, prior.begin, identity, cluster, known.as_ref()) {
+            None => match parted(cx, &mut probe, &prior).await? {
+                None => Ok(Some(prior)),
+                Some(why) => Err(why),
+            },
+            Some(why) => Err(why),
+        },
+    };
+    drop(probe);
+    let is_kept = known.as_ref().is_some_and(|slot| slot.restart.is_some() && !slot.is_lost);
+    if !is_kept {
+        if known.is_some() {
+            line.drop_slot(cx, &name).await?;
+        }
+        line.create_slot(cx, &name).await?;
+    }
+    let prior = match found {
+        Err(why) => return Ok((Course::Base { prior: None, gap: Some(why) }, None)),
+        Ok(None) => return Ok((Course::Base { prior: None, gap: None }, None)),
+        Ok(Some(prior)) => prior,
+    };
+    let mut spaces = BTreeMap::new();
+    let list =
+        "SELECT oid::text, pg_tablespace_location(oid) FROM pg_tablespace WHERE oid NOT IN (1663, 1664)";
+    for row in session.query(cx, "list the tablespaces", list).await? {
+        if let Ok(oid) = text(&row, 0)?.parse() {
+            spaces.insert(oid, text(&row, 1)?);
+        }
+    }
+    Ok(match due(&prior, cluster, &spaces, every, Timestamp::now()) {
+        Some(why) => {
+            cx.phase(format!("take a base backup: {why}"));
+            (Course::Base { prior: Some(prior), gap: None }, Some(name))
+        }
+        None => (Course::Log(prior), Some(name)),
+    })
+}
+
+impl Prior {
+    /// Whether a file of its log is behind what is received anew.
+    fn is_older(&self, name: &[u8]) -> bool {
+        let size = self.facts.segment_bytes;
+        match std::str::from_utf8(name).ok().map(|name| WalFile::parse(name, size)) {
+            Some(Ok(WalFile::Segment(segment))) => segment.start(size) < self.begin,
+            // Histories, and directories of the server's.
+            _ => true,
+        }
+    }
+
+    /// Puts the base backup of the copy before, and its log up to where it is received anew, into this one.
+    pub(super) fn take_over(&self, to: &dyn CopyWriter) -> Result<(), DriverError> {
+        let data = named(DATA)?;
+        let log = super::in_data("pg_wal")?;
+        self.earlier.take_over(&data, &|name| name != b"pg_wal")?;
+        self.earlier.take_over(&log, &|name| self.is_older(name))?;
+        to.directory(&data, 0o700)?;
+        to.directory(&log, 0o700)?;
+        if !self.facts.tablespaces.is_empty() {
+            self.earlier.take_over(&named(SPACES)?, &|_| true)?;
+        }
+        Ok(())
+    }
+
+    /// Digests of that log.
+    pub(super) fn log(&self) -> BTreeMap<String, seaworthy_model::id::Digest> {
+        let kept = self.facts.log.iter().filter(|(name, _)| self.is_older(name.as_bytes()));
+        kept.map(|(name, digest)| (name.clone(), digest.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_named_after_their_source_and_never_alike() {
+        let long = format!("host/{}/main", "Shop-42".repeat(9));
+        let names =
+            [slot_name("host/shop/main"), slot_name("other/shop/main"), slot_name(&long), slot_name("")];
+        assert!(names[0].starts_with("seaworthy_shop_main_"), "{}", names[0]);
+        for (index, name) in names.iter().enumerate() {
+            assert!(name.len() <= 63, "{name}");
+            assert!(
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+            );
+            assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{index}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Which copies a moment is restored from: the one whose log holds it, or the one before it and the log that leads on from there.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use seaworthy_engine::store::SnapshotReader;
+use seaworthy_interface::{CopyReader, Cx};
+use seaworthy_model::point::RecoveryPoint;
+use seaworthy_model::service::{Service, ServiceSource};
+use seaworthy_model::wal::Target;
+use seaworthy_model::witness::{PhysicalFacts, Witness};
+
+use super::witness_of;
+use crate::app::{self, Opened, reference};
+use crate::cli::args::Choice;
+use crate::cli::drill::{Chosen, choose};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, printable};
+use crate::memory::Memory;
+use crate::output::Face;
+use crate::render::drill::instant;
+use crate::setup::Setup;
+
+/// A copy whose log leads on from the one that is restored.
+pub(super) type Behind = (Witness, Arc<dyn CopyReader>);
+
+/// What a choice is made with.
+pub(super) struct Ground<'a> {
+    pub(super) face: &'a Face,
+    pub(super) setup: &'a Setup,
+    pub(super) memory: &'a Memory,
+    pub(super) cx: &'a Cx,
+    pub(super) service: &'a Service,
+    pub(super) source: &'a ServiceSource,
+    pub(super) choice: &'a Choice,
+}
+
+fn facts(witness: &Witness) -> Option<&PhysicalFacts> {
+    match witness {
+        Witness::Postgres(witness) => witness.physical.as_ref(),
+        Witness::Sqlite(_) | Witness::Files(_) => None,
+    }
+}
+
+/// From when on a copy can be restored to any moment up to its own.
+fn since(facts: Option<&PhysicalFacts>, point: &RecoveryPoint) -> Timestamp {
+    facts.and_then(|facts| facts.base.as_ref()).map_or(point.point, |base| base.at)
+}
+
+impl Ground<'_> {
+    async fn read(&self, chosen: &Chosen, point: &RecoveryPoint) -> Outcome<Behind> {
+        let reader: Arc<dyn CopyReader> =
+            Arc::new(SnapshotReader::new(self.cx, &chosen.repository, &point.copy)?);
+        Ok((witness_of(self.face, &reader, point).await?, reader))
+    }
+
+    async fn exactly(&self, opened: &mut Opened, point: &RecoveryPoint) -> Outcome<Chosen> {
+        let choice = Choice { point: point.copy.0.clone(), ..self.choice.clone() };
+        choose(self.setup, self.memory, self.cx, opened, self.service, self.source, &choice).await
+    }
+
+    /// The copy to restore, and those behind it.
+    pub(super) async fn choose(&self, opened: &mut Opened, until: &Target) -> Outcome<(Chosen, Vec<Behind>)> {
+        let newest =
+            choose(self.setup, self.memory, self.cx, opened, self.service, self.source, self.choice).await?;
+        if self.choice.point != "latest" || !matches!(until, Target::Time(_) | Target::Position(_)) {
+            return Ok((newest, Vec::new()));
+        }
+        let id = reference(&newest.spec, &newest.repository).id;
+        let mut points = app::points(self.memory, &self.service.name, &self.source.name, Some(&id)).await?;
+        points.retain(|point| !point.is_gone());
+        points.sort_by_key(|point| (point.point, point.sequence));
+        let at = match until {
+            Target::Time(time) => points.partition_point(|point| point.point < *time),
+            // The positions of copies rise with their instants.
+            Target::Position(position) => {
+                let (mut from, mut to) = (0, points.len());
+                while from < to {
+                    let middle = from + (to - from) / 2;
+                    let (witness, _) = self.read(&newest, &points[middle]).await?;
+                    let is_before = facts(&witness).is_none_or(|facts| facts.until < *position);
+                    if is_before { from = middle + 1 } else { to = middle }
+                }
+                from
+            }
+            _ => points.len(),
+        };
+        let Some(point) = points.get(at) else {
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!(
+                    "restore to {}: the newest copy of {}/{} in `{}` is of {}",
+                    printable(&until.to_string()),
+                    self.service.name,
+                    self.source.name,
+                    newest.spec.name,
+                    points.last().map_or_else(|| "no instant".to_owned(), |point| instant(point.point))
+                ),
+            )
+            .hint(format!(
+                "what was written since is in no copy yet; while the server lives: seaworthy backup {}",
+                self.service.name
+            )));
+        };
+        let (witness, reader) = self.read(&newest, point).await?;
+        let known = facts(&witness);
+        let is_inside = match until {
+            Target::Position(position) => known.is_some_and(|facts| facts.consistent <= *position),
+            Target::Time(time) => since(known, point) <= *time,
+            _ => true,
+        };
+        if is_inside {
+            return Ok((self.exactly(opened, point).await?, Vec::new()));
+        }
+        let between = known.and_then(|facts| facts.between.as_ref()).filter(|between| match until {
+            Target::Time(time) => between.since <= *time,
+            _ => true,
+        });
+        let before =
+            between.and_then(|between| points.iter().take(at).rfind(|point| point.point == between.since));
+        if let Some(before) = before {
+            return Ok((self.exactly(opened, before).await?, vec![(witness, reader)]));
+        }
+        let before = at.checked_sub(1).and_then(|at| points.get(at));
+        let nearest = match before {
+            Some(before) => format!(
+                "the nearest moments are {} (--point {}) and {}",
+                instant(before.point),
+                before.copy.0.get(..12).unwrap_or(&before.copy.0),
+                instant(since(known, point))
+            ),
+            None => format!("the oldest moment is {}", instant(since(known, point))),
+        };
+        Err(Failure::new(
+            Exit::NotFound,
+            format!(
+                "restore to {}: no copy of {}/{} in `{}` holds the log of that moment",
+                printable(&until.to_string()),
+                self.service.name,
+                self.source.name,
+                newest.spec.name
+            ),
+        )
+        .hint(nearest))
+    }
+}

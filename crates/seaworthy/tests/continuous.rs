@@ -1,0 +1,372 @@
+//! Base backups and the log between them: every copy is proven, whatever it was made of, and costs what was written since.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
+use std::path::Path;
+
+use seaworthy_testkit::load::{DEPOT, Load, PARCELS, TILL, prove};
+use seaworthy_testkit::postgres::{Server, programs, shop};
+use seaworthy_testkit::product::Product;
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_seaworthy");
+
+fn source(server: &Server, every: &str) -> String {
+    format!(
+        "[services.shop.sources.cluster]\nkind = \"postgres\"\nmode = \"continuous\"\nbase_every = \"{every}\"\nhost = \"{}\"\nport = {}\n\
+         user = \"postgres\"\ndatabase = \"shop\"\nbin_dir = \"{}\"\n\n",
+        server.host(),
+        server.port(),
+        server.programs().display()
+    )
+}
+
+/// What the witness of a copy says of it as a base backup.
+fn physical(product: &Product, copy: &Value) -> Value {
+    let arguments = ["dump", copy.as_str().unwrap(), "/.seaworthy/witness.json"];
+    let witness = product.restic(Path::new("restic"), &arguments).unwrap();
+    serde_json::from_str::<Value>(&witness).unwrap()["witness"]["physical"].clone()
+}
+
+fn slots(server: &Server) -> String {
+    server
+        .sql("shop", "SELECT string_agg(slot_name || ' ' || active, ',') FROM pg_replication_slots")
+        .unwrap()
+}
+
+#[test]
+fn the_log_since_the_copy_before_is_a_copy_and_every_one_is_proven_under_write_load() {
+    for programs in [programs().unwrap(), seaworthy_testkit::components::second_postgres_bin().unwrap()] {
+        let server = Server::start_from(programs, &["autovacuum_naptime=1s"]).unwrap();
+        server.create("shop", &[]).unwrap();
+        server.sql("shop", &shop(1_000)).unwrap();
+        server.sql("shop", PARCELS).unwrap();
+        let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+        let mut load = Load::begin(&server, "shop", &[TILL, TILL, DEPOT]);
+        let first = prove(&product, "shop", 0);
+        let base = physical(&product, &first["copy"]);
+        for round in 1..4 {
+            let next = prove(&product, "shop", round);
+            load.still_writes();
+            let now = physical(&product, &next["copy"]);
+            assert_eq!(now["base"], base["base"], "no new base backup");
+            assert_eq!((&now["from"], &now["manifest"]), (&base["from"], &base["manifest"]));
+            assert!(now["log"].as_object().unwrap().len() >= base["log"].as_object().unwrap().len());
+            let (read, all) = (&next["sizes"]["read_bytes"], &next["sizes"]["restore_bytes"]);
+            assert!(
+                read.as_u64().unwrap() < all.as_u64().unwrap() / 2,
+                "only the log is read: {read} of {all}"
+            );
+        }
+        assert_eq!(slots(&server).matches("seaworthy_").count(), 1, "{}", slots(&server));
+    }
+}
+
+fn busy_server() -> Server {
+    let server = Server::start(&["autovacuum_naptime=1s", "archive_timeout=0"]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(1_000)).unwrap();
+    // Otherwise the newest that the data hold is older than is promised.
+    server.sql("shop", "INSERT INTO orders (customer, placed) VALUES (1, now())").unwrap();
+    server
+}
+
+fn backup(product: &Product) -> Value {
+    product.backup("shop").unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn codes_of(backup: &Value) -> Vec<String> {
+    let findings = backup["findings"].as_array().unwrap();
+    findings.iter().map(|finding| finding["code"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Whether a copy has a base backup of its own, and the log since the copy before beside it.
+fn kind(product: &Product, backup: &Value) -> (bool, bool) {
+    let physical = physical(product, &backup["copy"]);
+    (physical["base"]["at"] == backup["point"], physical.get("between").is_some())
+}
+
+#[test]
+fn an_idle_server_and_one_that_ended_its_file_of_the_log_are_followed() {
+    let server = busy_server();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    assert_eq!(kind(&product, &prove(&product, "shop", 0)), (true, false));
+    // Nothing at all has been written since.
+    assert_eq!(kind(&product, &prove(&product, "shop", 1)), (false, false));
+    for round in 2..4 {
+        server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+        assert_eq!(kind(&product, &prove(&product, "shop", round)), (false, false));
+    }
+    server.sql("shop", "INSERT INTO orders (customer, placed) SELECT 1, now() FROM generate_series(1, 100000); SELECT pg_switch_wal()").unwrap();
+    assert_eq!(kind(&product, &prove(&product, "shop", 4)), (false, false));
+    server.restart("immediate").unwrap();
+    assert_eq!(kind(&product, &prove(&product, "shop", 5)), (false, false));
+}
+
+#[test]
+fn a_base_backup_that_is_due_brings_the_log_since_the_copy_before() {
+    let server = busy_server();
+    let product = Product::new(PROGRAM, &source(&server, "1s")).unwrap();
+    let mut load = Load::begin(&server, "shop", &[TILL]);
+    let first = prove(&product, "shop", 0);
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+    let second = prove(&product, "shop", 1);
+    load.still_writes();
+    assert_eq!(kind(&product, &second), (true, true));
+    let between = physical(&product, &second["copy"])["between"].clone();
+    assert_eq!(between["since"], first["point"]);
+    assert_eq!(between["from"], physical(&product, &first["copy"])["until"]);
+}
+
+#[test]
+fn where_the_log_is_not_to_be_had_a_base_backup_is_taken_and_the_gap_is_told() {
+    let server = busy_server();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    prove(&product, "shop", 0);
+    let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots";
+    server.sql("shop", drop).unwrap();
+    let second = backup(&product);
+    assert_eq!((kind(&product, &second), codes_of(&second)), ((true, false), vec!["TM-10".to_owned()]));
+    // It has made a slot again.
+    assert_eq!(kind(&product, &prove(&product, "shop", 2)), (false, false));
+}
+
+#[test]
+fn a_tablespace_that_was_made_meanwhile_needs_a_base_backup_and_loses_no_moment_before_it() {
+    let server = busy_server();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    prove(&product, "shop", 0);
+    let place = server.path().join("space");
+    std::fs::create_dir(&place).unwrap();
+    if let Some(user) = seaworthy_testkit::postgres::server_user().unwrap() {
+        std::os::unix::fs::chown(&place, Some(user.uid), Some(user.gid)).unwrap();
+    }
+    let make = format!("CREATE TABLESPACE fast LOCATION '{}'", place.display());
+    server.sql("shop", &make).unwrap();
+    server.sql("shop", "CREATE TABLE quick (n int) TABLESPACE fast; INSERT INTO quick VALUES (1)").unwrap();
+    let second = prove(&product, "shop", 1);
+    assert_eq!(kind(&product, &second), (true, true));
+    assert!(physical(&product, &second["copy"])["between"]["barrier"].is_string());
+    // Made and dropped: nothing tells it but the log.
+    let other = server.path().join("other");
+    std::fs::rename(&place, &other).ok();
+    server.sql("shop", "DROP TABLE quick").unwrap();
+    std::fs::rename(&other, &place).ok();
+    server.sql("shop", "DROP TABLESPACE fast").unwrap();
+    prove(&product, "shop", 2);
+    server.sql("shop", &make).unwrap();
+    server.sql("shop", "DROP TABLESPACE fast").unwrap();
+    let fourth = prove(&product, "shop", 3);
+    assert_eq!(kind(&product, &fourth), (true, true));
+}
+
+#[test]
+fn a_copy_that_was_shown_to_be_bad_is_not_built_upon() {
+    let server = busy_server();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    prove(&product, "shop", 0);
+    let second = backup(&product);
+    assert_eq!(kind(&product, &second), (false, false));
+    // A pack of the first copy's is damaged: the second is as bad.
+    let mut packs: Vec<_> = walk(&product.repository().join("data"));
+    packs.sort_by_key(|path| std::cmp::Reverse(std::fs::metadata(path).unwrap().len()));
+    let mut bytes = std::fs::read(&packs[0]).unwrap();
+    bytes[5_000] ^= 1;
+    let mut mode = std::fs::metadata(&packs[0]).unwrap().permissions();
+    #[expect(clippy::permissions_set_readonly_false, reason = "a test's own file")]
+    mode.set_readonly(false);
+    std::fs::set_permissions(&packs[0], mode).unwrap();
+    std::fs::write(&packs[0], bytes).unwrap();
+    product.drill("shop", 5).unwrap();
+    let third = backup(&product);
+    assert_eq!(kind(&product, &third), (true, false));
+}
+
+fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(walk(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+/// Restores to a moment, and starts what came of it.
+fn until(product: &Product, server: &Server, moment: &str, name: &str) -> Result<String, String> {
+    let to = server.path().join(name);
+    let ran = product.run(&["restore", "shop", "--until", moment, "--to", to.to_str().unwrap()]).unwrap();
+    if ran.code != Some(0) {
+        assert!(!to.exists() || std::fs::read_dir(&to).unwrap().next().is_none(), "nothing is left of it");
+        return Err(ran.stderr);
+    }
+    let beside = server.start_beside(&to).unwrap();
+    assert_eq!(beside.sql("shop", "SELECT timeline_id FROM pg_control_checkpoint()").unwrap().trim(), "2");
+    let marks = beside.sql("shop", "SELECT string_agg(n::text, ',' ORDER BY n) FROM marks").unwrap();
+    // It can be written to.
+    beside.sql("shop", "INSERT INTO marks VALUES (1000)").unwrap();
+    drop(beside);
+    std::fs::remove_dir_all(&to).unwrap();
+    Ok(marks.trim().to_owned())
+}
+
+/// What is known of the moment right after a mark was set.
+struct Mark {
+    time: String,
+    lsn: String,
+    xid: String,
+}
+
+fn mark(server: &Server, number: u32) -> Mark {
+    let xid = server
+        .sql(
+            "shop",
+            &format!("BEGIN; INSERT INTO marks VALUES ({number}); SELECT pg_current_xact_id(); COMMIT;"),
+        )
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let now = server
+        .sql("shop", "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || ' ' || pg_current_wal_insert_lsn()")
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let (time, lsn) = now.trim().split_once(' ').unwrap();
+    Mark { time: time.to_owned(), lsn: lsn.to_owned(), xid: xid.trim().to_owned() }
+}
+
+#[test]
+fn any_moment_since_the_first_copy_comes_back_to_the_row() {
+    for programs in [programs().unwrap(), seaworthy_testkit::components::second_postgres_bin().unwrap()] {
+        let server = Server::start_from(programs, &[]).unwrap();
+        server.create("shop", &[]).unwrap();
+        server.sql("shop", &shop(1_000)).unwrap();
+        server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+        let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+        let before = mark(&server, 1);
+        backup(&product);
+        let (two, three) = (mark(&server, 2), mark(&server, 3));
+        server.sql("shop", "SELECT pg_create_restore_point('before the deploy')").unwrap();
+        mark(&server, 4);
+        let second = backup(&product);
+        let five = mark(&server, 5);
+        server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+        let six = mark(&server, 6);
+        // A base backup of its own from here on: what lies between is beside it.
+        product.configure(&source(&server, "1s")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        let third = backup(&product);
+        assert_eq!(kind(&product, &third), (true, true));
+        let seven = mark(&server, 7);
+        let tell = |moment: &str, name: &str| until(&product, &server, moment, name);
+        for (number, (moment, expected)) in [
+            (two.time.clone(), "1,2"),
+            (three.time.clone(), "1,2,3"),
+            (five.time.clone(), "1,2,3,4,5"),
+            (six.time.clone(), "1,2,3,4,5,6"),
+            ("latest".to_owned(), "1,2,3,4,5,6"),
+            // The next record is the restore point, and the end of the file.
+            (format!("lsn:{}", three.lsn), "1,2,3"),
+            (format!("lsn:{}", five.lsn), "1,2,3,4,5"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert_eq!(tell(&moment, &format!("r{number}")).as_deref(), Ok(expected), "{moment}");
+        }
+        // Of what is named otherwise, nobody knows which copy holds it: one is named, or the newest is taken.
+        let second = second["copy"].as_str().unwrap();
+        let of = |moment: &str, copy: &str, name: &str| {
+            let to = server.path().join(name);
+            let ran = product
+                .run(&["restore", "shop", "--until", moment, "--point", copy, "--to", to.to_str().unwrap()])
+                .unwrap();
+            ran.expect(0).unwrap();
+            let beside = server.start_beside(&to).unwrap();
+            beside
+                .sql("shop", "SELECT string_agg(n::text, ',' ORDER BY n) FROM marks")
+                .unwrap()
+                .trim()
+                .to_owned()
+        };
+        assert_eq!(of(&format!("xid:{}", two.xid), second, "x1"), "1,2");
+        assert_eq!(of("name:before the deploy", second, "x2"), "1,2,3");
+        assert_eq!(of("immediate", second, "x3"), "1");
+        for (moment, said) in [
+            (seven.time.as_str(), "while the server lives: seaworthy backup shop"),
+            (before.time.as_str(), "the oldest moment is"),
+            ("2026-11-30T12:00:00", "does not say its time zone"),
+            ("name:never", "before it comes"),
+            ("xid:4000000000", "before it comes"),
+            ("lsn:FFFF/0", "while the server lives"),
+        ] {
+            let error = tell(moment, "never").unwrap_err();
+            assert!(error.contains(said), "{moment}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_given_the_moment_itself_stops_where_we_do() {
+    let server = Server::start(&[]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(1_000)).unwrap();
+    server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    backup(&product);
+    let mut load = Load::begin(
+        &server,
+        "shop",
+        &[
+            "INSERT INTO marks VALUES (i + 10)",
+            "INSERT INTO marks VALUES (-i); IF i % 3 = 0 THEN ROLLBACK; END IF",
+        ],
+    );
+    let marks: Vec<Mark> = (1..4).map(|number| mark(&server, number)).collect();
+    load.still_writes();
+    server.sql("shop", "SELECT pg_create_restore_point('here')").unwrap();
+    mark(&server, 4);
+    drop(load);
+    backup(&product);
+    let rows = |beside: &seaworthy_testkit::postgres::Beside<'_>| {
+        beside.sql("shop", "SELECT count(*), sum(n), sum(n::int8 * n) FROM marks").unwrap()
+    };
+    for (number, (moment, setting)) in [
+        (marks[0].time.clone(), format!("recovery_target_time = '{}'", marks[0].time.replace('Z', "+00"))),
+        (marks[2].time.clone(), format!("recovery_target_time = '{}'", marks[2].time.replace('Z', "+00"))),
+        (format!("xid:{}", marks[1].xid), format!("recovery_target_xid = '{}'", marks[1].xid)),
+        (format!("lsn:{}", marks[1].lsn), format!("recovery_target_lsn = '{}'", marks[1].lsn)),
+        ("name:here".to_owned(), "recovery_target_name = 'here'".to_owned()),
+        ("immediate".to_owned(), "recovery_target = 'immediate'".to_owned()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (ours, theirs) =
+            (server.path().join(format!("o{number}")), server.path().join(format!("t{number}")));
+        for (until, to) in [(moment.as_str(), &ours), ("latest", &theirs)] {
+            product
+                .run(&[
+                    "restore",
+                    "shop",
+                    "--until",
+                    until,
+                    "--point",
+                    "latest",
+                    "--to",
+                    to.to_str().unwrap(),
+                ])
+                .unwrap()
+                .expect(0)
+                .unwrap();
+        }
+        let conf = theirs.join("data/postgresql.auto.conf");
+        let text = std::fs::read_to_string(&conf).unwrap();
+        let kept: String = text
+            .lines()
+            .filter(|line| !line.starts_with("recovery_target_lsn"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        std::fs::write(&conf, format!("{kept}{setting}\n")).unwrap();
+        let expected = rows(&server.start_beside(&theirs).unwrap());
+        assert_eq!(rows(&server.start_beside(&ours).unwrap()), expected, "{moment}");
+    }
+}
