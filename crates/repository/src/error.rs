@@ -41,6 +41,8 @@ pub enum Object {
     Snapshot,
     /// A lock file.
     Lock,
+    /// An entry of the journal.
+    Journal,
     /// A pack file.
     Pack,
     /// A piece of a file.
@@ -59,6 +61,7 @@ impl std::fmt::Display for Object {
             Object::Index => "index",
             Object::Snapshot => "snapshot",
             Object::Lock => "lock",
+            Object::Journal => "journal entry",
             Object::Pack => "pack",
             Object::DataBlob => "data blob",
             Object::Tree => "tree",

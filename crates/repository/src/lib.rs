@@ -31,6 +31,7 @@ mod error;
 mod fault;
 mod forget;
 mod id;
+mod journal;
 mod json;
 mod large;
 mod local;

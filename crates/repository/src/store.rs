@@ -40,6 +40,8 @@ pub enum FileKind {
     Key,
     /// Locks.
     Lock,
+    /// Entries of the journal: of this engine only.
+    Journal,
 }
 
 impl FileKind {
@@ -51,6 +53,7 @@ impl FileKind {
             FileKind::Snapshot => "snapshots",
             FileKind::Key => "keys",
             FileKind::Lock => "locks",
+            FileKind::Journal => "journal",
         }
     }
 
@@ -74,6 +77,7 @@ impl FileKind {
             FileKind::Snapshot => Object::Snapshot,
             FileKind::Key => Object::Key,
             FileKind::Lock => Object::Lock,
+            FileKind::Journal => Object::Journal,
         }
     }
 }

@@ -14,6 +14,7 @@ mod frail;
 mod golden;
 mod hostile;
 mod interop;
+mod journal;
 mod large;
 mod locks_and_keys;
 mod lying;
