@@ -45,6 +45,13 @@ impl<'a> Copy<'a> {
         self.files.keys().filter(|path| path.starts_with(b"data/pg_wal/0")).cloned().collect()
     }
 
+    /// One of the files of the log.
+    fn any_of_log(&self, dice: &mut Dice) -> Outcome<Vec<u8>> {
+        let log = self.log();
+        let chosen = usize::try_from(dice.below(log.len().max(1) as u64))?;
+        log.into_iter().nth(chosen).ok_or_else(|| "the copy has no log".into())
+    }
+
     fn last_of_log(&self) -> Outcome<Vec<u8>> {
         self.log().pop().ok_or_else(|| "the copy has no log".into())
     }
@@ -182,21 +189,21 @@ fn end_of(bytes: &[u8]) -> usize {
 /// Every case.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        after("segment-missing", "a file of the log is missing", &["RP-02"], |copy, _| {
-            let path = copy.last_of_log()?;
+        after("segment-missing", "a file of the log is missing", &["RP-02"], |copy, dice| {
+            let path = copy.any_of_log(dice)?;
             copy.remove(&path)
         }),
-        after("segment-zeroed", "a file of the log is all zeros", &["RP-07"], |copy, _| {
-            let path = copy.last_of_log()?;
+        after("segment-zeroed", "a file of the log is all zeros", &["RP-07"], |copy, dice| {
+            let path = copy.any_of_log(dice)?;
             copy.change(&path, |bytes| bytes.fill(0))
         }),
         after("segment-cut", "a file of the log is cut off", &["RP-07"], |copy, dice| {
-            let path = copy.last_of_log()?;
+            let path = copy.any_of_log(dice)?;
             let keep = dice.below(2_000_000);
             copy.change(&path, |bytes| bytes.truncate(usize::try_from(keep).unwrap_or(0)))
         }),
         after("record-flipped", "a bit of the log is another", &["RP-07", "CT-13"], |copy, dice| {
-            let path = copy.last_of_log()?;
+            let path = copy.any_of_log(dice)?;
             let back = 1 + usize::try_from(dice.below(200))?;
             copy.change(&path, |bytes| {
                 let at = end_of(bytes).saturating_sub(back);
@@ -208,7 +215,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "a file of the log is another cluster's",
             &["RP-07", "EV-09"],
             |copy, dice| {
-                let path = copy.last_of_log()?;
+                let path = copy.any_of_log(dice)?;
                 let other = 1 + dice.below(1 << 40);
                 copy.change(&path, |bytes| {
                     for (byte, mix) in bytes[24..32].iter_mut().zip(other.to_le_bytes()) {
@@ -218,7 +225,7 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         ),
         after("segment-of-a-fork", "a file of the log is of a later timeline", &["RP-07"], |copy, dice| {
-            let path = copy.last_of_log()?;
+            let path = copy.any_of_log(dice)?;
             let line = 2 + u8::try_from(dice.below(5))?;
             copy.change(&path, |bytes| bytes[4] = line)
         }),

@@ -99,6 +99,9 @@ impl Stage {
         fs::set_permissions(stage.outside(), fs::Permissions::from_mode(0o777))?;
         stage.make_source()?;
         stage.configure("")?;
+        if stage.is_continuous() {
+            stage.first_copy()?;
+        }
         stage.original = stage.product.backup("it")?;
         if kind != Kind::Files {
             stage.whole = files_of(&opened(&stage.product)?, &copy_of(&stage.original)?)?;
@@ -124,6 +127,29 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Whether copies of a cluster are continuous: of every other seed.
+    fn is_continuous(&self) -> bool {
+        self.kind == Kind::Cluster && self.seed % 2 == 1
+    }
+
+    /// A base backup, and files of the log behind it: the original is then made of both.
+    fn first_copy(&self) -> Outcome {
+        let server = self.server()?;
+        // What a page of the log brings back is healed and no damage: nothing but these statements may write meanwhile.
+        server.sql("postgres", "ALTER SYSTEM SET autovacuum = off")?;
+        server.sql("postgres", "SELECT pg_reload_conf()")?;
+        for database in ["shop", "postgres"] {
+            server.sql(database, "VACUUM FREEZE")?;
+        }
+        self.product.backup("it")?;
+        for _ in 0..3 {
+            server.sql("shop", "INSERT INTO events SELECT 7, 'between' FROM generate_series(1, 3)")?;
+            server.sql("shop", "SELECT pg_switch_wal()")?;
+        }
+        server.sql("shop", "INSERT INTO events VALUES (8, 'behind')")?;
+        Ok(())
+    }
+
     pub(crate) fn server(&self) -> Outcome<&Server> {
         self.server.as_ref().ok_or_else(|| "this estate has no server".into())
     }
@@ -132,7 +158,8 @@ impl Stage {
     pub(crate) fn configure(&self, more: &str) -> Outcome {
         let source = match (self.kind, &self.server) {
             (Kind::Cluster, Some(server)) => format!(
-                "[services.it.sources.it]\nkind = \"postgres\"\nmode = \"physical\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\nbin_dir = \"{}\"\n",
+                "[services.it.sources.it]\nkind = \"postgres\"\nmode = \"{}\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\nbin_dir = \"{}\"\n",
+                if self.is_continuous() { "continuous" } else { "physical" },
                 server.host(),
                 server.port(),
                 server.programs().display()
