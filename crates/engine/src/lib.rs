@@ -4,6 +4,7 @@
 //! environment nor terminal.
 
 pub mod act;
+pub mod journal;
 pub mod notary;
 pub mod runner;
 pub mod store;
@@ -15,5 +16,6 @@ pub use act::independent::Bringing;
 pub use act::replicate::ReadBack;
 pub use notary::{Ledger, Notary, NotaryError};
 pub use runner::{
-    AdoptedJob, Apart, Clock, DrillJob, Executor, ReplicateJob, RestoreJob, RunError, Runner, Sealed, Subject,
+    AdoptedJob, Apart, Clock, DrillJob, Executor, Moment, ReplicateJob, RestoreJob, RunError, Runner, Sealed,
+    Subject,
 };

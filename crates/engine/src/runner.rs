@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
-    CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, NewTarget, Restoring,
+    CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, Journal, NewTarget, Restoring,
     SandboxProvider, Source,
 };
 use seaworthy_model::check::UserCheck;
@@ -764,7 +764,17 @@ pub struct RestoreJob {
     /// Only these parts of the copy; everything where empty. Directories only.
     pub paths: Vec<CopyPath>,
     /// The moment to which it is restored, where it is another one than the copy's own; and the copies behind it whose logs lead there.
-    pub until: Option<(Target, Vec<(Witness, Arc<dyn CopyReader>)>)>,
+    pub until: Option<Moment>,
+}
+
+/// A moment, and what leads to it behind the copy that is restored.
+pub struct Moment {
+    /// The moment.
+    pub until: Target,
+    /// The copies behind it.
+    pub behind: Vec<(Witness, Arc<dyn CopyReader>)>,
+    /// What is kept of the log behind all of them.
+    pub journal: Arc<dyn Journal>,
 }
 
 impl std::fmt::Debug for RestoreJob {
@@ -788,11 +798,11 @@ impl Runner {
         let (run, due, started) = self.due(ActKind::Restore, &subject.service, &subject.source).await?;
         cx.phase("restore");
         let began = Instant::now();
-        let until = job.until.as_ref().map(|(until, _)| until.clone());
-        let result = if let Some((until, behind)) = job.until {
+        let until = job.until.as_ref().map(|moment| moment.until.clone());
+        let result = if let Some(Moment { until, behind, journal }) = job.until {
             let mut copies = vec![(job.witness.clone(), Arc::clone(&job.reader))];
             copies.extend(behind);
-            let work = subject.driver.deliver_until(cx, &copies, &job.target, &until);
+            let work = subject.driver.deliver_until(cx, &copies, journal, &job.target, &until);
             cx.run(work).await.map_err(DriverError::from).and_then(|delivered| delivered)
         } else if job.paths.is_empty() {
             let work = subject.driver.deliver(cx, &job.witness, Arc::clone(&job.reader), &job.target);

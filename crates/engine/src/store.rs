@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use seaworthy_interface::{
     CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, Cx, DriverError, EarlierCopy, EntryKind,
-    ErrorKind, Piece, Progress, Restoring, Stop, StoredFile, TreeEntry, TreeOptions,
+    ErrorKind, Journal, Piece, Progress, Restoring, Stop, StoredFile, TreeEntry, TreeOptions,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
-use seaworthy_model::id::CopyId;
+use seaworthy_model::id::{CopyId, ServiceName, SourceName};
 use seaworthy_model::signature::sha256;
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::{
@@ -23,6 +23,7 @@ use seaworthy_repository::{
 };
 
 use crate::act::backup::{BackupRequest, Earlier};
+use crate::journal::RepositoryJournal;
 
 /// What the repository is given of a context.
 #[must_use]
@@ -202,6 +203,12 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
+/// What tells the copies of a source from those of every other one.
+#[must_use]
+pub fn lineage(host: &str, service: &ServiceName, source: &SourceName) -> String {
+    format!("{host}/{service}/{source}")
+}
+
 /// Begins a copy.
 pub async fn begin(
     cx: &Cx,
@@ -211,7 +218,7 @@ pub async fn begin(
 ) -> Result<Session, DriverError> {
     let repository = repository.clone();
     let earlier = request.earlier.clone();
-    let lineage = format!("{}/{}/{}", request.host, request.service, request.source);
+    let lineage = lineage(&request.host, &request.service, &request.source);
     let control = control(cx);
     let options = SessionOptions {
         hostname: request.host.clone(),
@@ -395,6 +402,11 @@ impl CopyWriter for SessionWriter {
             newest_bad: earlier.newest_bad,
             is_left: self.is_left,
         })))
+    }
+
+    fn journal(&self) -> Option<Arc<dyn Journal>> {
+        let journal = RepositoryJournal::with(&self.repository, self.control.clone(), self.lineage.clone());
+        Some(Arc::new(journal))
     }
 
     fn lineage(&self) -> String {

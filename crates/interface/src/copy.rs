@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use seaworthy_model::witness::Witness;
 
 use crate::error::DriverError;
+use crate::journal::Journal;
 
 /// A path inside a copy: relative, `/`-separated, bytes; no empty component, `.`, `..` or NUL.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,6 +193,11 @@ pub trait CopyWriter: Send + Sync {
     /// The earlier copy, where there is one that is not known to be bad.
     fn earlier(&self) -> Result<Option<Arc<dyn EarlierCopy>>, DriverError> {
         Ok(None)
+    }
+
+    /// What is kept of the source's log until a copy holds it.
+    fn journal(&self) -> Option<Arc<dyn Journal>> {
+        None
     }
 
     /// What tells the copies of this source from those of every other one, for what a server keeps for them until the next copy.

@@ -7,6 +7,7 @@ pub mod adopted;
 pub mod copy;
 pub mod cx;
 pub mod error;
+pub mod journal;
 pub mod sandbox;
 pub mod source;
 
@@ -17,5 +18,6 @@ pub use copy::{
 };
 pub use cx::{Cx, Progress, Stop};
 pub use error::{DriverError, ErrorKind};
+pub use journal::{HeldPiece, Journal, PieceOf, Streamed};
 pub use sandbox::{Exec, ExecOutcome, Sandbox, SandboxFacts, SandboxProcess, SandboxProvider};
-pub use source::{Captured, Damage, Delivered, NewTarget, Restored, Source, SourceFacts};
+pub use source::{Captured, Damage, Delivered, NewTarget, Released, Restored, Source, SourceFacts};

@@ -3,19 +3,21 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::verdict::CheckReport;
-use seaworthy_model::wal::Target;
+use seaworthy_model::wal::{Lsn, Target, Timeline};
 use seaworthy_model::witness::Witness;
 use serde::{Deserialize, Serialize};
 
 use crate::copy::{CopyReader, CopyWriter, Written};
 use crate::cx::Cx;
 use crate::error::{DriverError, ErrorKind};
+use crate::journal::{Journal, Streamed};
 use crate::sandbox::Sandbox;
 
 /// What a source says of itself without being read.
@@ -46,7 +48,20 @@ pub struct Captured {
     /// Bytes that a restore needs.
     pub size_bytes: u64,
     /// Time spent on the witness beyond what the copy itself took, for people and receipts.
-    pub witness_took: std::time::Duration,
+    pub witness_took: Duration,
+    /// What the journal holds before this is held by an earlier copy, which has been durable since: it may go.
+    pub released: Option<Released>,
+}
+
+/// Up to where an earlier copy holds a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// The cluster.
+    pub system: u64,
+    /// The timeline.
+    pub timeline: Timeline,
+    /// Everything before this.
+    pub before: Lsn,
 }
 
 /// A damage made on purpose in a scratch restore: the control line.
@@ -163,16 +178,36 @@ pub trait Source: fmt::Debug + Send + Sync {
         Ok(cx.check()?)
     }
 
+    /// Receives its log all the time and keeps it in the journal, each byte `every` so often at the latest, until it is stopped or
+    /// cannot go on; `told` hears how far it is. What is kept is durable; what was not when it ends is still on the server.
+    async fn stream(
+        &self,
+        cx: &Cx,
+        lineage: &str,
+        journal: Arc<dyn Journal>,
+        every: Duration,
+        told: &(dyn Fn(Streamed) + Send + Sync),
+    ) -> Result<(), DriverError> {
+        drop(journal);
+        let (_, _, _) = (lineage, every, told);
+        cx.check()?;
+        Err(DriverError::new(ErrorKind::Unsupported, "receive the log: this source has none")
+            .hint("a PostgreSQL source with mode = \"continuous\" has one"))
+    }
+
     /// Restores the first of these copies to a new place for people, as of a moment that its log holds, or that the logs of the copies
-    /// behind it lead to. Refuses a place that holds anything, and a moment that none of them holds, before anything else is fetched.
+    /// behind it and the journal lead to. Refuses a place that holds anything, and a moment that none of them holds, before anything
+    /// else is fetched.
     async fn deliver_until(
         &self,
         cx: &Cx,
         copies: &[(Witness, Arc<dyn CopyReader>)],
+        journal: Arc<dyn Journal>,
         to: &NewTarget,
         until: &Target,
     ) -> Result<Delivered, DriverError> {
-        let _ = (copies, to);
+        drop(journal);
+        let (_, _) = (copies, to);
         cx.check()?;
         Err(DriverError::new(
             ErrorKind::Unsupported,

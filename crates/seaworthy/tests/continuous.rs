@@ -124,6 +124,8 @@ fn where_the_log_is_not_to_be_had_a_base_backup_is_taken_and_the_gap_is_told() {
     let server = busy_server();
     let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
     prove(&product, "shop", 0);
+    let doctor = product.run(&["doctor"]).unwrap();
+    assert!(doctor.stdout.contains("max_slot_wal_keep_size is -1"), "{}", doctor.stdout);
     let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots";
     server.sql("shop", drop).unwrap();
     let second = backup(&product);
@@ -368,5 +370,110 @@ fn a_server_that_is_given_the_moment_itself_stops_where_we_do() {
         std::fs::write(&conf, format!("{kept}{setting}\n")).unwrap();
         let expected = rows(&server.start_beside(&theirs).unwrap());
         assert_eq!(rows(&server.start_beside(&ours).unwrap()), expected, "{moment}");
+    }
+}
+
+/// A stream of the log; killed when dropped.
+struct Receiver(std::process::Child);
+
+impl Receiver {
+    fn begin(product: &Product) -> Self {
+        let mut command = product.command(&["wal", "stream", "shop"]);
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.0.kill().expect("a child of ours can be killed");
+        self.0.wait().expect("a child of ours can be waited for");
+    }
+}
+
+fn position(text: &str) -> u64 {
+    let (high, low) = text.trim().split_once('/').unwrap();
+    u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
+}
+
+/// Up to where the journal holds the log, and how many holes it has.
+fn kept(product: &Product) -> (u64, u64) {
+    let told = product.run(&["wal", "status", "shop", "--json"]).unwrap().expect(0).unwrap();
+    let told: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    let ends = told["data"].as_array().unwrap().iter().map(|row| position(row["to"].as_str().unwrap()));
+    (ends.max().unwrap_or(0), told["holes"].as_u64().unwrap())
+}
+
+fn wait_for(product: &Product, server: &Server) {
+    let wanted = position(&server.sql("shop", "SELECT pg_current_wal_flush_lsn()").unwrap());
+    let began = std::time::Instant::now();
+    while kept(product).0 < wanted {
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?} of {wanted:x}", kept(product));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_log_that_is_received_all_the_time_is_there_to_the_last_byte_whoever_is_killed() {
+    for programs in [programs().unwrap(), seaworthy_testkit::components::second_postgres_bin().unwrap()] {
+        let server = Server::start_from(programs, &["autovacuum_naptime=1s"]).unwrap();
+        server.create("shop", &[]).unwrap();
+        server.sql("shop", &shop(1_000)).unwrap();
+        server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+        server.sql("shop", "INSERT INTO orders (customer, placed) VALUES (1, now())").unwrap();
+        let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+        // Without a copy there is nothing that it would go on from.
+        let refused = product.run(&["wal", "stream", "shop"]).unwrap();
+        assert!(refused.stderr.contains("take a copy first"), "{}", refused.stderr);
+        prove(&product, "shop", 0);
+        let mut load = Load::begin(&server, "shop", &[TILL, TILL]);
+        // Killed while it receives, again and again; the server lets go of what was acknowledged.
+        for round in 0..8_u32 {
+            let receiver = Receiver::begin(&product);
+            std::thread::sleep(std::time::Duration::from_millis(300 + u64::from(round % 4) * 250));
+            server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+            server.sql("shop", "CHECKPOINT").unwrap();
+            drop(receiver);
+        }
+        let receiver = Receiver::begin(&product);
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        load.still_writes();
+        // A copy is made meanwhile, of what the server has let go of too.
+        assert_eq!(kind(&product, &prove(&product, "shop", 1)), (false, false));
+        drop(load);
+        // A crash of the server is survived by both.
+        server.restart("immediate").unwrap();
+        let marks: Vec<Mark> = (1..4).map(|number| mark(&server, number)).collect();
+        wait_for(&product, &server);
+        assert_eq!(kept(&product).1, 0, "no hole");
+        let expected = |beside: &dyn Fn(&str) -> String| {
+            beside("SELECT count(*), sum(id), (SELECT count(*) FROM marks) FROM orders")
+        };
+        let there = expected(&|sql| server.sql("shop", sql).unwrap());
+        drop(receiver);
+        // The disaster: nothing of the server is asked any more.
+        for (moment, marked) in [("latest", 3), (marks[1].time.as_str(), 2)] {
+            let to = server.path().join(format!("r{marked}"));
+            product
+                .run(&["restore", "shop", "--until", moment, "--to", to.to_str().unwrap()])
+                .unwrap()
+                .expect(0)
+                .unwrap();
+            let beside = server.start_beside(&to).unwrap();
+            let found = expected(&|sql| beside.sql("shop", sql).unwrap());
+            assert_eq!(found.trim().rsplit('|').next(), Some(marked.to_string().as_str()), "{moment}");
+            if moment == "latest" {
+                assert_eq!(found, there);
+            }
+        }
+        let error = until(&product, &server, "2099-01-01T00:00:00Z", "never").unwrap_err();
+        assert!(error.contains("the log is there from"), "{error}");
+        // Copies go on from what is kept, and what they hold is let go of.
+        let before = product.run(&["wal", "status", "shop", "--json"]).unwrap().expect(0).unwrap();
+        for round in 2..4 {
+            assert_eq!(kind(&product, &prove(&product, "shop", round)), (false, false));
+        }
+        let after = product.run(&["wal", "status", "shop", "--json"]).unwrap().expect(0).unwrap();
+        assert!(after.len() < before.len() || after != before, "{before} {after}");
     }
 }

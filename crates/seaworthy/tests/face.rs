@@ -943,6 +943,8 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["restore", "papers", "--to", "out"],
         &["restore", "shop", "--to", "out", "--point", "latest-proven"],
         &["points"],
+        &["wal", "stream", "papers"],
+        &["wal", "status", "papers"],
         &["receipts"],
         &["receipts", "show", "1"],
         &["receipts", "export", "again.jsonl"],

@@ -2,8 +2,6 @@
 //!
 //! `SEAWORTHY_LOOPS` says how often each live source is backed up and drilled; 200 is what a release is held to.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -768,6 +768,7 @@ fn capture_snapshot(
         size_bytes: stored.size,
         witness: Witness::Sqlite(Box::new(witness)),
         witness_took,
+        released: None,
     })
 }
 

@@ -6,14 +6,17 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use seaworthy_interface::{Captured, CopyPath, Cx, DriverError, ErrorKind, Source};
+use seaworthy_interface::{
+    Captured, CopyPath, Cx, DriverError, ErrorKind, HeldPiece, Journal, Released, Source,
+};
 use seaworthy_model::canonical;
+use seaworthy_model::finding::Finding;
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
 use seaworthy_model::signature::{Envelope, SigningKey, sha256};
 use seaworthy_repository::Repository;
 
 use super::{Phase, Stopwatch};
-use crate::store::{STATEMENT_PATH, Session, WITNESS_PATH, begin};
+use crate::store::{STATEMENT_PATH, Session, WITNESS_PATH, begin, blocking};
 
 /// What is backed up, and under which names.
 #[derive(Debug)]
@@ -118,8 +121,12 @@ async fn once(
         Ok(witness) => witness,
         Err(error) => return Err(given_up(session, error).await),
     };
+    let journal = session.writer().journal();
     let committing = session.commit(cx);
     let committed = watch.measure("store", committing).await?;
+    if let (Some(released), Some(journal)) = (captured.released, journal) {
+        captured.findings.extend(let_go(journal, released).await);
+    }
     Ok(BackupDone {
         copy: committed.copy,
         captured,
@@ -130,6 +137,24 @@ async fn once(
         items: committed.items,
         phases: watch.phases,
     })
+}
+
+/// Removes from the journal what an earlier copy holds. The copy is durable, whatever comes of it.
+async fn let_go(journal: Arc<dyn Journal>, released: Released) -> Option<Finding> {
+    let removing = blocking("let go of the log that copies hold", move || {
+        let held = journal.held()?;
+        let is_released = |piece: &HeldPiece| {
+            let of = piece.of;
+            (of.system, of.timeline) == (released.system, released.timeline) && of.to <= released.before
+        };
+        journal.remove(&held.into_iter().filter(is_released).collect::<Vec<_>>())
+    });
+    match removing.await {
+        Ok(()) => None,
+        // Whoever may only add leaves it to somebody who may delete.
+        Err(error) if error.kind == ErrorKind::PermissionDenied => None,
+        Err(error) => Some(super::finding_of(&error, "journal")),
+    }
 }
 
 /// The error that ended a backup, after the session was given up. That it could not be given up is said beside it: packs

@@ -392,6 +392,7 @@ impl Estate {
                     is_complete,
                     size_bytes: 4096,
                     witness_took: Duration::ZERO,
+                    released: None,
                 },
                 witness: digest,
                 read_bytes: 4096,

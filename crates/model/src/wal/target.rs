@@ -25,7 +25,7 @@ pub enum Target {
     Name(String),
     /// As soon as the data are consistent: the end of the base backup.
     Immediate,
-    /// The end of the newest copy.
+    /// The end of the log, as far as it is held.
     Latest,
 }
 

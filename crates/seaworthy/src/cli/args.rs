@@ -119,6 +119,8 @@ pub(crate) enum Verb {
     Status(Status),
     /// Restore a copy to a new place
     Restore(Restore),
+    /// Receive a PostgreSQL server's log all the time, between copies of a source with mode = "continuous"
+    Wal(Wal),
     /// List recovery points
     Points(Points),
     /// List, show or export receipts
@@ -479,6 +481,41 @@ pub(crate) struct Restore {
     /// Only this file or directory of the copy; may be given several times
     #[arg(long, value_name = "PATH")]
     pub(crate) file: Vec<PathBuf>,
+}
+
+/// Arguments of `wal`.
+#[derive(Debug, Args)]
+pub(crate) struct Wal {
+    #[command(subcommand)]
+    pub(crate) action: WalAction,
+}
+
+/// Whose log.
+#[derive(Debug, Args)]
+pub(crate) struct WalOf {
+    /// Service
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: String,
+    /// Source of the service, where it has several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// Keep it in this repository [default: the service's first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalAction {
+    /// Receive the log and store it, until stopped; a connection that breaks is made again
+    Stream {
+        #[command(flatten)]
+        of: WalOf,
+    },
+    /// Show what is kept of the log outside of copies
+    Status {
+        #[command(flatten)]
+        of: WalOf,
+    },
 }
 
 /// Arguments of `points`.

@@ -25,6 +25,7 @@ mod restore;
 mod retain;
 mod status;
 mod verify;
+mod wal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,7 @@ pub(crate) fn run(cli: &Cli, face: &Face) -> Outcome {
         },
         Verb::Status(arguments) => waiting(cli, |_| status::run(cli, face, arguments)),
         Verb::Restore(arguments) => waiting(cli, |cancel| restore::run(cli, face, arguments, cancel)),
+        Verb::Wal(arguments) => waiting(cli, |cancel| wal::run(cli, face, arguments, cancel)),
         Verb::Points(arguments) => waiting(cli, |_| status::points(cli, face, arguments)),
         Verb::Receipts(arguments) => waiting(cli, |_| receipts::run(cli, face, arguments)),
         Verb::Verify(arguments) => verify::run(cli, face, arguments),

@@ -218,6 +218,7 @@ pub(super) fn capture(
         size_bytes: witness.totals.bytes,
         witness: Witness::Files(Box::new(witness)),
         witness_took: began.elapsed(),
+        released: None,
     })
 }
 

@@ -586,6 +586,7 @@ impl PostgresSource {
             findings,
             is_complete,
             witness_took: measured.ended.saturating_duration_since(dumped.ended) + dumped.ended.elapsed(),
+            released: None,
         })
     }
 

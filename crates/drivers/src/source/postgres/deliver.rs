@@ -75,8 +75,14 @@ impl PostgresSource {
             return match to {
                 NewTarget::Directory(directory) => {
                     let copies = [(witness.clone(), from)];
-                    physical::deliver::deliver(cx, &copies, directory, &seaworthy_model::wal::Target::Latest)
-                        .await
+                    physical::deliver::deliver(
+                        cx,
+                        &copies,
+                        None,
+                        directory,
+                        &seaworthy_model::wal::Target::Latest,
+                    )
+                    .await
                 }
                 NewTarget::Database { .. } => Err(of_a_cluster()),
             };

@@ -35,8 +35,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use seaworthy_interface::{
-    Captured, CopyReader, CopyWriter, Cx, Delivered, DriverError, ErrorKind, NewTarget, Restored, Sandbox,
-    Source, SourceFacts,
+    Captured, CopyReader, CopyWriter, Cx, Delivered, DriverError, ErrorKind, Journal, NewTarget, Restored,
+    Sandbox, Source, SourceFacts, Streamed,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::source::{PostgresMode, PostgresSpec, Tls};
@@ -321,10 +321,29 @@ impl Source for PostgresSource {
         self.ready_for(cx, own_witness(witness)?, to).await
     }
 
+    async fn stream(
+        &self,
+        cx: &Cx,
+        lineage: &str,
+        journal: Arc<dyn Journal>,
+        every: Duration,
+        told: &(dyn Fn(Streamed) + Send + Sync),
+    ) -> Result<(), DriverError> {
+        if !matches!(self.spec.mode, PostgresMode::Continuous { .. }) {
+            return Err(DriverError::new(
+                ErrorKind::Unsupported,
+                format!("receive the log: the mode is {}", self.spec.mode.word()),
+            )
+            .hint("write mode = \"continuous\", and take a copy, of which the log goes on"));
+        }
+        self.stream_log(cx, lineage, journal, every, told).await
+    }
+
     async fn deliver_until(
         &self,
         cx: &Cx,
         copies: &[(Witness, Arc<dyn CopyReader>)],
+        journal: Arc<dyn Journal>,
         to: &NewTarget,
         until: &Target,
     ) -> Result<Delivered, DriverError> {
@@ -334,7 +353,7 @@ impl Source for PostgresSource {
         let copies = copies.iter().map(own).collect::<Result<Vec<_>, _>>()?;
         match (to, copies.iter().all(|(witness, _)| witness.physical.is_some())) {
             (NewTarget::Directory(directory), true) => {
-                physical::deliver::deliver(cx, &copies, directory, until).await
+                physical::deliver::deliver(cx, &copies, Some(journal), directory, until).await
             }
             (NewTarget::Database { .. }, true) => Err(deliver::of_a_cluster()),
             (_, false) => Err(DriverError::new(

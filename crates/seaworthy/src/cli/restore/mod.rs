@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use seaworthy_engine::RestoreJob;
 use seaworthy_engine::store::SnapshotReader;
+use seaworthy_engine::{Moment, RestoreJob};
 use seaworthy_interface::{CopyPath, CopyReader, ErrorKind, NewTarget};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::{ServiceName, SourceName};
@@ -287,7 +287,11 @@ async fn one(
         target,
         target_words: words.clone(),
         paths,
-        until: order.until.clone().map(|until| (until, behind)),
+        until: order.until.clone().map(|until| Moment {
+            until,
+            behind,
+            journal: crate::cli::wal::journal(&cx, &chosen.repository, service, source),
+        }),
     };
     let place = reference(&chosen.spec, &chosen.repository);
     let sealed = app.runner.restore(&cx, &subject, place, job).await.map_err(|error| run_failure(&error))?;
@@ -373,7 +377,7 @@ async fn witness_of(face: &Face, reader: &Arc<dyn CopyReader>, point: &RecoveryP
     Err(Failure::new(Exit::Unknown, format!("{what}: {}", printable(&words))).hint(hint))
 }
 
-fn pick<'a>(service: &'a Service, name: Option<&str>) -> Outcome<&'a ServiceSource> {
+pub(crate) fn pick<'a>(service: &'a Service, name: Option<&str>) -> Outcome<&'a ServiceSource> {
     let known: Vec<&str> = service.sources.iter().map(|source| source.name.as_str()).collect();
     match (name, service.sources.as_slice()) {
         (None, [only]) => Ok(only),

@@ -14,6 +14,7 @@ use super::witness_of;
 use crate::app::{self, Opened, reference};
 use crate::cli::args::Choice;
 use crate::cli::drill::{Chosen, choose};
+use crate::cli::wal;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
@@ -86,6 +87,11 @@ impl Ground<'_> {
             _ => points.len(),
         };
         let Some(point) = points.get(at) else {
+            let journal = wal::journal(self.cx, &newest.repository, self.service, self.source);
+            if !wal::held(&journal).await?.is_empty() {
+                // Whether it holds the moment is told when it is read.
+                return Ok((newest, Vec::new()));
+            }
             return Err(Failure::new(
                 Exit::NotFound,
                 format!(

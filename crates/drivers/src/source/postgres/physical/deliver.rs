@@ -10,17 +10,21 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use seaworthy_interface::copy::{Restoring, Written};
-use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind};
+use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, Journal};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::Digest;
+use seaworthy_model::signature::sha256;
 use seaworthy_model::wal::{Lsn, Segment, Target};
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 use seaworthy_model::witness::{PhysicalFacts, PhysicalSeen};
 
 use super::super::restore::blocking;
-use super::super::wal::stop::Search;
+use super::super::wal::page::{self, Expected, Link};
+use super::super::wal::stop::{NoStop, Search};
 use super::restore::{physical_of, remap, removed, stopping, written};
+use super::stream::{bytes_of, without_hole};
 use super::{BETWEEN, DATA, SPACES, data_path, in_data, log_path, named, space_path, verify};
 
 /// The log while it is looked through, beside the data directory.
@@ -141,6 +145,68 @@ fn cut(log: &Path, facts: &mut PhysicalFacts, until: Lsn) -> Result<(), DriverEr
     Ok(())
 }
 
+/// Puts what the journal keeps behind the copies into the log. Returns when the server sent the last of it; nothing where there is none.
+fn tail(
+    journal: &dyn Journal,
+    log: &Path,
+    facts: &mut PhysicalFacts,
+    system: u64,
+) -> Result<Option<Timestamp>, DriverError> {
+    let size = facts.segment_bytes;
+    let failed = |error| DriverError::io("put the journal's log into place", error);
+    let begin = Segment::of(facts.timeline, Lsn(facts.until.0.saturating_sub(1)), size);
+    let (pieces, end) = without_hole(&journal.held()?, system, facts.timeline, facts.until);
+    if end <= facts.until {
+        return Ok(None);
+    }
+    let mut segment = begin;
+    let mut bytes = std::fs::read(log.join(begin.name(size))).map_err(failed)?;
+    bytes.truncate(usize::try_from(facts.until.0 - begin.start(size).0).unwrap_or(usize::MAX));
+    let mut link = Link::default();
+    let mut last = (facts.last, facts.until);
+    let mut whole = |segment: Segment, bytes: &mut Vec<u8>, is_last: bool| -> Result<(), DriverError> {
+        let come = Lsn(segment.start(size).0 + bytes.len() as u64);
+        bytes.resize(usize::try_from(size.bytes()).unwrap_or(usize::MAX), 0);
+        let expected = Expected { segment, size, system: Some(system) };
+        let walked =
+            page::walk_telling(bytes, &expected, &link, &mut |record| last = (record.at, record.end));
+        match walked {
+            Ok(walked) => link = walked.link,
+            // What is behind the last whole record has not all come yet.
+            Err(_) if is_last && page::ends_before(bytes, segment.start(size), last.1, come) => {}
+            Err(wrong) => {
+                return Err(DriverError::new(
+                    ErrorKind::Corrupt,
+                    format!("read the journal: {}: {wrong}", segment.name(size)),
+                )
+                .code(FindingCode::Corruption)
+                .hint("a moment before it can be restored"));
+            }
+        }
+        let name = segment.name(size);
+        facts.log.insert(name.clone(), sha256(bytes));
+        std::fs::write(log.join(name), &*bytes).map_err(failed)?;
+        bytes.clear();
+        Ok(())
+    };
+    bytes_of(journal, &pieces, facts.until, end, &mut |mut piece| {
+        while !piece.is_empty() {
+            let room = usize::try_from(size.bytes()).unwrap_or(usize::MAX) - bytes.len();
+            bytes.extend_from_slice(&piece.split_to(room.min(piece.len())));
+            if bytes.len() as u64 == size.bytes() {
+                whole(segment, &mut bytes, false)?;
+                segment = Segment::of(segment.timeline, segment.end(size), size);
+            }
+        }
+        Ok(())
+    })?;
+    if !bytes.is_empty() {
+        whole(segment, &mut bytes, true)?;
+    }
+    (facts.last, facts.until) = last;
+    Ok(pieces.iter().map(|piece| piece.of.sent).max())
+}
+
 /// The first thing that is wrong, as an error: a server would start on it, and say that all is well.
 fn sound(seen: &PhysicalSeen, root: &Path) -> Result<(), DriverError> {
     let wrong: Vec<&Finding> =
@@ -201,10 +267,12 @@ fn settings(data: &Path, facts: &PhysicalFacts, stop: (Lsn, Lsn), words: &str) -
 pub(in super::super) async fn deliver(
     cx: &Cx,
     copies: &[Copy],
+    journal: Option<Arc<dyn Journal>>,
     root: &Path,
     until: &Target,
 ) -> Result<Delivered, DriverError> {
     let Chain { mut facts, barrier } = chain(copies)?;
+    let of_copies = facts.until;
     let (witness, from) =
         copies.first().ok_or_else(|| DriverError::new(ErrorKind::Other, "restore no copy"))?;
     let place = root.to_path_buf();
@@ -223,7 +291,7 @@ pub(in super::super) async fn deliver(
     })
     .await?;
     cx.phase("log");
-    let found = look(cx, copies, root, &facts, until).await;
+    let found = look(cx, copies, journal, root, &mut facts, until).await;
     let (seen, stop) = match found {
         Ok((seen, Ok(stop))) if barrier.is_none_or(|barrier| stop.0 < barrier) => (seen, stop),
         refusal => {
@@ -268,10 +336,10 @@ pub(in super::super) async fn deliver(
         }
     };
     sound(&seen, root)?;
-    let is_all = stop.1 == facts.until;
+    let is_all = stop.1 == facts.until && stop.1 == of_copies;
     let (place, mut kept, end) = (root.join(LOG), facts.clone(), stop.1);
     facts = blocking(cx, move || {
-        if !is_all {
+        if stop.1 < kept.until {
             cut(&place, &mut kept, end)?;
         }
         Ok(kept)
@@ -333,12 +401,38 @@ pub(in super::super) async fn deliver(
 async fn look(
     cx: &Cx,
     copies: &[Copy],
+    journal: Option<Arc<dyn Journal>>,
     root: &Path,
-    facts: &PhysicalFacts,
+    facts: &mut PhysicalFacts,
     until: &Target,
-) -> Result<(PhysicalSeen, Result<(Lsn, Lsn), super::super::wal::stop::NoStop>), DriverError> {
+) -> Result<(PhysicalSeen, Result<(Lsn, Lsn), NoStop>), DriverError> {
     let (all, place, log) = (copies.to_vec(), root.to_path_buf(), facts.log.clone());
     blocking(cx, move || fetch_log(&all, &place, &log)).await?;
+    let newest = copies.last().map_or(Timestamp::MIN, |(witness, _)| witness.snapshot.at);
+    // A moment within the copies needs nothing of what came behind them.
+    let is_behind = match until {
+        Target::Time(time) => *time > newest,
+        Target::Position(position) => *position >= facts.until,
+        Target::Transaction(_) | Target::Name(_) | Target::Latest => true,
+        Target::Immediate => false,
+    };
+    let system = copies.first().and_then(|(witness, _)| witness.server.system_identifier.parse().ok());
+    let mut known = newest;
+    if let (Some(journal), Some(system), true) = (journal, system, is_behind) {
+        let (place, mut longer) = (root.join(LOG), facts.clone());
+        let (longer, sent) = blocking(cx, move || {
+            let sent = tail(&*journal, &place, &mut longer, system)?;
+            Ok((longer, sent))
+        })
+        .await?;
+        *facts = longer;
+        known = sent.map_or(known, |sent| sent.max(known));
+    }
+    if let Target::Time(time) = until
+        && *time > known
+    {
+        return Ok((PhysicalSeen::default(), Err(NoStop::Never { until: facts.until, prepared: 0 })));
+    }
     let (place, facts, stopped) = (root.join(LOG), facts.clone(), stopping(cx));
     let mut search = Search::new(until.clone(), facts.consistent);
     blocking(cx, move || {

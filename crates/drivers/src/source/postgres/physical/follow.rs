@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use seaworthy_interface::{CopyWriter, Cx, DriverError, EarlierCopy, ErrorKind};
+use seaworthy_interface::{
+    CopyWriter, Cx, DriverError, EarlierCopy, ErrorKind, HeldPiece, Journal, Released,
+};
 use seaworthy_model::signature::sha256;
 use seaworthy_model::wal::{Lsn, Segment, WalFile};
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
@@ -16,6 +19,7 @@ use seaworthy_model::witness::{PhysicalFacts, Witness};
 use super::super::names::literal;
 use super::super::replication::{Identity, Received, Replication};
 use super::super::session::{Session, flag, optional, text};
+use super::stream::{bytes_of, without_hole};
 use super::{Cluster, DATA, SPACES, named};
 
 /// Longest part of a slot's name that a person recognises the source by.
@@ -30,6 +34,15 @@ pub(super) struct Prior {
     pub(super) at: Timestamp,
     /// Where the file of the log begins that its end lies in: the log is needed from here on.
     pub(super) begin: Lsn,
+    /// What the journal keeps of it, without a hole; nothing where the server has all of it.
+    pieces: Vec<HeldPiece>,
+    journal: Option<Arc<dyn Journal>>,
+    /// From where on the server sends it: where the pieces end.
+    pub(super) then: Lsn,
+    /// The slot, unless somebody else receives through it.
+    pub(super) slot: Option<String>,
+    /// Up to where the server may let go of the log.
+    pub(super) durable: Lsn,
 }
 
 /// What kind of copy is made.
@@ -53,10 +66,10 @@ pub(super) struct Asked<'a> {
 
 /// A slot as the server tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Slot {
-    is_active: bool,
-    restart: Option<Lsn>,
-    is_lost: bool,
+pub(super) struct Slot {
+    pub(super) is_active: bool,
+    pub(super) restart: Option<Lsn>,
+    pub(super) is_lost: bool,
 }
 
 /// The name of the slot that keeps the log for a source.
@@ -72,7 +85,7 @@ pub(super) fn slot_name(lineage: &str) -> String {
     format!("seaworthy_{readable}_{}", &sha256(lineage.as_bytes()).0[7..15])
 }
 
-async fn slot(cx: &Cx, session: &Session, name: &str) -> Result<Option<Slot>, DriverError> {
+pub(super) async fn slot(cx: &Cx, session: &Session, name: &str) -> Result<Option<Slot>, DriverError> {
     let sql = format!(
         "SELECT active::text, restart_lsn::text, (wal_status = 'lost')::text FROM pg_replication_slots \
          WHERE slot_name = {}",
@@ -92,7 +105,7 @@ async fn slot(cx: &Cx, session: &Session, name: &str) -> Result<Option<Slot>, Dr
 /// Why the log since a copy is not to be had; nothing where it is.
 fn gap(
     facts: &PhysicalFacts,
-    begin: Lsn,
+    then: Lsn,
     identity: &Identity,
     cluster: &Cluster,
     slot: Option<&Slot>,
@@ -114,9 +127,9 @@ fn gap(
     }
     let Some(slot) = slot else { return Some("the replication slot is gone".to_owned()) };
     match slot.restart {
-        Some(restart) if restart <= begin && !slot.is_lost => None,
+        Some(restart) if restart <= then && !slot.is_lost => None,
         Some(restart) if !slot.is_lost => {
-            Some(format!("the log is needed from {begin} on, and the server keeps it from {restart} on"))
+            Some(format!("the log is needed from {then} on, and the server keeps it from {restart} on"))
         }
         _ => Some("the server has let go of the log that the replication slot was to keep".to_owned()),
     }
@@ -190,7 +203,17 @@ async fn prior(
     // Where its end lies at the end of a file, it is that file's: what both hold can then be compared.
     let inside = Lsn(facts.until.0.saturating_sub(1));
     let begin = Segment::of(facts.timeline, inside, facts.segment_bytes).start(facts.segment_bytes);
-    Ok(Ok(Some(Prior { earlier, facts, at, begin })))
+    Ok(Ok(Some(Prior {
+        earlier,
+        facts,
+        at,
+        begin,
+        pieces: Vec::new(),
+        journal: None,
+        then: begin,
+        slot: None,
+        durable: begin,
+    })))
 }
 
 /// Why the server's log is another one than that of the copy before; nothing where both are the same up to its end.
@@ -210,7 +233,37 @@ async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Optio
     let Some(mut expected) = held.get(..wanted) else {
         return Ok(Some(format!("the copy before holds {} bytes of {name}", held.len())));
     };
-    let mut stream = match probe.stream(cx, None, facts.timeline, prior.begin).await {
+    let put_back = || {
+        format!(
+            "the server's log before {} is not the one that the copy before holds: it was put back, or is another server's",
+            facts.until
+        )
+    };
+    if let Some(journal) = prior.journal.clone().filter(|_| prior.then > prior.begin) {
+        // The server has let go of it; what it has sent then is in the journal.
+        let (pieces, begin, end) = (prior.pieces.clone(), prior.begin, facts.until.min(prior.then));
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut kept = Vec::new();
+            bytes_of(&*journal, &pieces, begin, end, &mut |bytes| {
+                kept.extend_from_slice(&bytes);
+                Ok(())
+            })
+            .map(|()| kept)
+        });
+        let kept = reading
+            .await
+            .map_err(|error| DriverError::new(ErrorKind::Other, "read the journal").because(error))??;
+        let (part, rest) = expected.split_at(kept.len().min(expected.len()));
+        if part != kept {
+            return Ok(Some(put_back()));
+        }
+        expected = rest;
+        if expected.is_empty() {
+            return Ok(None);
+        }
+    }
+    let from = Lsn(facts.until.0 - expected.len() as u64);
+    let mut stream = match probe.stream(cx, None, facts.timeline, from).await {
         Ok(stream) => stream,
         Err(error) if error.kind == ErrorKind::Unreachable || matches!(error.kind, ErrorKind::Stopped(_)) => {
             return Err(error);
@@ -223,10 +276,7 @@ async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Optio
             Some(Received::Piece { bytes, .. }) => {
                 let (piece, rest) = expected.split_at(bytes.len().min(expected.len()));
                 if bytes.get(..piece.len()) != Some(piece) {
-                    return Ok(Some(format!(
-                        "the server's log before {} is not the one that the copy before holds: it was put back, or is another server's",
-                        facts.until
-                    )));
+                    return Ok(Some(put_back()));
                 }
                 expected = rest;
             }
@@ -250,39 +300,49 @@ pub(super) async fn course(
     mut probe: Replication,
     to: &Arc<dyn CopyWriter>,
     every: SignedDuration,
-) -> Result<(Course, Option<String>), DriverError> {
+) -> Result<Course, DriverError> {
     let Asked { session, cluster, identity } = asked;
     let name = slot_name(&to.lineage());
     let known = slot(cx, session, &name).await?;
-    if known.as_ref().is_some_and(|slot| slot.is_active) {
-        return Err(DriverError::new(
-            ErrorKind::Conflict,
-            format!("receive the log: the replication slot {name} is in use"),
-        )
-        .hint("another backup of this source is running; pg_stat_replication says from where"));
-    }
+    let is_active = known.as_ref().is_some_and(|slot| slot.is_active);
     let found = match prior(to, cluster).await? {
         Ok(None) => Ok(None),
         Err(why) => Err(why),
-        Ok(Some(prior)) => match gap(&prior.facts, prior.begin, identity, cluster, known.as_ref()) {
-            None => match parted(cx, &mut probe, &prior).await? {
-                None => Ok(Some(prior)),
+        Ok(Some(mut prior)) => {
+            if let Some(restart) = known.as_ref().and_then(|slot| slot.restart).filter(|at| *at > prior.begin)
+            {
+                // What the server has let go of, it has sent to whoever keeps the journal.
+                prior.kept(to, identity.system).await?;
+                prior.durable = restart;
+            }
+            prior.slot = (!is_active).then(|| name.clone());
+            match gap(&prior.facts, prior.then, identity, cluster, known.as_ref()) {
+                None => match parted(cx, &mut probe, &prior).await? {
+                    None => Ok(Some(prior)),
+                    Some(why) => Err(why),
+                },
                 Some(why) => Err(why),
-            },
-            Some(why) => Err(why),
-        },
+            }
+        }
     };
     drop(probe);
     let is_kept = known.as_ref().is_some_and(|slot| slot.restart.is_some() && !slot.is_lost);
     if !is_kept {
+        if is_active {
+            return Err(DriverError::new(
+                ErrorKind::Conflict,
+                format!("receive the log: the replication slot {name} is in use, and keeps nothing"),
+            )
+            .hint("end whoever uses it (pg_stat_replication says who), then back up again"));
+        }
         if known.is_some() {
             line.drop_slot(cx, &name).await?;
         }
         line.create_slot(cx, &name).await?;
     }
     let prior = match found {
-        Err(why) => return Ok((Course::Base { prior: None, gap: Some(why) }, None)),
-        Ok(None) => return Ok((Course::Base { prior: None, gap: None }, None)),
+        Err(why) => return Ok(Course::Base { prior: None, gap: Some(why) }),
+        Ok(None) => return Ok(Course::Base { prior: None, gap: None }),
         Ok(Some(prior)) => prior,
     };
     let mut spaces = BTreeMap::new();
@@ -296,13 +356,44 @@ pub(super) async fn course(
     Ok(match due(&prior, cluster, &spaces, every, Timestamp::now()) {
         Some(why) => {
             cx.phase(format!("take a base backup: {why}"));
-            (Course::Base { prior: Some(prior), gap: None }, Some(name))
+            Course::Base { prior: Some(prior), gap: None }
         }
-        None => (Course::Log(prior), Some(name)),
+        None => Course::Log(prior),
     })
 }
 
 impl Prior {
+    /// Looks what the journal keeps of the log since.
+    async fn kept(&mut self, to: &Arc<dyn CopyWriter>, system: u64) -> Result<(), DriverError> {
+        let Some(journal) = to.journal() else { return Ok(()) };
+        let asked = Arc::clone(&journal);
+        let held = tokio::task::spawn_blocking(move || asked.held());
+        let held = held
+            .await
+            .map_err(|error| DriverError::new(ErrorKind::Other, "look into the journal").because(error))??;
+        let (pieces, then) = without_hole(&held, system, self.facts.timeline, self.begin);
+        (self.pieces, self.then, self.journal) = (pieces, then, Some(journal));
+        Ok(())
+    }
+
+    /// What the journal keeps, in order: called on a blocking thread.
+    pub(super) fn kept_bytes(
+        &self,
+        take: &mut dyn FnMut(Bytes) -> Result<(), DriverError>,
+    ) -> Result<(), DriverError> {
+        match &self.journal {
+            Some(journal) if self.then > self.begin => {
+                bytes_of(&**journal, &self.pieces, self.begin, self.then, take)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the journal keeps before this is in the copy before.
+    pub(super) fn released(&self, system: u64) -> Released {
+        Released { system, timeline: self.facts.timeline, before: self.begin }
+    }
+
     /// Whether a file of its log is behind what is received anew.
     fn is_older(&self, name: &[u8]) -> bool {
         let size = self.facts.segment_bytes;

@@ -21,6 +21,7 @@ mod log;
 mod moment;
 pub(super) mod restore;
 mod sink;
+mod stream;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,7 @@ use jiff::SignedDuration;
 use seaworthy_interface::{Captured, CopyPath, CopyWriter, Cx, DriverError, ErrorKind, Progress};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::signature::sha256;
+use seaworthy_model::source::PostgresMode;
 use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
 use seaworthy_model::witness::postgres::{
     PostgresWitness, Scope, SequenceBracket, SequencePosition, ServerFacts, SnapshotFacts, VERSION, printable,
@@ -213,10 +215,13 @@ impl Log {
 
 /// What keeps the log while it is received.
 struct Keeping {
-    slot: String,
-    /// Up to where an earlier copy holds it for good: the server may let go of that, and of nothing behind it. Nothing where the slot
+    /// The slot; nothing where somebody else receives through it, who keeps the log there meanwhile.
+    slot: Option<String>,
+    /// Up to where it is held elsewhere for good: the server may let go of that, and of nothing behind it. Nothing where the slot
     /// ends with the connection.
     durable: Option<Lsn>,
+    /// The copy before: what the journal keeps since then comes first.
+    prior: Option<Arc<Prior>>,
 }
 
 /// Receives the log until it is stopped; only an error ends it otherwise.
@@ -229,7 +234,20 @@ async fn receive(
     tasks: mpsc::Sender<Task>,
     position: watch::Sender<Lsn>,
 ) -> Result<(), DriverError> {
-    let mut stream = connection.stream(cx, Some(&keeping.slot), timeline, from).await?;
+    let mut from = from;
+    if let Some(prior) = keeping.prior.clone().filter(|prior| prior.then > prior.begin) {
+        from = prior.then;
+        let into = tasks.clone();
+        let feeding = tokio::task::spawn_blocking(move || {
+            prior.kept_bytes(&mut |bytes| {
+                into.blocking_send(Task::Take(bytes)).map_err(|_| ended_early("keep the log"))
+            })
+        });
+        let fed = cx.run(feeding).await?;
+        fed.map_err(|error| DriverError::new(ErrorKind::Other, "read the journal").because(error))??;
+        position.send_replace(from);
+    }
+    let mut stream = connection.stream(cx, keeping.slot.as_deref(), timeline, from).await?;
     let mut told = tokio::time::Instant::now();
     loop {
         let limited = cx.within(ALIVE_EVERY);
@@ -356,7 +374,8 @@ impl PostgresSource {
                 cx,
                 "ask what the server allows",
                 "SELECT current_setting('wal_level'), current_setting('max_wal_senders'), \
-                 current_setting('max_replication_slots'), current_setting('full_page_writes')",
+                 current_setting('max_replication_slots'), current_setting('full_page_writes'), \
+                 current_setting('max_slot_wal_keep_size')",
             )
             .await?;
         if text(&row, 0)? == "minimal" {
@@ -366,6 +385,11 @@ impl PostgresSource {
             if parsed::<u32>(&row, column)? < least {
                 add(FindingCode::SourceFlawed, format!("{name} is below {least}: a backup would be refused"));
             }
+        }
+        if matches!(self.spec.mode, PostgresMode::Continuous { .. }) && text(&row, 4)? == "-1" {
+            let detail = "max_slot_wal_keep_size is -1: were backups to stop, the log that is kept for the next one would fill the \
+                          server's disk; set it, for example to 20GB";
+            add(FindingCode::SourceFlawed, detail.to_owned());
         }
         if !flag(&row, 3)? && text(&row, 3)? != "on" {
             let detail = "full_page_writes is off: a page that is read while it is written stays torn";
@@ -472,24 +496,22 @@ impl PostgresSource {
             .code(FindingCode::WrongSource)
             .hint("two servers share this address; name one of them"));
         }
-        let (course, kept_by) = match (every, rooms.first()) {
+        let course = match (every, rooms.first()) {
             (Some(every), Some(room)) => {
                 cx.phase("look at the copy before");
                 let probe = self.replication(cx).await?;
                 let asked = follow::Asked { session: &room.session, cluster: &cluster, identity: &identity };
                 follow::course(cx, asked, &mut line, probe, &to, every).await?
             }
-            _ => (Course::Base { prior: None, gap: None }, None),
+            _ => Course::Base { prior: None, gap: None },
         };
         let (mut captured, gap) = match course {
             Course::Base { prior, gap } => {
-                let captured =
-                    self.based(cx, &rooms, cluster, &mut line, (prior, kept_by), &unseen, to).await?;
+                let captured = self.based(cx, &rooms, cluster, &mut line, prior, &unseen, to).await?;
                 (captured, gap)
             }
             Course::Log(prior) => {
-                let slot = kept_by.unwrap_or_default();
-                (self.followed(cx, &rooms, cluster, &mut line, (prior, slot), &unseen, to).await?, None)
+                (self.followed(cx, &rooms, cluster, &mut line, prior, &unseen, to).await?, None)
             }
         };
         captured.is_complete = unseen.is_empty();
@@ -504,24 +526,30 @@ impl PostgresSource {
     }
 
     /// A base backup, with the log since the copy before where there is one.
+    #[expect(clippy::too_many_arguments, reason = "one call, split off for its length")]
     async fn based(
         &self,
         cx: &Cx,
         rooms: &[Room],
         cluster: Cluster,
         line: &mut Replication,
-        (prior, kept_by): (Option<Prior>, Option<String>),
+        prior: Option<Prior>,
         unseen: &[(String, String)],
         to: Arc<dyn CopyWriter>,
     ) -> Result<Captured, DriverError> {
         let mut files = self.replication(cx).await?;
-        let keeping = match (&prior, kept_by) {
-            (Some(prior), Some(slot)) => Keeping { slot, durable: Some(prior.begin) },
-            _ => {
+        let prior = prior.map(Arc::new);
+        let mut keeping = match &prior {
+            Some(prior) => Keeping {
+                slot: prior.slot.clone(),
+                durable: Some(prior.durable),
+                prior: Some(Arc::clone(prior)),
+            },
+            None => {
                 let own = sha256(format!("{:?}", jiff::Timestamp::now()).as_bytes());
                 let slot = format!("seaworthy_{}", &own.0[7..23]);
                 line.create_temporary_slot(cx, &slot).await?;
-                Keeping { slot, durable: None }
+                Keeping { slot: Some(slot), durable: None, prior: None }
             }
         };
         cx.phase("checkpoint");
@@ -533,6 +561,10 @@ impl PostgresSource {
             backup.tablespaces.iter().map(|space| (space.oid, space.location.clone())).collect();
         let own = Segment::of(timeline, from, cluster.segment).start(cluster.segment);
         let begin = prior.as_ref().map_or(own, |prior| prior.begin.min(own));
+        if own <= begin {
+            // A server always has the log from its last checkpoint on: there is nothing that the journal would have to add.
+            keeping.prior = None;
+        }
         let system = cluster.system()?;
         let mut keeper = Keeper::new(Arc::clone(&to), cluster.segment, timeline, system, begin, own);
         if timeline != Timeline::FIRST {
@@ -568,7 +600,7 @@ impl PostgresSource {
             )
             .hint("back up again"));
         }
-        let between = prior.filter(|_| !seen.digests.before.is_empty()).map(|prior| Between {
+        let between = prior.as_ref().filter(|_| !seen.digests.before.is_empty()).map(|prior| Between {
             since: prior.at,
             from: prior.facts.until,
             log: seen.digests.before.clone(),
@@ -592,17 +624,21 @@ impl PostgresSource {
             unseen: unseen.iter().map(|(name, _)| name.clone()).collect(),
         };
         let findings = based.stored.findings;
-        self.measured(cx, rooms, cluster, findings, seen.moment, physical, to, seen.began).await
+        let released = prior.map(|prior| prior.released(system));
+        let captured =
+            self.measured(cx, rooms, cluster, findings, seen.moment, physical, to, seen.began).await?;
+        Ok(Captured { released, ..captured })
     }
 
     /// The base backup of the copy before, and the log since.
+    #[expect(clippy::too_many_arguments, reason = "one call, split off for its length")]
     async fn followed(
         &self,
         cx: &Cx,
         rooms: &[Room],
         cluster: Cluster,
         line: &mut Replication,
-        (prior, slot): (Prior, String),
+        prior: Prior,
         unseen: &[(String, String)],
         to: Arc<dyn CopyWriter>,
     ) -> Result<Captured, DriverError> {
@@ -616,17 +652,23 @@ impl PostgresSource {
             Ok(Err(error)) => return Err(unfollowable(what).because(error)),
             Err(error) => return Err(DriverError::new(ErrorKind::Other, what).because(error)),
         };
-        let before = &prior.facts;
+        let system = cluster.system()?;
         let keeper = Keeper::new(
             Arc::clone(&to),
             cluster.segment,
-            before.timeline,
-            cluster.system()?,
+            prior.facts.timeline,
+            system,
             prior.begin,
             prior.begin,
         )
-        .behind((before.last, before.until));
-        let keeping = Keeping { slot, durable: Some(prior.begin) };
+        .behind((prior.facts.last, prior.facts.until));
+        let prior = Arc::new(prior);
+        let before = &prior.facts;
+        let keeping = Keeping {
+            slot: prior.slot.clone(),
+            durable: Some(prior.durable),
+            prior: Some(Arc::clone(&prior)),
+        };
         let working =
             async |log: &mut Log| Ok(((), self.witnessed(cx, rooms, &cluster, before.until, log).await?));
         let ((), seen) = received(cx, line, &keeping, keeper, working).await?;
@@ -652,7 +694,10 @@ impl PostgresSource {
             unseen: unseen.iter().map(|(name, _)| name.clone()).collect(),
             ..before.clone()
         };
-        self.measured(cx, rooms, cluster, Vec::new(), seen.moment, physical, to, seen.began).await
+        let released = Some(prior.released(system));
+        let captured =
+            self.measured(cx, rooms, cluster, Vec::new(), seen.moment, physical, to, seen.began).await?;
+        Ok(Captured { released, ..captured })
     }
 
     /// The end of the copy: snapshots of all databases, and the log ended at the position that shows the same.
@@ -911,6 +956,7 @@ impl PostgresSource {
             findings,
             is_complete: true,
             witness_took: began.elapsed(),
+            released: None,
         })
     }
 }

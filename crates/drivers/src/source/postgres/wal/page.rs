@@ -265,6 +265,37 @@ pub fn walk_telling(
     walk.all(link, tell)
 }
 
+/// Whether the record that would begin behind `last` needs more than has come up to `come`: then its absence is no damage. `start` is
+/// where `bytes` begin.
+#[must_use]
+pub fn ends_before(bytes: &[u8], start: Lsn, last: Lsn, come: Lsn) -> bool {
+    let offset = |position: Lsn| usize::try_from(position.0.saturating_sub(start.0)).unwrap_or(usize::MAX);
+    let come = offset(come);
+    let mut at = offset(last);
+    if at % PAGE == 0 {
+        at += if at == 0 { LONG_HEADER } else { SHORT_HEADER };
+    }
+    // Not even its length has come.
+    if at + 4 > come {
+        return true;
+    }
+    let length = u32_at(bytes, at) as usize;
+    if length == 0 {
+        // Nothing was written there yet: so is everything behind it.
+        return bytes[at..come.min(bytes.len())].chunks(PAGE).all(|part| part.iter().all(|byte| *byte == 0));
+    }
+    let mut left = length;
+    while left > 0 {
+        let room = PAGE - at % PAGE;
+        let taken = room.min(left);
+        (at, left) = (at + taken, left - taken);
+        if left > 0 {
+            at += SHORT_HEADER;
+        }
+    }
+    at > come
+}
+
 /// Where a reading of a segment stands.
 struct Walk<'a> {
     bytes: &'a [u8],

@@ -296,7 +296,7 @@ mod tests {
     fn records_that_end_in_their_middle_say_nothing() {
         let whole = end(0x00, 7, 100);
         for length in 0..whole.len() {
-            assert_eq!(ended_at(&whole[..length]).is_some(), false, "{length}");
+            assert!(ended_at(&whole[..length]).is_none(), "{length}");
         }
         assert!(ended_at(&whole).is_some());
         let name = point("x");

@@ -1,0 +1,411 @@
+//! Receives a server's log all the time, and keeps it in a journal until copies hold it.
+//!
+//! What is acknowledged is durable, and nothing else: the server lets go of what was acknowledged. Pieces are kept after a fixed time
+//! at the latest. Before the first position of the next file is acknowledged, the file has been read record by record: what arrived
+//! otherwise than it was written is still on the server then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use seaworthy_interface::{Cx, DriverError, ErrorKind, HeldPiece, Journal, PieceOf, Streamed};
+use seaworthy_model::finding::FindingCode;
+use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
+
+use super::super::PostgresSource;
+use super::super::replication::{Received, Stream};
+use super::super::session::{Purpose, Session};
+use super::super::wal::page::{self, Expected, Link};
+use super::follow::{slot, slot_name};
+use super::{ALIVE_EVERY, ended_early};
+
+/// Longest piece: of a log whose files are longer, a file is several pieces.
+const PIECE_BYTES_MAX: usize = 16 << 20;
+
+/// Pieces of one timeline that reach from a position without a hole, and how far.
+pub(super) fn without_hole(
+    held: &[HeldPiece],
+    system: u64,
+    timeline: Timeline,
+    from: Lsn,
+) -> (Vec<HeldPiece>, Lsn) {
+    let mut reached = from;
+    let mut used: Vec<HeldPiece> = Vec::new();
+    // They are in order of their first positions; of two that begin alike the longer one comes last.
+    for piece in held.iter().filter(|piece| piece.of.system == system && piece.of.timeline == timeline) {
+        if piece.of.from > reached {
+            break;
+        }
+        if piece.of.to > reached {
+            reached = piece.of.to;
+            used.push(piece.clone());
+        }
+    }
+    (used, reached)
+}
+
+/// The bytes of pieces from one position to another; `pieces` reach from the one to the other.
+pub(super) fn bytes_of(
+    journal: &dyn Journal,
+    pieces: &[HeldPiece],
+    from: Lsn,
+    to: Lsn,
+    take: &mut dyn FnMut(Bytes) -> Result<(), DriverError>,
+) -> Result<(), DriverError> {
+    let mut at = from;
+    for piece in pieces.iter().filter(|piece| piece.of.to > from && piece.of.from < to) {
+        let bytes = journal.read(piece)?;
+        let part = |position: Lsn| usize::try_from(position.0 - piece.of.from.0).unwrap_or(usize::MAX);
+        let (begin, end) = (part(at.max(piece.of.from)), part(to.min(piece.of.to)));
+        if piece.of.from > at || end > bytes.len() {
+            return Err(DriverError::new(
+                ErrorKind::Corrupt,
+                format!("read the journal: nothing is kept at {at}"),
+            )
+            .code(FindingCode::ObjectMissing));
+        }
+        if end > begin {
+            at = Lsn(piece.of.from.0 + end as u64);
+            take(bytes.slice(begin..end))?;
+        }
+    }
+    if at < to {
+        return Err(DriverError::new(
+            ErrorKind::Corrupt,
+            format!("read the journal: nothing is kept at {at}"),
+        )
+        .code(FindingCode::ObjectMissing));
+    }
+    Ok(())
+}
+
+/// What has come of the file that is being received.
+struct Current {
+    segment: Segment,
+    bytes: BytesMut,
+    link: Link,
+    /// How much of it is kept.
+    kept: usize,
+    /// What an earlier stream has kept of it: the server must send the same again.
+    known: Bytes,
+}
+
+struct Keeping<'a> {
+    cx: &'a Cx,
+    journal: Arc<dyn Journal>,
+    system: u64,
+    size: SegmentSize,
+    current: Current,
+    told: Streamed,
+}
+
+impl Keeping<'_> {
+    fn start(&self) -> Lsn {
+        self.current.segment.start(self.size)
+    }
+
+    /// Everything before it is durable.
+    fn durable(&self) -> Lsn {
+        Lsn(self.start().0 + self.current.kept as u64)
+    }
+
+    /// Keeps what has come and is not kept yet.
+    async fn keep(&mut self, sent: Timestamp) -> Result<(), DriverError> {
+        let begin = self.current.kept.min(self.current.bytes.len());
+        let bytes = Bytes::copy_from_slice(&self.current.bytes[begin..]);
+        self.put(bytes, sent).await
+    }
+
+    /// Keeps what comes behind what is kept.
+    async fn put(&mut self, mut rest: Bytes, sent: Timestamp) -> Result<(), DriverError> {
+        while !rest.is_empty() {
+            let bytes = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
+            let begin = self.current.kept;
+            let end = begin + bytes.len();
+            let of = PieceOf {
+                system: self.system,
+                timeline: self.current.segment.timeline,
+                segment_bytes: self.size,
+                from: Lsn(self.start().0 + begin as u64),
+                to: Lsn(self.start().0 + end as u64),
+                sent,
+            };
+            let (journal, piece) = (Arc::clone(&self.journal), bytes.clone());
+            let put = tokio::task::spawn_blocking(move || journal.put(&of, &piece));
+            // It watches the same control, and ends soon after a stop.
+            put.await
+                .map_err(|error| DriverError::new(ErrorKind::Other, "keep the log").because(error))??;
+            self.current.kept = end;
+            self.told.stored = (self.told.stored.0 + 1, self.told.stored.1 + bytes.len() as u64);
+            self.told.sent = Some(sent);
+        }
+        self.told.durable = self.told.durable.max(self.durable());
+        Ok(())
+    }
+
+    /// Takes what has come. Whole files are read, and kept.
+    async fn take(&mut self, mut piece: Bytes, sent: Timestamp) -> Result<(), DriverError> {
+        while !piece.is_empty() {
+            let room = self.size.bytes() - self.current.bytes.len() as u64;
+            let taken = piece.split_to(usize::try_from(room).unwrap_or(usize::MAX).min(piece.len()));
+            let at = self.current.bytes.len();
+            if let Some(known) = self.current.known.get(at..) {
+                let both = known.len().min(taken.len());
+                if known[..both] != taken[..both] {
+                    return Err(DriverError::new(
+                        ErrorKind::Conflict,
+                        format!(
+                            "receive the log: at {} the server sends another log than before: it was put back, or is another server",
+                            Lsn(self.start().0 + at as u64)
+                        ),
+                    )
+                    .code(FindingCode::WrongSource)
+                    .hint("take a copy: it begins with a base backup of what the server is now"));
+                }
+            }
+            self.current.bytes.extend_from_slice(&taken);
+            if self.current.bytes.len() as u64 == self.size.bytes() {
+                self.ended(sent).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file is whole.
+    async fn ended(&mut self, sent: Timestamp) -> Result<(), DriverError> {
+        let expected = Expected { segment: self.current.segment, size: self.size, system: Some(self.system) };
+        let whole = std::mem::take(&mut self.current.bytes).freeze();
+        let (bytes, link) = (whole.clone(), std::mem::take(&mut self.current.link));
+        let walked = tokio::task::spawn_blocking(move || page::walk(&bytes, &expected, &link))
+            .await
+            .map_err(|error| DriverError::new(ErrorKind::Other, "read the log").because(error))?;
+        let walked = walked.map_err(|wrong| {
+            let name = self.current.segment.name(self.size);
+            DriverError::new(ErrorKind::Corrupt, format!("receive the log's file {name}: {wrong}"))
+                .code(FindingCode::Corruption)
+                .hint("nothing of it is lost while the server lives; look at its disk and at the line to it")
+        })?;
+        self.put(whole.slice(self.current.kept.min(whole.len())..), sent).await?;
+        let next = Segment::of(self.current.segment.timeline, self.current.segment.end(self.size), self.size);
+        self.current = Current {
+            segment: next,
+            bytes: BytesMut::new(),
+            link: walked.link,
+            kept: 0,
+            known: Bytes::new(),
+        };
+        self.told.durable = self.told.durable.max(self.durable());
+        Ok(())
+    }
+}
+
+impl PostgresSource {
+    /// See [`seaworthy_interface::Source::stream`].
+    pub(in super::super) async fn stream_log(
+        &self,
+        cx: &Cx,
+        lineage: &str,
+        journal: Arc<dyn Journal>,
+        every: Duration,
+        told: &(dyn Fn(Streamed) + Send + Sync),
+    ) -> Result<(), DriverError> {
+        let session = Session::open(cx, &self.address(), Purpose::Source).await?;
+        let cluster = self.cluster(cx, &session).await?;
+        let mut line = self.replication(cx).await?;
+        let identity = line.identify(cx).await?;
+        let name = slot_name(lineage);
+        let backup = "take a copy first, of which the log goes on: seaworthy backup";
+        let found = slot(cx, &session, &name).await?;
+        let restart = match &found {
+            Some(slot) if slot.is_active => {
+                return Err(DriverError::new(
+                    ErrorKind::Conflict,
+                    format!("receive the log: the replication slot {name} is in use"),
+                )
+                .hint(
+                    "it is received already, or a backup is running; pg_stat_replication says from where",
+                ));
+            }
+            Some(slot) => slot.restart.filter(|_| !slot.is_lost).ok_or_else(|| {
+                DriverError::new(
+                    ErrorKind::Conflict,
+                    format!("receive the log: the server has let go of what the slot {name} was to keep"),
+                )
+                .code(FindingCode::LogGap)
+                .hint(backup)
+            })?,
+            None => {
+                return Err(DriverError::new(
+                    ErrorKind::Refused,
+                    format!("receive the log: there is no replication slot {name}"),
+                )
+                .hint(backup));
+            }
+        };
+        drop(session);
+        let (size, timeline, system) = (cluster.segment, identity.timeline, identity.system);
+        let asked = Arc::clone(&journal);
+        let held = tokio::task::spawn_blocking(move || asked.held()).await;
+        let held = held
+            .map_err(|error| DriverError::new(ErrorKind::Other, "look into the journal").because(error))??;
+        let begin = Segment::of(timeline, restart, size).start(size);
+        let (pieces, reached) = without_hole(&held, system, timeline, begin);
+        // From the beginning of the file in which it ended: what is sent again must be the same.
+        let segment = Segment::of(timeline, reached, size);
+        let start = segment.start(size);
+        let asked = Arc::clone(&journal);
+        let known = tokio::task::spawn_blocking(move || {
+            let mut known = BytesMut::new();
+            bytes_of(&*asked, &pieces, start, reached, &mut |bytes| {
+                known.extend_from_slice(&bytes);
+                Ok(())
+            })?;
+            Ok::<_, DriverError>(known.freeze())
+        });
+        let known = known
+            .await
+            .map_err(|error| DriverError::new(ErrorKind::Other, "read the journal").because(error))??;
+        let current =
+            Current { segment, bytes: BytesMut::new(), link: Link::default(), kept: known.len(), known };
+        let sent = held.iter().filter(|piece| piece.of.to <= reached).map(|piece| piece.of.sent).max();
+        let streamed = Streamed { durable: reached, server: identity.position, sent, stored: (0, 0) };
+        let mut keeping = Keeping { cx, journal, system, size, current, told: streamed };
+        told(keeping.told);
+        let mut stream = line.stream(cx, Some(&name), timeline, start).await?;
+        follow(&mut keeping, &mut stream, every, told).await
+    }
+}
+
+async fn follow(
+    keeping: &mut Keeping<'_>,
+    stream: &mut Stream<'_>,
+    every: Duration,
+    told: &(dyn Fn(Streamed) + Send + Sync),
+) -> Result<(), DriverError> {
+    let cx = keeping.cx;
+    let mut acknowledged = tokio::time::Instant::now();
+    // When the first byte came that is not kept, and when the server sent the last one.
+    let mut since: Option<tokio::time::Instant> = None;
+    let mut sent = Timestamp::UNIX_EPOCH;
+    loop {
+        let wait = since.map_or(ALIVE_EVERY, |since| every.saturating_sub(since.elapsed()));
+        let limited = cx.within(wait);
+        let received = stream.next(&limited).await;
+        cx.check()?;
+        let mut is_asked = false;
+        match received {
+            Ok(Some(Received::Piece { bytes, end, sent_us, .. })) => {
+                sent = Timestamp::from_microsecond(sent_us).unwrap_or(sent);
+                keeping.told.server = end;
+                keeping.take(bytes, sent).await?;
+                let has_more = keeping.current.bytes.len() > keeping.current.kept;
+                since = has_more.then(|| since.unwrap_or_else(tokio::time::Instant::now));
+            }
+            Ok(Some(Received::Alive { end, asks })) => {
+                keeping.told.server = end;
+                is_asked = asks;
+            }
+            Ok(Some(Received::Left { timeline, at })) => {
+                return Err(DriverError::new(
+                    ErrorKind::Conflict,
+                    format!("receive the log: the server was promoted to timeline {timeline} at {at}"),
+                )
+                .code(FindingCode::LogGap)
+                .hint("take a copy, which begins with a base backup of the new timeline: seaworthy backup"));
+            }
+            Ok(None) => return Err(ended_early("receive the log")),
+            // Nothing has come for a while.
+            Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let is_due = since.is_some_and(|since| since.elapsed() >= every);
+        if is_due || (is_asked && since.is_some()) {
+            keeping.keep(sent).await?;
+            since = None;
+        }
+        if is_due || is_asked || acknowledged.elapsed() >= ALIVE_EVERY || since.is_none() {
+            stream.acknowledge(cx, keeping.told.durable, Timestamp::now().as_microsecond()).await?;
+            acknowledged = tokio::time::Instant::now();
+            told(keeping.told);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(timeline: u32, from: u64, to: u64) -> HeldPiece {
+        let of = PieceOf {
+            system: 7,
+            timeline: Timeline::new(timeline).unwrap(),
+            segment_bytes: SegmentSize::USUAL,
+            from: Lsn(from),
+            to: Lsn(to),
+            sent: Timestamp::UNIX_EPOCH,
+        };
+        HeldPiece { of, key: format!("{timeline}-{from}-{to}") }
+    }
+
+    struct Kept;
+
+    impl Journal for Kept {
+        fn put(&self, _: &PieceOf, _: &Bytes) -> Result<(), DriverError> {
+            Ok(())
+        }
+
+        fn held(&self) -> Result<Vec<HeldPiece>, DriverError> {
+            Ok(Vec::new())
+        }
+
+        fn read(&self, piece: &HeldPiece) -> Result<Bytes, DriverError> {
+            // Every byte is its position.
+            Ok((piece.of.from.0..piece.of.to.0).map(|at| at.to_le_bytes()[0]).collect())
+        }
+
+        fn remove(&self, _: &[HeldPiece]) -> Result<(), DriverError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_kept_reaches_to_the_first_hole() {
+        let held = [
+            piece(1, 5, 10),
+            piece(1, 10, 20),
+            piece(1, 10, 25),
+            piece(1, 12, 22),
+            piece(1, 30, 40),
+            piece(2, 25, 50),
+        ];
+        let of = |from: u64| {
+            let (used, reached) = without_hole(&held, 7, Timeline::FIRST, Lsn(from));
+            (used.len(), reached.0)
+        };
+        assert_eq!(
+            (of(5), of(7), of(24), of(25), of(31), of(4)),
+            ((3, 25), (3, 25), (1, 25), (0, 25), (1, 40), (0, 4))
+        );
+        assert_eq!(without_hole(&held, 8, Timeline::FIRST, Lsn(5)).1, Lsn(5));
+    }
+
+    #[test]
+    fn pieces_that_overlap_give_each_byte_once() {
+        let held = [piece(1, 5, 10), piece(1, 8, 20), piece(1, 15, 30)];
+        let read = |from: u64, to: u64| {
+            let mut all = Vec::new();
+            let read = bytes_of(&Kept, &held, Lsn(from), Lsn(to), &mut |bytes| {
+                all.extend_from_slice(&bytes);
+                Ok(())
+            });
+            read.map(|()| all)
+        };
+        for (from, to) in [(5, 30), (6, 7), (9, 16), (10, 30), (29, 30), (12, 12)] {
+            let expected: Vec<u8> = (from..to).map(|at: u64| at.to_le_bytes()[0]).collect();
+            assert_eq!(read(from, to).unwrap(), expected, "{from} {to}");
+        }
+        assert!(read(5, 31).is_err());
+        assert!(read(4, 9).is_err());
+    }
+}

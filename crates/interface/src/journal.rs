@@ -1,0 +1,62 @@
+//! The door to what is kept of a server's log until a copy holds it.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use seaworthy_model::wal::{Lsn, SegmentSize, Timeline};
+use serde::{Deserialize, Serialize};
+
+use crate::error::DriverError;
+
+/// Where a piece of a log belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PieceOf {
+    /// The cluster.
+    pub system: u64,
+    /// The timeline.
+    pub timeline: Timeline,
+    /// How long the log's files are; a piece lies in one of them.
+    pub segment_bytes: SegmentSize,
+    /// Its first position.
+    pub from: Lsn,
+    /// The position behind its last.
+    pub to: Lsn,
+    /// When the server sent the last of it, by its own clock.
+    pub sent: Timestamp,
+}
+
+/// A piece that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldPiece {
+    /// Where it belongs.
+    pub of: PieceOf,
+    /// Its name where it is kept.
+    pub key: String,
+}
+
+/// What is kept of one source's log, outside of copies. Calls block.
+pub trait Journal: Send + Sync {
+    /// Keeps a piece: durable when this returns.
+    fn put(&self, of: &PieceOf, bytes: &Bytes) -> Result<(), DriverError>;
+
+    /// Everything that is kept of this source, in the order of its positions. An error is never an empty list.
+    fn held(&self) -> Result<Vec<HeldPiece>, DriverError>;
+
+    /// The bytes of a piece, authenticated.
+    fn read(&self, piece: &HeldPiece) -> Result<Bytes, DriverError>;
+
+    /// Lets go of pieces that copies hold.
+    fn remove(&self, pieces: &[HeldPiece]) -> Result<(), DriverError>;
+}
+
+/// How far a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streamed {
+    /// Everything before it is durable.
+    pub durable: Lsn,
+    /// The server's own log goes as far as this.
+    pub server: Lsn,
+    /// When the server sent the last of what is durable, by its clock; unknown where nothing has come yet.
+    pub sent: Option<Timestamp>,
+    /// Pieces and bytes that were stored.
+    pub stored: (u64, u64),
+}

@@ -1,0 +1,218 @@
+//! `wal`: a server's log, received all the time; and what of it is kept outside of copies.
+
+use std::io::IsTerminal as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use seaworthy_engine::journal::RepositoryJournal;
+use seaworthy_engine::store::lineage;
+use seaworthy_interface::{Cx, HeldPiece, Journal, Streamed};
+use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
+use seaworthy_model::wal::Coverage;
+use seaworthy_repository::Repository;
+use tokio_util::sync::CancellationToken;
+
+use super::restore::pick;
+use crate::app::Opened;
+use crate::cli::args::{self, Cli, WalAction};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, printable};
+use crate::output::{Face, Tone, bytes, count, duration};
+use crate::render::drill::instant;
+use crate::setup::{self, Setup};
+use crate::wiring;
+
+/// How long a byte of the log may wait before it is stored: where that costs a file, and where it costs a request.
+const EVERY_LOCAL: Duration = Duration::from_millis(250);
+const EVERY_REMOTE: Duration = Duration::from_secs(5);
+/// Before the first try to connect again, and at most before every other.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often it is said how far it is: to somebody who watches, and in a log.
+const SAY_WATCHED: Duration = Duration::from_secs(1);
+const SAY_LOGGED: Duration = Duration::from_secs(60);
+
+/// The journal of a source in a repository.
+pub(crate) fn journal(
+    cx: &Cx,
+    repository: &Repository,
+    service: &Service,
+    source: &ServiceSource,
+) -> Arc<dyn Journal> {
+    let lineage = lineage(&wiring::host(), &service.name, &source.name);
+    Arc::new(RepositoryJournal::new(cx, repository, lineage))
+}
+
+/// What is kept in it, in order.
+pub(crate) async fn held(journal: &Arc<dyn Journal>) -> Outcome<Vec<HeldPiece>> {
+    let asked = Arc::clone(journal);
+    wiring::blocking(move || asked.held().map_err(Failure::from)).await
+}
+
+struct Chosen<'s> {
+    service: &'s Service,
+    source: &'s ServiceSource,
+    spec: &'s RepositorySpec,
+}
+
+fn chosen<'s>(setup: &'s Setup, of: &args::WalOf) -> Outcome<Chosen<'s>> {
+    let service = setup.service(&of.service)?;
+    let source = pick(service, of.source.as_deref())?;
+    let spec = *setup
+        .repositories(service, of.from.as_deref())?
+        .first()
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("service `{}` has no repository", service.name)))?;
+    Ok(Chosen { service, source, spec })
+}
+
+/// Carries out one of the actions.
+pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Wal, cancel: CancellationToken) -> Outcome {
+    let setup = setup::load(cli, face)?;
+    match &arguments.action {
+        WalAction::Stream { of } => {
+            let chosen = chosen(&setup, of)?;
+            if cli.global.dry_run {
+                face.data(format!(
+                    "would receive the log of {}/{} and keep it in {} until a copy holds it",
+                    chosen.service.name, chosen.source.name, chosen.spec.name
+                ))?;
+                return Ok(Exit::Ok);
+            }
+            stream(face, &setup, &chosen, &cancel).await
+        }
+        WalAction::Status { of } => status(face, &setup, &chosen(&setup, of)?, &cancel).await,
+    }
+}
+
+/// What is said of a stream.
+fn words(told: &Streamed, now: Timestamp) -> String {
+    let age = told.sent.map_or_else(
+        || "nothing has come yet".to_owned(),
+        |sent| {
+            let age = Duration::try_from(now.duration_since(sent)).unwrap_or_default();
+            format!("sent {} ago", duration(age))
+        },
+    );
+    let left = told.server.0.saturating_sub(told.durable.0);
+    format!(
+        "durable to {} ({age}), {} behind the server; {} stored",
+        told.durable,
+        bytes(left),
+        bytes(told.stored.1)
+    )
+}
+
+/// Receives until it is asked to stop. A connection that breaks is made again; anything else ends it.
+async fn stream(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &CancellationToken) -> Outcome {
+    let Chosen { service, source, spec } = *chosen;
+    let name = format!("{}/{}", service.name, source.name);
+    let watch = face.watch(&name);
+    let cx = super::context(cancel, watch.sink());
+    let repository = Opened::new(&setup.state).get(&cx, spec).await?;
+    let driver = wiring::driver(&setup.state, &source.spec)?;
+    let journal = journal(&cx, &repository, service, source);
+    let is_local = spec.location.starts_with('/');
+    let every = if is_local { EVERY_LOCAL } else { EVERY_REMOTE };
+    let say_every = if std::io::stderr().is_terminal() { SAY_WATCHED } else { SAY_LOGGED };
+    let last: Mutex<(Option<Streamed>, Option<std::time::Instant>)> = Mutex::default();
+    let told = |streamed: Streamed| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.0 = Some(streamed);
+        if last.1.is_none_or(|said| said.elapsed() >= say_every) {
+            last.1 = Some(std::time::Instant::now());
+            cx.phase(words(&streamed, Timestamp::now()));
+        }
+    };
+    let lineage = lineage(&wiring::host(), &service.name, &source.name);
+    let mut pause = PAUSE;
+    loop {
+        let began = std::time::Instant::now();
+        let ended = driver.stream(&cx, &lineage, Arc::clone(&journal), every, &told).await;
+        let known = last.lock().unwrap_or_else(PoisonError::into_inner).0;
+        if cancel.is_cancelled() {
+            drop(watch);
+            let known = known
+                .map_or_else(|| "nothing was received".to_owned(), |known| words(&known, Timestamp::now()));
+            face.data(format!("stopped receiving the log of {name}: {known}; the server keeps the rest"))?;
+            return Ok(Exit::Ok);
+        }
+        let error = match ended {
+            Ok(()) => continue,
+            Err(error) => error,
+        };
+        if !error.kind.is_transient() {
+            let mut failure = Failure::from(error);
+            failure.chain.insert(0, format!("receive the log of {name}"));
+            return Err(failure);
+        }
+        // Whoever received for a while begins anew with short pauses.
+        if began.elapsed() > PAUSE_MAX {
+            pause = PAUSE;
+        }
+        cx.phase(format!("connect again in {}: {error}", duration(pause)));
+        if cx.run(tokio::time::sleep(pause)).await.is_ok() {
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+/// Says what is kept outside of copies.
+async fn status(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &CancellationToken) -> Outcome {
+    let Chosen { service, source, spec } = *chosen;
+    let cx = super::silent(cancel);
+    let repository = Opened::new(&setup.state).get(&cx, spec).await?;
+    let pieces = held(&journal(&cx, &repository, service, source)).await?;
+    let name = format!("{}/{}", service.name, source.name);
+    let mut systems: Vec<u64> = pieces.iter().map(|piece| piece.of.system).collect();
+    systems.dedup();
+    let mut rows = Vec::new();
+    let mut holes = 0;
+    for system in systems {
+        let own: Vec<&HeldPiece> = pieces.iter().filter(|piece| piece.of.system == system).collect();
+        let mut coverage = Coverage::default();
+        for piece in &own {
+            coverage.add(piece.of.timeline, piece.of.from, piece.of.to);
+        }
+        holes += coverage.holes().len();
+        for timeline in coverage.timelines() {
+            for (from, to) in coverage.held(timeline) {
+                let inside = |piece: &&&HeldPiece| {
+                    piece.of.timeline == timeline && piece.of.from >= *from && piece.of.to <= *to
+                };
+                let sent = own.iter().filter(inside).map(|piece| piece.of.sent).max();
+                rows.push((system, timeline, *from, *to, sent, own.iter().filter(inside).count()));
+            }
+        }
+    }
+    if face.json {
+        let data: Vec<_> = rows
+            .iter()
+            .map(|(system, timeline, from, to, sent, pieces)| {
+                serde_json::json!({ "system": system.to_string(), "timeline": timeline, "from": from, "to": to, "sent": sent, "pieces": pieces })
+            })
+            .collect();
+        face.json(&serde_json::json!({ "schema": "seaworthy.wal/1", "source": name, "repository": spec.name, "data": data, "holes": holes }))?;
+    } else if rows.is_empty() {
+        face.data(format!(
+            "nothing of the log of {name} is kept in {} outside of copies; to keep it from now on: seaworthy wal stream {}",
+            spec.name, service.name
+        ))?;
+    } else {
+        for (system, timeline, from, to, sent, pieces) in &rows {
+            face.data(format!(
+                "{name} in {}: cluster {system}, timeline {timeline}, {from} to {to} ({}, {}), sent until {}",
+                spec.name,
+                bytes(to.0 - from.0),
+                count(*pieces, "piece"),
+                sent.map_or_else(|| "an unknown instant".to_owned(), instant)
+            ))?;
+        }
+        if holes > 0 {
+            let words =
+                format!("{} between them: what lies there is in copies, or nowhere", count(holes, "hole"));
+            face.data(format!("    {}", face.paint(Tone::Warn, &printable(&words))))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
