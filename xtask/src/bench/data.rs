@@ -34,6 +34,9 @@ pub(super) enum Set {
     /// A repository that is replicated into object stores.
     #[value(name = "r")]
     Stores,
+    /// A PostgreSQL cluster that runs, as it lies on disk.
+    #[value(name = "p")]
+    Cluster,
 }
 
 impl Set {
@@ -46,6 +49,7 @@ impl Set {
             Self::Live => "l",
             Self::Many => "m",
             Self::Stores => "r",
+            Self::Cluster => "p",
         }
     }
 }
@@ -93,7 +97,7 @@ pub(super) fn provide(set: Set, scale: f64, work: &Path) -> Result<Data, Failure
                 estate::small_files(&path, scaled(100_000, scale), 1)?;
             }
             Set::Database => database(&path, scale, work)?,
-            Set::Live | Set::Many | Set::Stores => {
+            Set::Live | Set::Many | Set::Stores | Set::Cluster => {
                 return Err("this set has no files to give to others".into());
             }
         }
@@ -203,6 +207,7 @@ impl Data {
             Set::Live => "a live PostgreSQL database",
             Set::Many => "very many files and blobs",
             Set::Stores => "a repository that is replicated",
+            Set::Cluster => "a live PostgreSQL cluster as it lies on disk",
         };
         format!("{} {what}: {} files, {:.2} GB", self.set.letter(), self.files, self.bytes as f64 / 1e9)
     }

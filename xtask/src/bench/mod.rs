@@ -5,6 +5,7 @@
 //! A restore counts only when what came back is compared, byte for byte, with what went in. A tool that fails is in the
 //! table as failed; nothing is dropped. Caches stay warm: the question is the tool's work, not the disk's.
 
+mod cluster;
 mod data;
 mod logical;
 mod many;
@@ -31,7 +32,7 @@ use crate::{TaskResult, workspace};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Which data sets: a mixed files, b a PostgreSQL data directory, d 100,000 small files, l a live PostgreSQL database,
-    /// m very many files and blobs, r replication into object stores.
+    /// m very many files and blobs, r replication into object stores, p a live PostgreSQL cluster as it lies on disk.
     #[arg(long, value_delimiter = ',', default_value = "a,b,d,l,m")]
     data: Vec<Set>,
     /// The size of the data, 1 is about 2 GB (a, b) and 100,000 files (d).
@@ -55,15 +56,19 @@ pub(crate) struct Options {
     /// Where data, repositories and restores go: about 8 GB at scale 1.
     #[arg(long, default_value = "/var/tmp/seaworthy-bench")]
     work: PathBuf,
-    /// Where the report goes [default: docs/benchmarks.md, and docs/benchmarks-replication.md for r alone]
+    /// Where the report goes [default: docs/benchmarks.md, docs/benchmarks-replication.md for r alone,
+    /// and docs/benchmarks-cluster.md for p alone]
     #[arg(long)]
     out: Option<PathBuf>,
 }
 
 impl Options {
     fn page(&self) -> PathBuf {
-        let usual =
-            if self.data == [Set::Stores] { "docs/benchmarks-replication.md" } else { "docs/benchmarks.md" };
+        let usual = match self.data.as_slice() {
+            [Set::Stores] => "docs/benchmarks-replication.md",
+            [Set::Cluster] => "docs/benchmarks-cluster.md",
+            _ => "docs/benchmarks.md",
+        };
         self.out.clone().unwrap_or_else(|| usual.into())
     }
 }
@@ -120,6 +125,8 @@ struct Measured {
     many: Option<many::Many>,
     /// Replication into object stores.
     stores: Option<stores::Stores>,
+    /// A PostgreSQL cluster as it lies on disk.
+    cluster: Option<cluster::Cluster>,
 }
 
 /// 30 min: several times what the slowest tool needs on the largest set.
@@ -135,7 +142,7 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     }
     let root = workspace::root();
     fs::create_dir_all(&options.work)?;
-    let needs_tools = options.data.iter().any(|set| *set != Set::Stores);
+    let needs_tools = options.data.iter().any(|set| !matches!(set, Set::Stores | Set::Cluster));
     let mut found = if needs_tools { tools::find(&root, options)? } else { Vec::new() };
     found.retain(|tool| !options.without.contains(&tool.name));
     for tool in &found {
@@ -148,6 +155,12 @@ pub(crate) fn run(options: &Options) -> TaskResult {
             let logical = logical::measure(options)?;
             described.push(logical.described.clone());
             measured.logical = Some(logical);
+            continue;
+        }
+        if *set == Set::Cluster {
+            let cluster = cluster::measure(options)?;
+            described.push(cluster.described.clone());
+            measured.cluster = Some(cluster);
             continue;
         }
         if *set == Set::Many {

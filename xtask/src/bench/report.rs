@@ -7,6 +7,7 @@ use seaworthy_testkit::page::machine;
 use super::data::Set;
 use super::tools::Tool;
 use super::{Measured, Operation, Options, Sample};
+use crate::measure::Cost;
 
 /// How many times as fast as the fastest peer we must be.
 fn floor(set: Set, operation: Operation) -> Option<f64> {
@@ -14,7 +15,7 @@ fn floor(set: Set, operation: Operation) -> Option<f64> {
         (Operation::Initial, Set::Mixed) => Some(1.6),
         (Operation::Initial, Set::Database) => Some(1.25),
         (Operation::Initial, Set::Small) => Some(2.0),
-        (_, Set::Live | Set::Many | Set::Stores) | (Operation::OnePercent, _) => None,
+        (_, Set::Live | Set::Many | Set::Stores | Set::Cluster) | (Operation::OnePercent, _) => None,
         (Operation::Restore | Operation::Check, _) => Some(1.25),
         (Operation::Unchanged, _) => Some(1.0),
     }
@@ -67,6 +68,7 @@ pub(super) fn report(options: &Options, tools: &[Tool], described: &[String], me
     logical(&mut page, measured);
     many(&mut page, measured);
     stores(&mut page, measured);
+    cluster(&mut page, measured);
     if has_samples {
         figures(&mut page, options, tools, measured);
     }
@@ -375,6 +377,70 @@ fn figures(page: &mut String, options: &Options, tools: &[Tool], measured: &Meas
                 );
             }
         }
+    }
+}
+
+/// A cluster as it lies on disk: base backup, restore, the log.
+fn cluster(page: &mut String, measured: &Measured) {
+    let Some(cluster) = &measured.cluster else { return };
+    line(page, "## A PostgreSQL cluster\n\nMedians of wall time.\n");
+    line(
+        page,
+        "| act | ours s | peer | peer s | ratio | wanted | | our peak MiB |\n|---|---|---|---|---|---|---|---|",
+    );
+    let wall = |costs: Vec<&Cost>| median(costs.iter().map(|cost| cost.wall_s));
+    let peak = |costs: Vec<&Cost>| costs.iter().map(|cost| cost.peak_rss_mib).fold(0.0, f64::max);
+    let of = |at: usize| cluster.backup.iter().map(move |costs| &costs[at]).collect::<Vec<_>>();
+    let restored = |at: usize| cluster.restore.iter().map(move |costs| &costs[at]).collect::<Vec<_>>();
+    let mut row = |act: &str, ours: Vec<&Cost>, peer: &str, theirs: Vec<&Cost>, wanted: f64| {
+        let (mine, other, memory) = (wall(ours.clone()), wall(theirs), peak(ours));
+        let ratio = other / mine;
+        let met = if ratio >= wanted { "met" } else { "MISSED" };
+        line(
+            page,
+            &format!(
+                "| {act} | {mine:.2} | {peer} | {other:.2} | **{ratio:.2}** | {wanted:.2} | {met} | {memory:.0} |"
+            ),
+        );
+    };
+    row("base backup", of(2), "pgbackrest backup, 2 processes, zst", of(1), 1.5);
+    row("base backup", of(2), "pg_basebackup -Ft >/dev/null", of(0), 1.0 / 1.3);
+    row("restore", restored(1), "pgbackrest restore, 2 processes", restored(0), 1.5);
+    for (cost, bytes) in &cluster.log {
+        line(
+            page,
+            &format!(
+                "\nA backup of {} MB of log and its witness, after 10 s of pgbench: {:.2} s, {:.0} MiB.",
+                bytes / 1_000_000,
+                cost.wall_s,
+                cost.peak_rss_mib
+            ),
+        );
+    }
+    let shown = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    line(
+        page,
+        "\n`wal stream` while pgbench writes as much as it can (4 clients): from the arrival of a byte until it is durable.\n",
+    );
+    line(
+        page,
+        "| MB of log | s | median ms | p99 ms | max ms | peak MiB | wanted |\n|---|---|---|---|---|---|---|",
+    );
+    for (cost, bytes, waited) in &cluster.stream {
+        let is_met = waited.p99.is_some_and(|p99| p99 <= 1_000) && cost.peak_rss_mib <= 64.0;
+        line(
+            page,
+            &format!(
+                "| {} | {:.0} | {} | {} | {} | {:.0} | p99 1000 ms, 64 MiB: {} |",
+                bytes / 1_000_000,
+                cost.wall_s,
+                shown(waited.median),
+                shown(waited.p99),
+                shown(waited.max),
+                cost.peak_rss_mib,
+                if is_met { "met" } else { "MISSED" }
+            ),
+        );
     }
 }
 
