@@ -397,6 +397,9 @@ async fn what_is_wrong_with_a_base_backup_is_found_and_named() {
     fs::remove_file(wal(&short.root)).unwrap();
     let place = copied.directory.path().join("place");
     assert_eq!(deliver(&short, &place).await.unwrap_err().code, Some(FindingCode::ObjectMissing));
+    // The log is looked at first: nothing else was fetched, and the place is as empty as it was.
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    deliver(&copied.copy, &place).await.unwrap();
     assert_eq!(deliver(&copied.copy, &place).await.unwrap_err().code, Some(FindingCode::LiveTarget));
     for (name, code, change) in cases {
         let copy = copied.again(name);

@@ -1,5 +1,7 @@
 //! The door to what is kept of a server's log until a copy holds it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use seaworthy_model::wal::{Lsn, SegmentSize, Timeline};
@@ -59,4 +61,6 @@ pub struct Streamed {
     pub sent: Option<Timestamp>,
     /// Pieces and bytes that were stored.
     pub stored: (u64, u64),
+    /// How long the first byte of the last piece had been here before it was durable; unknown where nothing was stored yet.
+    pub waited: Option<Duration>,
 }

@@ -178,6 +178,7 @@ codes! {
     EnvNamespace = "ENV-NAMESPACE", Warning, "this machine does not let us isolate a process", "run as root or allow unprivileged user namespaces";
     EnvPermission = "ENV-PERMISSION", Warning, "this user may not do what the restore needs", "run the drill as root to compare owners";
     EnvTimeout = "ENV-TIMEOUT", Warning, "the machine was too slow for the deadline", "raise the deadline or use a faster machine";
+    EnvSettings = "ENV-SETTINGS", Warning, "a setting of the server stands in the way of backups, or endangers the server", "change the setting named here";
     EnvOther = "ENV-OTHER", Warning, "the environment, not the copy, kept the drill from deciding", "read the detail";
     LintEncryptedInput = "LN-01", Critical, "a tool is given an encrypted file that it cannot read", "decrypt it into the tool: `gpg --decrypt FILE | pg_restore …`";
     LintListIsNoProof = "LN-02", Warning, "a listing or a check of the structure stands where a restore would be the proof", "restore it somewhere and compare: `seaworthy drill`";

@@ -145,11 +145,15 @@ fn a_tablespace_that_was_made_meanwhile_needs_a_base_backup_and_loses_no_moment_
         std::os::unix::fs::chown(&place, Some(user.uid), Some(user.gid)).unwrap();
     }
     let make = format!("CREATE TABLESPACE fast LOCATION '{}'", place.display());
+    server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
     server.sql("shop", &make).unwrap();
+    let made = mark(&server, 1).time;
     server.sql("shop", "CREATE TABLE quick (n int) TABLESPACE fast; INSERT INTO quick VALUES (1)").unwrap();
     let second = prove(&product, "shop", 1);
     assert_eq!(kind(&product, &second), (true, true));
-    assert!(physical(&product, &second["copy"])["between"]["barrier"].is_string());
+    // The log that leads from the first copy to the second would make it where the source has it.
+    let error = until(&product, &server, &made, "never").unwrap_err();
+    assert!(error.contains("a tablespace is made at"), "{error}");
     // Made and dropped: nothing tells it but the log.
     let other = server.path().join("other");
     std::fs::rename(&place, &other).ok();
@@ -175,14 +179,18 @@ fn a_copy_that_was_shown_to_be_bad_is_not_built_upon() {
     packs.sort_by_key(|path| std::cmp::Reverse(std::fs::metadata(path).unwrap().len()));
     let mut bytes = std::fs::read(&packs[0]).unwrap();
     bytes[5_000] ^= 1;
-    let mut mode = std::fs::metadata(&packs[0]).unwrap().permissions();
-    #[expect(clippy::permissions_set_readonly_false, reason = "a test's own file")]
-    mode.set_readonly(false);
-    std::fs::set_permissions(&packs[0], mode).unwrap();
+    writable(&packs[0]);
     std::fs::write(&packs[0], bytes).unwrap();
     product.drill("shop", 5).unwrap();
     let third = backup(&product);
     assert_eq!(kind(&product, &third), (true, false));
+}
+
+fn writable(path: &Path) {
+    let mut mode = std::fs::metadata(path).unwrap().permissions();
+    #[expect(clippy::permissions_set_readonly_false, reason = "a test's own file")]
+    mode.set_readonly(false);
+    std::fs::set_permissions(path, mode).unwrap();
 }
 
 fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
@@ -371,6 +379,37 @@ fn a_server_that_is_given_the_moment_itself_stops_where_we_do() {
         let expected = rows(&server.start_beside(&theirs).unwrap());
         assert_eq!(rows(&server.start_beside(&ours).unwrap()), expected, "{moment}");
     }
+}
+
+#[test]
+fn what_is_kept_of_the_log_and_damaged_is_told_and_a_base_backup_is_taken() {
+    let server = busy_server();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    prove(&product, "shop", 0);
+    let receiver = Receiver::begin(&product);
+    for _ in 0..3 {
+        server
+            .sql(
+                "shop",
+                "INSERT INTO orders (customer, placed) SELECT 1, now() FROM generate_series(1, 2000)",
+            )
+            .unwrap();
+        server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+        wait_for(&product, &server);
+    }
+    // What was acknowledged is let go of: the slot says so once it is not in use any more.
+    drop(receiver);
+    for path in walk(&product.repository().join("journal")) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        // Behind the words about it.
+        let last = bytes.len() - 20;
+        bytes[last] ^= 1;
+        writable(&path);
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let second = backup(&product);
+    assert_eq!((kind(&product, &second), codes_of(&second)), ((true, false), vec!["TM-10".to_owned()]));
+    assert_eq!(kind(&product, &prove(&product, "shop", 2)), (false, false));
 }
 
 /// A stream of the log; killed when dropped.

@@ -76,9 +76,6 @@ pub struct Between {
     pub from: Lsn,
     /// SHA-256 of each file of the log, by name. What this copy's own log begins with is not among them.
     pub log: BTreeMap<String, Digest>,
-    /// Where a tablespace was made, which a replay elsewhere cannot follow: the copy before can be taken up to here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub barrier: Option<Lsn>,
 }
 
 /// What a restore of a base backup has shown of itself.

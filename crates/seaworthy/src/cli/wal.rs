@@ -85,6 +85,30 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Wal, cancel: C
     }
 }
 
+/// How long pieces have waited until they were durable: the last so many of them.
+#[derive(Default)]
+struct Waits(std::collections::VecDeque<u64>);
+
+impl Waits {
+    const KEPT: usize = 100_000;
+
+    fn add(&mut self, waited: Option<Duration>) {
+        let Some(waited) = waited else { return };
+        if self.0.len() == Self::KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// The longest of the shortest so many per cent; nothing where there are none.
+    fn share(&self, percent: usize) -> Option<u64> {
+        let mut sorted: Vec<u64> = self.0.iter().copied().collect();
+        sorted.sort_unstable();
+        let at = (sorted.len() * percent).div_ceil(100).checked_sub(1)?;
+        sorted.get(at).copied()
+    }
+}
+
 /// What is said of a stream.
 fn words(told: &Streamed, now: Timestamp) -> String {
     let age = told.sent.map_or_else(
@@ -116,8 +140,12 @@ async fn stream(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
     let every = if is_local { EVERY_LOCAL } else { EVERY_REMOTE };
     let say_every = if std::io::stderr().is_terminal() { SAY_WATCHED } else { SAY_LOGGED };
     let last: Mutex<(Option<Streamed>, Option<std::time::Instant>)> = Mutex::default();
+    let waits: Mutex<Waits> = Mutex::default();
     let told = |streamed: Streamed| {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0.is_none_or(|before| before.stored != streamed.stored) {
+            waits.lock().unwrap_or_else(PoisonError::into_inner).add(streamed.waited);
+        }
         last.0 = Some(streamed);
         if last.1.is_none_or(|said| said.elapsed() >= say_every) {
             last.1 = Some(std::time::Instant::now());
@@ -134,7 +162,17 @@ async fn stream(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
             drop(watch);
             let known = known
                 .map_or_else(|| "nothing was received".to_owned(), |known| words(&known, Timestamp::now()));
-            face.data(format!("stopped receiving the log of {name}: {known}; the server keeps the rest"))?;
+            let waits = waits.lock().unwrap_or_else(PoisonError::into_inner);
+            if face.json {
+                face.json(&serde_json::json!({
+                    "schema": "seaworthy.wal/1", "event": "stopped", "source": name, "state": known,
+                    "waited_ms": { "median": waits.share(50), "p99": waits.share(99), "max": waits.share(100) },
+                }))?;
+            } else {
+                face.data(format!(
+                    "stopped receiving the log of {name}: {known}; the server keeps the rest"
+                ))?;
+            }
             return Ok(Exit::Ok);
         }
         let error = match ended {
@@ -215,4 +253,24 @@ async fn status(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
         }
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_waits_are_those_of_the_last_ones() {
+        let mut waits = Waits::default();
+        assert_eq!(waits.share(99), None);
+        for wait in (1..=200_u64).rev() {
+            waits.add(Some(Duration::from_millis(wait)));
+        }
+        waits.add(None);
+        assert_eq!((waits.share(50), waits.share(99), waits.share(100)), (Some(100), Some(198), Some(200)));
+        for _ in 0..Waits::KEPT {
+            waits.add(Some(Duration::from_millis(7)));
+        }
+        assert_eq!(waits.share(100), Some(7));
+    }
 }

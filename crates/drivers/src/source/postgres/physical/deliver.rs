@@ -48,24 +48,15 @@ const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 /// A copy, and where its bytes come from.
 pub(in super::super) type Copy = (PostgresWitness, Arc<dyn CopyReader>);
 
-/// A cluster and the log that takes it farther than its own copy.
-struct Chain {
-    /// The first copy's, with all of the log.
-    facts: PhysicalFacts,
-    /// Where a tablespace is made in the log, which a server elsewhere cannot follow.
-    barrier: Option<Lsn>,
-}
-
 fn refused(what: String) -> DriverError {
     DriverError::new(ErrorKind::Refused, what).code(FindingCode::ObjectMissing)
 }
 
 /// Joins the logs of copies that follow one another.
-fn chain(copies: &[Copy]) -> Result<Chain, DriverError> {
+fn chain(copies: &[Copy]) -> Result<PhysicalFacts, DriverError> {
     let (first, behind) =
         copies.split_first().ok_or_else(|| DriverError::new(ErrorKind::Other, "restore no copy"))?;
     let mut facts = PhysicalFacts { between: None, ..physical_of(&first.0)?.clone() };
-    let mut barrier = None;
     for (witness, _) in behind {
         let next = physical_of(witness)?;
         let between = next.between.as_ref().filter(|between| {
@@ -85,7 +76,6 @@ fn chain(copies: &[Copy]) -> Result<Chain, DriverError> {
             facts.log.insert(name.clone(), digest.clone());
         }
         (facts.last, facts.until) = (next.last, next.until);
-        barrier = barrier.or(between.barrier);
         for (name, value) in &next.settings {
             let number = |value: &str| value.parse::<u64>().unwrap_or(0);
             let kept = facts.settings.entry(name.clone()).or_default();
@@ -94,7 +84,7 @@ fn chain(copies: &[Copy]) -> Result<Chain, DriverError> {
             }
         }
     }
-    Ok(Chain { facts, barrier })
+    Ok(facts)
 }
 
 /// Fetches the logs of all copies into one directory: of files that several hold, the last one's, which is the fullest.
@@ -271,7 +261,7 @@ pub(in super::super) async fn deliver(
     root: &Path,
     until: &Target,
 ) -> Result<Delivered, DriverError> {
-    let Chain { mut facts, barrier } = chain(copies)?;
+    let mut facts = chain(copies)?;
     let of_copies = facts.until;
     let (witness, from) =
         copies.first().ok_or_else(|| DriverError::new(ErrorKind::Other, "restore no copy"))?;
@@ -293,7 +283,7 @@ pub(in super::super) async fn deliver(
     cx.phase("log");
     let found = look(cx, copies, journal, root, &mut facts, until).await;
     let (seen, stop) = match found {
-        Ok((seen, Ok(stop))) if barrier.is_none_or(|barrier| stop.0 < barrier) => (seen, stop),
+        Ok((seen, Ok(stop))) => (seen, stop),
         refusal => {
             // Nothing but the log is there: the place is as empty as it was.
             let place = root.join(LOG);
@@ -318,19 +308,11 @@ pub(in super::super) async fn deliver(
             );
             return Err(match refusal {
                 Err(error) => error,
-                Ok((_, Err(error))) => {
-                    DriverError::new(ErrorKind::Refused, format!("restore to {until}: {error}"))
+                Ok((_, stopped)) => {
+                    let why = stopped.err().unwrap_or(NoStop::Nothing);
+                    DriverError::new(ErrorKind::Refused, format!("restore to {until}: {why}"))
                         .code(FindingCode::RecoveryEnded)
                         .hint(known)
-                }
-                Ok((_, Ok(_))) => {
-                    let at = barrier.map_or_else(String::new, |barrier| barrier.to_string());
-                    DriverError::new(
-                        ErrorKind::Refused,
-                        format!("restore to {until}: a tablespace is made at {at}, and a server that recovers would use the source's own directory"),
-                    )
-                    .code(FindingCode::RecoveryEnded)
-                    .hint("restore a moment before it, or the next copy")
                 }
             });
         }

@@ -250,9 +250,12 @@ async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Optio
             })
             .map(|()| kept)
         });
-        let kept = reading
-            .await
-            .map_err(|error| DriverError::new(ErrorKind::Other, "read the journal").because(error))??;
+        let kept = match reading.await {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(error)) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
+            Ok(Err(error)) => return Ok(Some(format!("could not {error}"))),
+            Err(error) => return Err(DriverError::new(ErrorKind::Other, "read the journal").because(error)),
+        };
         let (part, rest) = expected.split_at(kept.len().min(expected.len()));
         if part != kept {
             return Ok(Some(put_back()));
@@ -309,16 +312,25 @@ pub(super) async fn course(
         Ok(None) => Ok(None),
         Err(why) => Err(why),
         Ok(Some(mut prior)) => {
+            let mut damaged = None;
             if let Some(restart) = known.as_ref().and_then(|slot| slot.restart).filter(|at| *at > prior.begin)
             {
                 // What the server has let go of, it has sent to whoever keeps the journal.
-                prior.kept(to, identity.system).await?;
+                match prior.kept(to, identity.system).await {
+                    Ok(()) => {}
+                    // What is damaged keeps nothing.
+                    Err(error) if error.kind == ErrorKind::Corrupt => {
+                        damaged = Some(format!("could not {error}"));
+                    }
+                    Err(error) => return Err(error),
+                }
                 prior.durable = restart;
             }
             prior.slot = (!is_active).then(|| name.clone());
-            match gap(&prior.facts, prior.then, identity, cluster, known.as_ref()) {
+            let gap = gap(&prior.facts, prior.then, identity, cluster, known.as_ref());
+            match gap.map(|why| damaged.unwrap_or(why)) {
                 None => match parted(cx, &mut probe, &prior).await? {
-                    None => Ok(Some(prior)),
+                    None => prior.readable().await?.map(Some),
                     Some(why) => Err(why),
                 },
                 Some(why) => Err(why),
@@ -374,6 +386,23 @@ impl Prior {
         let (pieces, then) = without_hole(&held, system, self.facts.timeline, self.begin);
         (self.pieces, self.then, self.journal) = (pieces, then, Some(journal));
         Ok(())
+    }
+
+    /// Itself, where what the journal keeps can be read; after an attempt that came to nothing that is looked at first.
+    async fn readable(self) -> Result<Result<Self, String>, DriverError> {
+        if !self.earlier.is_left() || self.then <= self.begin {
+            return Ok(Ok(self));
+        }
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = self.kept_bytes(&mut |_| Ok(()));
+            (self, read)
+        });
+        match reading.await {
+            Ok((prior, Ok(()))) => Ok(Ok(prior)),
+            Ok((_, Err(error))) if matches!(error.kind, ErrorKind::Stopped(_)) => Err(error),
+            Ok((_, Err(error))) => Ok(Err(format!("could not {error}"))),
+            Err(error) => Err(DriverError::new(ErrorKind::Other, "read the journal").because(error)),
+        }
     }
 
     /// What the journal keeps, in order: called on a blocking thread.

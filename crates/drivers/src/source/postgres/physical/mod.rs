@@ -244,10 +244,21 @@ async fn receive(
             })
         });
         let fed = cx.run(feeding).await?;
-        fed.map_err(|error| DriverError::new(ErrorKind::Other, "read the journal").because(error))??;
+        let fed =
+            fed.map_err(|error| DriverError::new(ErrorKind::Other, "read the journal").because(error))?;
+        fed.map_err(|error| match error.kind {
+            ErrorKind::Corrupt | ErrorKind::NotFound => {
+                DriverError::new(ErrorKind::Unfollowable, "read the journal").because(error)
+            }
+            _ => error,
+        })?;
         position.send_replace(from);
     }
     let mut stream = connection.stream(cx, keeping.slot.as_deref(), timeline, from).await?;
+    if let Some(durable) = keeping.durable {
+        // At once: a short backup would never come to say it.
+        stream.acknowledge(cx, durable, jiff::Timestamp::now().as_microsecond()).await?;
+    }
     let mut told = tokio::time::Instant::now();
     loop {
         let limited = cx.within(ALIVE_EVERY);
@@ -379,21 +390,21 @@ impl PostgresSource {
             )
             .await?;
         if text(&row, 0)? == "minimal" {
-            add(FindingCode::SourceFlawed, "wal_level is minimal: base backups need `replica`".to_owned());
+            add(FindingCode::EnvSettings, "wal_level is minimal: base backups need `replica`".to_owned());
         }
         for (column, name, least) in [(1, "max_wal_senders", 2_u32), (2, "max_replication_slots", 1)] {
             if parsed::<u32>(&row, column)? < least {
-                add(FindingCode::SourceFlawed, format!("{name} is below {least}: a backup would be refused"));
+                add(FindingCode::EnvSettings, format!("{name} is below {least}: a backup would be refused"));
             }
         }
         if matches!(self.spec.mode, PostgresMode::Continuous { .. }) && text(&row, 4)? == "-1" {
             let detail = "max_slot_wal_keep_size is -1: were backups to stop, the log that is kept for the next one would fill the \
                           server's disk; set it, for example to 20GB";
-            add(FindingCode::SourceFlawed, detail.to_owned());
+            add(FindingCode::EnvSettings, detail.to_owned());
         }
         if !flag(&row, 3)? && text(&row, 3)? != "on" {
             let detail = "full_page_writes is off: a page that is read while it is written stays torn";
-            add(FindingCode::SourceFlawed, detail.to_owned());
+            add(FindingCode::EnvSettings, detail.to_owned());
         }
         match self.replication(cx).await {
             Ok(_) => {}
@@ -604,7 +615,6 @@ impl PostgresSource {
             since: prior.at,
             from: prior.facts.until,
             log: seen.digests.before.clone(),
-            barrier: seen.digests.spaces.iter().find(|at| **at >= prior.facts.until).copied(),
         });
         let physical = PhysicalFacts {
             timeline,

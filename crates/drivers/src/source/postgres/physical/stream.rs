@@ -97,6 +97,8 @@ struct Keeping<'a> {
     system: u64,
     size: SegmentSize,
     current: Current,
+    /// When the first byte came that is not kept.
+    since: Option<tokio::time::Instant>,
     told: Streamed,
 }
 
@@ -137,9 +139,11 @@ impl Keeping<'_> {
             put.await
                 .map_err(|error| DriverError::new(ErrorKind::Other, "keep the log").because(error))??;
             self.current.kept = end;
+            self.told.waited = self.since.map(|since| since.elapsed());
             self.told.stored = (self.told.stored.0 + 1, self.told.stored.1 + bytes.len() as u64);
             self.told.sent = Some(sent);
         }
+        self.since = None;
         self.told.durable = self.told.durable.max(self.durable());
         Ok(())
     }
@@ -165,6 +169,9 @@ impl Keeping<'_> {
                 }
             }
             self.current.bytes.extend_from_slice(&taken);
+            if self.current.bytes.len() > self.current.kept {
+                self.since.get_or_insert_with(tokio::time::Instant::now);
+            }
             if self.current.bytes.len() as u64 == self.size.bytes() {
                 self.ended(sent).await?;
             }
@@ -269,8 +276,9 @@ impl PostgresSource {
         let current =
             Current { segment, bytes: BytesMut::new(), link: Link::default(), kept: known.len(), known };
         let sent = held.iter().filter(|piece| piece.of.to <= reached).map(|piece| piece.of.sent).max();
-        let streamed = Streamed { durable: reached, server: identity.position, sent, stored: (0, 0) };
-        let mut keeping = Keeping { cx, journal, system, size, current, told: streamed };
+        let streamed =
+            Streamed { durable: reached, server: identity.position, sent, stored: (0, 0), waited: None };
+        let mut keeping = Keeping { cx, journal, system, size, current, since: None, told: streamed };
         told(keeping.told);
         let mut stream = line.stream(cx, Some(&name), timeline, start).await?;
         follow(&mut keeping, &mut stream, every, told).await
@@ -285,11 +293,9 @@ async fn follow(
 ) -> Result<(), DriverError> {
     let cx = keeping.cx;
     let mut acknowledged = tokio::time::Instant::now();
-    // When the first byte came that is not kept, and when the server sent the last one.
-    let mut since: Option<tokio::time::Instant> = None;
     let mut sent = Timestamp::UNIX_EPOCH;
     loop {
-        let wait = since.map_or(ALIVE_EVERY, |since| every.saturating_sub(since.elapsed()));
+        let wait = keeping.since.map_or(ALIVE_EVERY, |since| every.saturating_sub(since.elapsed()));
         let limited = cx.within(wait);
         let received = stream.next(&limited).await;
         cx.check()?;
@@ -299,8 +305,6 @@ async fn follow(
                 sent = Timestamp::from_microsecond(sent_us).unwrap_or(sent);
                 keeping.told.server = end;
                 keeping.take(bytes, sent).await?;
-                let has_more = keeping.current.bytes.len() > keeping.current.kept;
-                since = has_more.then(|| since.unwrap_or_else(tokio::time::Instant::now));
             }
             Ok(Some(Received::Alive { end, asks })) => {
                 keeping.told.server = end;
@@ -319,12 +323,11 @@ async fn follow(
             Err(error) if matches!(error.kind, ErrorKind::Stopped(_)) => {}
             Err(error) => return Err(error),
         }
-        let is_due = since.is_some_and(|since| since.elapsed() >= every);
-        if is_due || (is_asked && since.is_some()) {
+        let is_due = keeping.since.is_some_and(|since| since.elapsed() >= every);
+        if is_due || is_asked {
             keeping.keep(sent).await?;
-            since = None;
         }
-        if is_due || is_asked || acknowledged.elapsed() >= ALIVE_EVERY || since.is_none() {
+        if is_due || is_asked || acknowledged.elapsed() >= ALIVE_EVERY || keeping.since.is_none() {
             stream.acknowledge(cx, keeping.told.durable, Timestamp::now().as_microsecond()).await?;
             acknowledged = tokio::time::Instant::now();
             told(keeping.told);

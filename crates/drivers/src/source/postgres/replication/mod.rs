@@ -124,9 +124,8 @@ impl Replication {
     }
 
     async fn send_raw(&mut self, context: &str, message: &[u8]) -> Result<(), DriverError> {
-        let broken = |error| DriverError::io(context, error).code(FindingCode::Unreachable);
-        self.stream.write_all(message).await.map_err(broken)?;
-        self.stream.flush().await.map_err(broken)
+        self.stream.write_all(message).await.map_err(|error| lost(context, error))?;
+        self.stream.flush().await.map_err(|error| lost(context, error))
     }
 
     /// The kind of the next message, whose body is then in `self.body`. Stopped while it waits, it loses nothing. What a server may say at any time is passed over; what it says
@@ -340,9 +339,18 @@ fn position(rows: &[Vec<Option<String>>]) -> Option<(Lsn, Timeline)> {
     Some((position, timeline))
 }
 
+/// A connection that is no more, in whichever way: what was being done may be tried again with another one.
+fn lost(context: &str, error: std::io::Error) -> DriverError {
+    let mut error = DriverError::io(context, error).code(FindingCode::Unreachable);
+    if error.kind == ErrorKind::Other {
+        error.kind = ErrorKind::Unreachable;
+    }
+    error
+}
+
 fn broken(context: &str, error: WireError) -> DriverError {
     match error {
-        WireError::Io(error) => DriverError::io(context, error).code(FindingCode::Unreachable),
+        WireError::Io(error) => lost(context, error),
         error => DriverError::new(ErrorKind::Corrupt, context).because(error),
     }
 }

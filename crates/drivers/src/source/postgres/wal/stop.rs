@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use seaworthy_model::wal::{Lsn, Target};
 
 use super::page::Record;
-use super::transaction::{Ending, ending};
+use super::transaction::{Ending, ending, makes_tablespace};
 
 /// Where a record says what it does, and who wrote it.
 const INFO_AT: usize = 16;
@@ -75,6 +75,8 @@ pub struct Search {
     consistent: Lsn,
     last: Option<(Lsn, Lsn)>,
     found: Option<(Lsn, Lsn)>,
+    /// Where a tablespace is made.
+    barrier: Option<Lsn>,
     is_early: bool,
     /// Transactions that were prepared and whose end does not say who they are.
     prepared: u64,
@@ -96,6 +98,11 @@ pub enum NoStop {
         /// Ends of prepared transactions.
         prepared: u64,
     },
+    /// What is made before it is made where the source has it, by whichever server replays it.
+    #[error(
+        "a tablespace is made at {0}, and a server that replays that would use the source's own directory: a moment before it, or a copy that was made after it, can be restored"
+    )]
+    Tablespace(Lsn),
     /// There is no record at all.
     #[error("the log holds no record")]
     Nothing,
@@ -110,6 +117,7 @@ impl Search {
             consistent,
             last: None,
             found: None,
+            barrier: None,
             is_early: false,
             prepared: 0,
             ended: 0,
@@ -119,7 +127,11 @@ impl Search {
 
     /// Takes the next record.
     pub fn see(&mut self, record: Record<'_>) {
-        if self.found.is_some() || self.is_early {
+        if self.found.is_some() || self.is_early || self.barrier.is_some() {
+            return;
+        }
+        if makes_tablespace(record.bytes) {
+            self.barrier = Some(record.at);
             return;
         }
         let here = (record.at, record.end);
@@ -180,6 +192,9 @@ impl Search {
     pub fn finish(self) -> Result<(Lsn, Lsn), NoStop> {
         if self.is_early {
             return Err(NoStop::Early(self.consistent));
+        }
+        if let Some(at) = self.barrier {
+            return Err(NoStop::Tablespace(at));
         }
         let last = self.last.ok_or(NoStop::Nothing)?;
         let ends_with_log = matches!(self.target, Target::Time(_) | Target::Latest);
@@ -290,6 +305,18 @@ mod tests {
         assert_eq!(found(&time(300).to_string(), 38, &log), Ok(30));
         assert_eq!(found("latest", 39, &log), Err(NoStop::Early(Lsn(39))));
         assert_eq!(found("latest", 0, &[]), Err(NoStop::Nothing));
+    }
+
+    #[test]
+    fn nothing_is_replayed_beyond_where_a_tablespace_is_made() {
+        let log = [end(0x00, 7, 100), record(5, 0x00, 0, b"place"), end(0x00, 8, 200)];
+        for target in ["latest", "xid:8", &time(150).to_string(), "lsn:0/14", "lsn:0/1E", "immediate"] {
+            assert_eq!(found(target, 38, &log), Err(NoStop::Tablespace(Lsn(20))), "{target}");
+        }
+        assert_eq!(found("xid:7", 0, &log), Ok(10));
+        // One that is dropped is no matter.
+        let log = [end(0x00, 7, 100), record(5, 0x10, 0, b"place"), end(0x00, 8, 200)];
+        assert_eq!(found("latest", 0, &log), Ok(30));
     }
 
     #[test]
