@@ -55,6 +55,8 @@ pub(super) struct Cluster {
 pub(super) fn measure(options: &Options) -> Result<Cluster, Failure> {
     let product = build(&workspace::root())?;
     let pgbackrest = pgbackrest()?;
+    // What is run like this takes servers with it that were there before.
+    let said = process::capture(&pgbackrest, &["version"], Duration::from_secs(10)).unwrap_or_default();
     let source = Server::start(SOURCE)?;
     source.create("bench", &[])?;
     let factor = (FACTOR * options.scale).round().max(1.0).to_string();
@@ -63,7 +65,6 @@ pub(super) fn measure(options: &Options) -> Result<Cluster, Failure> {
     let bytes: u64 =
         source.sql("bench", "SELECT sum(pg_database_size(oid)) FROM pg_database")?.trim().parse()?;
     let version = source.sql("bench", "SHOW server_version")?;
-    let said = process::capture(&pgbackrest, &["version"], Duration::from_secs(10)).unwrap_or_default();
     let described =
         format!("p: a cluster of {} MB on PostgreSQL {}; {}", bytes / 1_000_000, version.trim(), said.trim());
     println!("== {described}");

@@ -213,6 +213,21 @@ impl Log {
     }
 }
 
+impl Log {
+    /// Waits until the log is there up to a position, for as long as it comes nearer.
+    async fn catches_up(&mut self, cx: &Cx, until: Lsn) -> Result<(), DriverError> {
+        loop {
+            let before = *self.position.borrow();
+            match self.reaches(cx, until).await {
+                Err(error)
+                    if error.code == Some(FindingCode::StreamUnfinished)
+                        && *self.position.borrow() > before => {}
+                done => return done,
+            }
+        }
+    }
+}
+
 /// What keeps the log while it is received.
 struct Keeping {
     /// The slot; nothing where somebody else receives through it, who keeps the log there meanwhile.
@@ -237,10 +252,13 @@ async fn receive(
     let mut from = from;
     if let Some(prior) = keeping.prior.clone().filter(|prior| prior.then > prior.begin) {
         from = prior.then;
-        let into = tasks.clone();
+        let (into, told, mut fed) = (tasks.clone(), position.clone(), prior.begin);
         let feeding = tokio::task::spawn_blocking(move || {
             prior.kept_bytes(&mut |bytes| {
-                into.blocking_send(Task::Take(bytes)).map_err(|_| ended_early("keep the log"))
+                fed = Lsn(fed.0 + bytes.len() as u64);
+                into.blocking_send(Task::Take(bytes)).map_err(|_| ended_early("keep the log"))?;
+                told.send_replace(fed);
+                Ok(())
             })
         });
         let fed = cx.run(feeding).await?;
@@ -754,6 +772,8 @@ impl PostgresSource {
                 cx.run(tokio::time::sleep(Duration::from_millis(20))).await?;
                 (watched, earlier) = place("ask how far the log goes").await?;
             }
+            // What comes after this is held back: everything before it must have gone into the copy.
+            log.catches_up(cx, written(watched, cluster.segment)).await?;
             log.ask(cx, |answer| Task::Watch(watched, answer)).await?;
             let mut held = Vec::new();
             for room in rooms {

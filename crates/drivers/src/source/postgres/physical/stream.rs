@@ -20,8 +20,10 @@ use super::super::wal::page::{self, Expected, Link};
 use super::follow::{slot, slot_name};
 use super::{ALIVE_EVERY, ended_early};
 
-/// Longest piece: of a log whose files are longer, a file is several pieces.
-const PIECE_BYTES_MAX: usize = 16 << 20;
+/// Longest piece: several copies of one are in memory while it is stored.
+const PIECE_BYTES_MAX: usize = 4 << 20;
+/// Bytes that are handed on at once: whoever takes them has a queue for small ones.
+const AT_ONCE: usize = 128 << 10;
 
 /// Pieces of one timeline that reach from a position without a hole, and how far.
 pub(super) fn without_hole(
@@ -67,7 +69,9 @@ pub(super) fn bytes_of(
         }
         if end > begin {
             at = Lsn(piece.of.from.0 + end as u64);
-            take(bytes.slice(begin..end))?;
+            for part in (begin..end).step_by(AT_ONCE) {
+                take(bytes.slice(part..end.min(part + AT_ONCE)))?;
+            }
         }
     }
     if at < to {
