@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Where the JSON line goes.
     #[arg(long)]
     into: PathBuf,
+    /// Where the program's standard output goes [default: ours]
+    #[arg(long)]
+    output: Option<PathBuf>,
     /// The program and its arguments.
     #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
     argv: Vec<std::ffi::OsString>,
@@ -50,7 +53,12 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 fn measure(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let (program, arguments) = options.argv.split_first().ok_or("no program named")?;
     let started = Instant::now();
-    let status = Command::new(program).args(arguments).stdin(Stdio::null()).status()?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    if let Some(path) = &options.output {
+        command.stdout(std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(path)?);
+    }
+    let status = command.status()?;
     let wall_s = started.elapsed().as_secs_f64();
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let seconds = |value: nix::sys::time::TimeVal| value.num_microseconds() as f64 / 1e6;

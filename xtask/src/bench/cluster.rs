@@ -13,7 +13,7 @@ use seaworthy_testkit::components;
 use seaworthy_testkit::postgres::{Server, server_user};
 
 use super::logical::{Place, build};
-use super::{LIMIT, Options, cost_of, empty};
+use super::{LIMIT, Options, cost_with, empty};
 use crate::measure::Cost;
 use crate::process::{self, Echo};
 use crate::workspace;
@@ -204,20 +204,14 @@ fn prepare(place: &Place, source: &Server) -> Result<(), Failure> {
 }
 
 fn base_backup(source: &Server) -> Result<Command, Failure> {
-    let program = components::postgres_bin()?.join("pg_basebackup");
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(format!(
-        "exec {} -h {} -p {} -U postgres -c fast -Ft -X fetch -D - > /dev/null",
-        program.display(),
-        source.host(),
-        source.port()
-    ));
-    command.current_dir("/");
+    let mut command = Command::new(components::postgres_bin()?.join("pg_basebackup"));
+    command.args(["-h", &source.host(), "-p", &source.port().to_string(), "-U", "postgres"]);
+    command.args(["-c", "fast", "-Ft", "-X", "fetch", "-D", "-"]).current_dir("/");
     Ok(command)
 }
 
 fn one(command: &mut Command, work: &Path) -> Result<Cost, Failure> {
-    let (cost, failure) = cost_of(command, &work.join("cost.json"))?;
+    let (cost, failure) = cost_with(command, &work.join("cost.json"), Some(Path::new("/dev/null")))?;
     match failure {
         None => Ok(cost),
         Some(why) => Err(format!("{}: {why}", command.get_program().display()).into()),
@@ -280,14 +274,8 @@ fn streamed(
 ) -> Result<(Cost, u64, Waited), Failure> {
     let told = place.directory.join("told.json");
     let stream = place.command(&["wal", "stream", "bench", "--json", "--quiet"]);
-    let words: Vec<String> = stream.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(format!(
-        "exec timeout -s TERM {STREAMED_S} {} {} > {}",
-        place.product.display(),
-        words.join(" "),
-        told.display()
-    ));
+    let mut command = Command::new("timeout");
+    command.args(["-s", "TERM", &STREAMED_S.to_string()]).arg(&place.product).args(stream.get_args());
     for (name, value) in stream.get_envs() {
         if let Some(value) = value {
             command.env(name, value);
@@ -296,7 +284,7 @@ fn streamed(
     command.current_dir(&place.directory);
     let before = position(source)?;
     let mut writers = load(source, STREAMED_S)?;
-    let (cost, _) = cost_of(&command, &options.work.join("cost.json"))?;
+    let (cost, _) = cost_with(&command, &options.work.join("cost.json"), Some(&told))?;
     let bytes = position(source)?.saturating_sub(before);
     writers.wait()?;
     let text = fs::read_to_string(&told)?;

@@ -280,15 +280,19 @@ fn measure_one(
 
 /// Runs `command` in a process of its own and returns what it cost, and why that does not count, if so.
 fn cost_of(command: &Command, into: &Path) -> io::Result<(Cost, Option<String>)> {
+    cost_with(command, into, None)
+}
+
+/// The same, with the command's standard output in a file.
+fn cost_with(command: &Command, into: &Path, output: Option<&Path>) -> io::Result<(Cost, Option<String>)> {
     // What earlier runs left to be written must not be paid by this one.
     rustix::fs::sync();
     let mut measured = Command::new(std::env::current_exe()?);
-    measured
-        .args(["measure", "--into"])
-        .arg(into)
-        .arg("--")
-        .arg(command.get_program())
-        .args(command.get_args());
+    measured.args(["measure", "--into"]).arg(into);
+    if let Some(output) = output {
+        measured.arg("--output").arg(output);
+    }
+    measured.arg("--").arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => measured.env(name, value),
