@@ -5,7 +5,6 @@
 //! told to recover to that record, and to go on upon a timeline of its own, so that what it writes is never taken for the source's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,7 +94,7 @@ fn fetch_log(copies: &[Copy], root: &Path, log: &BTreeMap<String, Digest>) -> Re
     for (index, (witness, from)) in copies.iter().enumerate() {
         let facts = physical_of(witness)?;
         let mut parts = vec![(in_data("pg_wal")?, &facts.log)];
-        if let Some(between) = facts.between.as_ref().filter(|_| index > 0) {
+        if let Some(between) = facts.between.as_ref().filter(|between| index > 0 && !between.log.is_empty()) {
             parts.insert(0, (named(BETWEEN)?, &between.log));
         }
         for (under, names) in parts {
@@ -125,11 +124,10 @@ fn cut(log: &Path, facts: &mut PhysicalFacts, until: Lsn) -> Result<(), DriverEr
     for name in facts.log.keys().filter(|name| name.len() == last.len() && **name > last) {
         std::fs::remove_file(log.join(name)).map_err(failed)?;
     }
-    let mut file = std::fs::OpenOptions::new().write(true).open(log.join(&last)).map_err(failed)?;
+    let file = std::fs::OpenOptions::new().write(true).open(log.join(&last)).map_err(failed)?;
     // Shortened and made long again: what was behind it is zeros now.
     file.set_len(until.0 - inside.start(size).0).map_err(failed)?;
     file.set_len(size.bytes()).map_err(failed)?;
-    file.seek(SeekFrom::End(0)).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     facts.log.retain(|name, _| name.len() != last.len() || *name <= last);
     Ok(())

@@ -629,7 +629,8 @@ impl PostgresSource {
             )
             .hint("back up again"));
         }
-        let between = prior.as_ref().filter(|_| !seen.digests.before.is_empty()).map(|prior| Between {
+        // Of a standby no file may lie between: what leads here is then in the first of its own.
+        let between = prior.as_ref().map(|prior| Between {
             since: prior.at,
             from: prior.facts.until,
             log: seen.digests.before.clone(),

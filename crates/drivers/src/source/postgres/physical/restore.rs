@@ -103,7 +103,7 @@ async fn fetch(
     for oid in physical.tablespaces.keys() {
         parts.push((space_path(*oid)?, root.join(SPACES).join(oid.to_string())));
     }
-    if physical.between.is_some() {
+    if physical.between.as_ref().is_some_and(|between| !between.log.is_empty()) {
         parts.push((named(BETWEEN)?, root.join(BETWEEN)));
     }
     let reader = Arc::clone(from);
