@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use seaworthy_testkit::page::{figures, machine, put_section};
 
 use crate::process::{self, Echo};
+use crate::sabotage::memory;
 use crate::{TaskResult, components, workspace};
 
 /// The options of `cargo xtask crash`.
@@ -69,6 +70,10 @@ pub(crate) fn run(options: &Options) -> TaskResult {
         ("SEAWORTHY_SEED", options.seed),
     ] {
         command.env(name, value.to_string());
+    }
+    if let Some(place) = memory() {
+        // What is killed leaves behind what it has written, whether a disk holds it or not; a loss of power has a disk of its own.
+        command.env("SEAWORTHY_TEST_PLACE", place).env("TMPDIR", place);
     }
     let began = Instant::now();
     let ran = process::run(&mut command, LIMIT, Echo::Shown)?;

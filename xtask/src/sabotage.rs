@@ -45,8 +45,8 @@ pub(crate) fn run(options: &Options) -> TaskResult {
         harness.arg("--kept").arg(built.join("sabotage.kept.json"));
         harness.arg("--page").arg(root.join("docs/reliability.md"));
     }
-    if !has("--place") && has_room(MEMORY) {
-        harness.args(["--place", MEMORY]);
+    if let Some(place) = memory().filter(|_| !has("--place")) {
+        harness.args(["--place", place]);
     }
     harness.args(&options.harness).current_dir(&root);
     harness.envs(found.environment.iter().map(|(name, value)| (name, value)));
@@ -60,10 +60,11 @@ const MEMORY: &str = "/dev/shm";
 /// Twice what two estates at once have taken.
 const ROOM: u64 = 4 << 30;
 
-/// Whether there is room, and programs may be run from there: tools that lie are scripts of the estate.
-fn has_room(place: &str) -> bool {
-    rustix::fs::statvfs(place).is_ok_and(|room| {
+/// A place in memory, where there is room, and programs may be run from there: tools that lie are scripts of the estate.
+pub(crate) fn memory() -> Option<&'static str> {
+    let is_fit = |room: rustix::fs::StatVfs| {
         let may_run = !room.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC);
         may_run && room.f_bavail.saturating_mul(room.f_frsize) >= ROOM
-    })
+    };
+    rustix::fs::statvfs(MEMORY).is_ok_and(is_fit).then_some(MEMORY)
 }

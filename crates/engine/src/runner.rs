@@ -118,6 +118,8 @@ pub struct DrillJob {
     pub control_seed: u64,
     /// Whether the user's questions are asked again after the damage: evidence that they can fail.
     pub doubts_checks: bool,
+    /// A moment that is to be recovered, too; `None` where the copy's own is all.
+    pub onward: Option<Moment>,
     /// When the next drill is due, where a schedule says so.
     pub next_due: Option<Timestamp>,
     /// How long a proof counts: without a schedule, the next drill after a pass is due when it no longer does.
@@ -467,10 +469,11 @@ impl Runner {
         let slot = self.slot(subject).await?;
         let (witness, digest) = job.witness.take().unzip();
         let findings = std::mem::take(&mut job.witness_findings);
-        let request = request(&slot.run, &job, witness);
+        let until = job.onward.as_ref().map(|onward| onward.until.clone());
+        let request = request(&slot.run, &mut job, witness);
         let reader = Arc::clone(&job.reader);
         let done = drill(cx, subject.driver.as_ref(), reader, provider, request, findings).await;
-        self.drilled(subject, place, job, done, slot, (digest, None)).await
+        self.drilled(subject, place, job, done, slot, (digest, None, until)).await
     }
 
     /// Drills a copy that stock restic brings back, with a password that somebody else holds: `apart` says how.
@@ -510,7 +513,7 @@ impl Runner {
             }
         };
         let digest = witness.as_ref().and(expected);
-        let request = request(&slot.run, &job, witness);
+        let request = request(&slot.run, &mut job, witness);
         let before = Before { phases: brought.phases, independence: Some(shown.clone()) };
         let mut done =
             drill_after(&bounded, subject.driver.as_ref(), reader, provider, request, findings, before).await;
@@ -535,7 +538,7 @@ impl Runner {
                 ));
             }
         }
-        self.drilled(subject, place, job, done, slot, (digest, Some(shown))).await
+        self.drilled(subject, place, job, done, slot, (digest, Some(shown), None)).await
     }
 
     async fn slot(&self, subject: &Subject) -> Result<Slot, RunError> {
@@ -551,7 +554,7 @@ impl Runner {
         job: DrillJob,
         done: DrillDone,
         slot: Slot,
-        (digest, independence): (Option<Digest>, Option<Independence>),
+        (digest, independence, until): (Option<Digest>, Option<Independence>, Option<Target>),
     ) -> Result<Sealed<Drill>, RunError> {
         let finished = (self.clock)();
         let next_due = job.next_due.or_else(|| match done.verdict {
@@ -596,6 +599,8 @@ impl Runner {
             verdict: done.verdict,
             rto: Measured::new(done.rto.map(millis), job.objective.rto),
             rpo: exposure(&done, job.point, slot.started, job.objective),
+            until,
+            reached: done.reached.clone(),
             findings: done.findings.clone(),
             fetched_bytes: done.fetched_bytes,
             restored_bytes: if done.rto.is_some() { job.needed_bytes } else { 0 },
@@ -660,7 +665,7 @@ fn believed(bytes: &[u8], expected: Option<&Digest>) -> (Option<Witness>, Option
     }
 }
 
-fn request(run: &RunId, job: &DrillJob, witness: Option<Witness>) -> DrillRequest {
+fn request(run: &RunId, job: &mut DrillJob, witness: Option<Witness>) -> DrillRequest {
     DrillRequest {
         run: run.clone(),
         point: job.point,
@@ -672,6 +677,7 @@ fn request(run: &RunId, job: &DrillJob, witness: Option<Witness>) -> DrillReques
         control_seed: job.control_seed,
         source_identity: job.source_identity.clone(),
         doubts_checks: job.doubts_checks,
+        onward: job.onward.take(),
     }
 }
 
@@ -712,8 +718,10 @@ fn exposure(
     objective: RecoveryObjective,
 ) -> RecoveryPointMeasured {
     // Data newer than the point cannot have been in the copy: such a column holds dates of the future, not of writing.
+    let point = done.reached.as_ref().map_or(point, |reached| reached.at);
     let newest = done.newest.filter(|newest| *newest <= point);
-    let from = newest.unwrap_or(point);
+    // Whoever received the log knows that nothing newer was written: data that are old are no loss then.
+    let from = if done.reached.is_some() { point } else { newest.unwrap_or(point) };
     let age: SignedDuration = started.duration_since(from);
     let measured = (done.rto.is_some() && !age.is_negative())
         .then(|| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
@@ -775,6 +783,15 @@ pub struct Moment {
     pub behind: Vec<(Witness, Arc<dyn CopyReader>)>,
     /// What is kept of the log behind all of them.
     pub journal: Arc<dyn Journal>,
+}
+
+impl std::fmt::Debug for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Moment")
+            .field("until", &self.until)
+            .field("behind", &self.behind.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for RestoreJob {

@@ -268,6 +268,7 @@ impl Restored for Engine {
 
 fn request(checks: usize) -> DrillRequest {
     DrillRequest {
+        onward: None,
         run: RunId("drill-test".to_owned()),
         point: Timestamp::UNIX_EPOCH,
         witness: Some(witness(100)),

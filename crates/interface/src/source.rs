@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::verdict::CheckReport;
-use seaworthy_model::wal::{Lsn, Target, Timeline};
+use seaworthy_model::wal::{Lsn, Reached, Target, Timeline};
 use seaworthy_model::witness::Witness;
 use serde::{Deserialize, Serialize};
 
@@ -85,8 +85,14 @@ pub trait Restored: fmt::Debug + Send + Sync {
     /// The scratch engine's own identity, which must not be that of the source; `None` where there is no engine.
     fn engine_identity(&self) -> Option<String>;
 
+    /// Where it ended, of a restore to a moment ([`Source::restore_until`]).
+    fn reached(&self) -> Option<Reached> {
+        None
+    }
+
     /// Measures what was restored by the same code as in [`Source::capture`], and compares it with the witness: one report
-    /// for each of [`Witness::checks`], in that order. The judgement is the model's; a driver brings both sides together.
+    /// for each of [`Witness::checks`], in that order; of a restore to a moment, of which there is no witness, what can be said of it all the
+    /// same. The judgement is the model's; a driver brings both sides together.
     async fn compare(&self, cx: &Cx, expected: &Witness) -> Result<Vec<CheckReport>, DriverError>;
 
     /// The newest instant found inside the data, where the data carry one.
@@ -169,6 +175,27 @@ pub trait Source: fmt::Debug + Send + Sync {
         from: Arc<dyn CopyReader>,
         into: Arc<dyn Sandbox>,
     ) -> Result<Box<dyn Restored>, DriverError>;
+
+    /// Restores the first of these copies into an empty sandbox, as of a moment that its log holds, or that the logs of the copies behind
+    /// it and the journal lead to: what [`Source::deliver_until`] does for people. Where the log is damaged or has a hole before the moment the error
+    /// is `Corrupt` with `TM-11`; where it holds no such moment, `Refused` with the same.
+    async fn restore_until(
+        &self,
+        cx: &Cx,
+        copies: &[(Witness, Arc<dyn CopyReader>)],
+        journal: Arc<dyn Journal>,
+        into: Arc<dyn Sandbox>,
+        until: &Target,
+    ) -> Result<Box<dyn Restored>, DriverError> {
+        drop((journal, into));
+        let _ = copies;
+        cx.check()?;
+        Err(DriverError::new(
+            ErrorKind::Unsupported,
+            format!("restore to {until}: copies of this source hold no log"),
+        )
+        .hint("without --until a copy is drilled as of its own instant"))
+    }
 
     /// Finds what would keep [`Source::deliver`] from beginning: a program that is missing, a server that does not answer or is too
     /// old, a database that exists. Reads nothing of the copy and writes nothing.

@@ -464,7 +464,9 @@ impl SourceHistory {
         });
         let order = (drill.backup.unwrap_or(0), drill.point.min(drill.started));
         match (drill.verdict, proves) {
-            (Verdict::Fail, _) => self.failed(receipt, &drill.copy, order, &findings),
+            (Verdict::Fail, _) if drill.blames_the_copy() => {
+                self.failed(receipt, &drill.copy, order, &findings);
+            }
             (_, Some(level)) => {
                 if self.failure.as_ref().is_some_and(|failure| failure.is_answered_by(&drill.copy, order)) {
                     self.failure = None;
@@ -478,7 +480,7 @@ impl SourceHistory {
                     doubted: false,
                 });
             }
-            (Verdict::Pass(_) | Verdict::Inconclusive, None) => {}
+            (Verdict::Pass(_) | Verdict::Inconclusive | Verdict::Fail, None) => {}
         }
     }
 
@@ -913,6 +915,15 @@ pub fn assess_source(
             ));
         }
     }
+    let is_of_log = |drill: &&LastDrill| drill.verdict == Verdict::Fail && history.failure.is_none();
+    if let Some(drill) = history.last_drill.as_ref().filter(is_of_log) {
+        findings.push(Finding::new(
+            FindingCode::MomentMissed,
+            subject.clone(),
+            format!("the last drill ({}) got no farther than its copy, which is good", drill.run),
+        ));
+        findings.extend(drill.findings.iter().cloned());
+    }
     if let Some(drill) = history.last_drill.as_ref().filter(|drill| drill.verdict == Verdict::Inconclusive) {
         findings.push(Finding::new(
             FindingCode::Interrupted,
@@ -921,7 +932,6 @@ pub fn assess_source(
         ));
         findings.extend(drill.findings.iter().cloned());
     }
-
     SourceAssessment {
         source: history.source.clone(),
         level,

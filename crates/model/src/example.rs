@@ -242,6 +242,8 @@ pub fn drill(about: &About, due: Option<u64>, of: &Backup, backup: Option<u64>) 
         executor: "drill@db-3".to_owned(),
         teardown: Teardown { proven: true, removed_bytes: 1_600_000_000, detail: String::new() },
         independence: None,
+        until: None,
+        reached: None,
         next_due: None,
     }
 }

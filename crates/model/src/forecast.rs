@@ -83,6 +83,7 @@ fn is_of(drill: &Drill, point: &RecoveryPoint) -> bool {
     drill.service == point.service
         && drill.source == point.source
         && drill.independence.is_none()
+        && drill.until.is_none()
         && matches!(drill.verdict, Verdict::Pass(_))
 }
 

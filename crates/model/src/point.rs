@@ -262,6 +262,7 @@ impl RecoveryPoint {
         match &receipt.act {
             Act::Drill(drill) if drill.copy == self.copy && drill.repository.id == self.repository.id => {
                 match drill.verdict {
+                    Verdict::Fail if !drill.blames_the_copy() => {}
                     Verdict::Fail => {
                         self.failed(receipt, drill.findings.iter().map(|finding| finding.code).collect());
                     }
@@ -628,6 +629,8 @@ fn is_fair(x: u64, count: u64) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use crate::wal::{MOMENT, Target};
+
     use super::*;
     use crate::example::{self, About};
     use crate::finding::Finding;
@@ -679,6 +682,21 @@ mod tests {
         all[2].mark = None;
         all[2].replica_of = Some(CopyId("x".to_owned()));
         assert_eq!(of(&all), (None, Some(day(1))));
+    }
+
+    #[test]
+    fn a_log_that_leads_nowhere_says_nothing_of_the_copy_before_it() {
+        let standing = |until: Option<Target>, name: &str| {
+            let mut point = points(1).remove(0);
+            let about = About::new("shop", "db", point.point);
+            let mut drill = example::failed_drill(&about, None, &example::backup(&about, None), None);
+            drill.until = until;
+            drill.checks[1].name = name.to_owned();
+            point.apply(&receipt(&Act::Drill(Box::new(drill)), 9));
+            matches!(point.standing, PointStanding::Failed { .. })
+        };
+        assert!(!standing(Some(Target::Latest), MOMENT));
+        assert!(standing(None, MOMENT) && standing(Some(Target::Latest), "rows:public.orders"));
     }
 
     fn drilled(point: &mut RecoveryPoint, is_good: bool, sequence: u64) {

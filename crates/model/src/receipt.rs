@@ -29,7 +29,7 @@ use crate::placement::Comply;
 use crate::retention::{Approved, Held, Pruned, Released, Retain};
 use crate::signature::{Envelope, KeyId, SignatureError, SigningKey, TrustedKeys, sha256};
 use crate::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
-use crate::wal::Target;
+use crate::wal::{MOMENT, Reached, Target};
 
 /// `_type` of the statement.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -423,6 +423,12 @@ pub struct Drill {
     /// How the copy was brought back without this program's own engine; `None` where it was brought back with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub independence: Option<Independence>,
+    /// The moment behind the copy to which the log was to lead; `None` where the copy's own instant was all that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Target>,
+    /// Where that ended; `None` where it did not get there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
 }
 
 /// A copy brought back by stock restic with the password that somebody else holds, and what was shown of that.
@@ -582,6 +588,17 @@ impl Drill {
         if level >= Assurance::A4 && self.witness.is_none() {
             add(FindingCode::NoWitness, format!("{level:?} without a witness"));
         }
+        if self.until.is_some() {
+            if !self.expected_checks.iter().any(|check| check == MOMENT) {
+                add(
+                    FindingCode::ChecksMissing,
+                    "a moment was asked for, and nothing was to show it".to_owned(),
+                );
+            }
+            if self.reached.as_ref().map(|reached| &reached.target) != self.until.as_ref() {
+                add(FindingCode::MomentMissed, "a pass that does not say where recovery ended".to_owned());
+            }
+        }
         if self.fetched_bytes == 0 {
             add(FindingCode::WrongCopyRead, "nothing was fetched from the repository".to_owned());
         }
@@ -597,6 +614,14 @@ impl Drill {
             add(finding.code, format!("a pass beside a critical finding: {}", finding.detail));
         }
         findings
+    }
+
+    /// Whether it shows that the copy itself is bad. A log behind it that leads nowhere leaves the copy as good as it was.
+    #[must_use]
+    pub fn blames_the_copy(&self) -> bool {
+        let is_of_copy = |check: &CheckReport| check.outcome == CheckOutcome::Failed && check.name != MOMENT;
+        self.verdict == Verdict::Fail
+            && (self.until.is_none() || self.checks.iter().any(is_of_copy) || self.checks.is_empty())
     }
 
     /// The same drill with a verdict that its own facts bear out: a pass that they deny becomes inconclusive, and the

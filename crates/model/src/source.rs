@@ -18,6 +18,12 @@ pub enum SourceSpec {
 }
 
 impl SourceSpec {
+    /// Whether copies hold every moment between them, and not only their own.
+    #[must_use]
+    pub fn holds_log(&self) -> bool {
+        matches!(self, Self::Postgres(spec) if matches!(spec.mode, PostgresMode::Continuous { .. }))
+    }
+
     /// The kind's word: `postgres`, `sqlite`, `files`.
     #[must_use]
     pub fn kind(&self) -> &'static str {

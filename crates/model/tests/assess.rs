@@ -15,6 +15,7 @@ use seaworthy_model::objective::{Met, Objective, RecoveryObjective};
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{Act, ActKind, Backup, CLOCK_STEP, Drill, Gone, Outcome, Receipt, Remaining};
 use seaworthy_model::verdict::{Assurance, Verdict};
+use seaworthy_model::wal::{MOMENT, Target};
 
 fn hour(n: u32) -> Timestamp {
     "2026-11-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_hours(n.into())
@@ -738,6 +739,34 @@ fn a_failure_that_names_nothing_grave_is_told_all_the_same() {
     assert_eq!(codes_of(vec![]), ["TM-05", "CT-21"]);
     let grave = Finding::new(FindingCode::RowCount, "orders", "");
     assert_eq!(codes_of(vec![grave.clone(), note]), ["TM-05", "CT-01", "CT-18"]);
+}
+
+#[test]
+fn a_log_that_leads_nowhere_leaves_its_copy_as_good_as_it_was() {
+    let backup = example::backup(&about(1), None);
+    let proof = Act::Drill(Box::new(example::drill(&about(2), None, &backup, Some(1))));
+    let failed = |name: &str, until: Option<Target>| {
+        let mut drill = example::failed_drill(&about(3), None, &backup, Some(1));
+        drill.checks[1].name = name.to_owned();
+        (drill.until, drill.findings) = (until, Vec::new());
+        drill
+    };
+    let told = |drill: Drill| {
+        let acts = vec![Act::Backup(Box::new(backup.clone())), proof.clone(), Act::Drill(Box::new(drill))];
+        let history = history(acts);
+        let of = (history.service.clone(), history.source.clone());
+        let assessment = assess(&of.0, [&of.1], &policy(), std::slice::from_ref(&history), hour(4));
+        (history.failure.is_some(), assessment.level, assessment.standing, codes(&assessment))
+    };
+    let spared = told(failed(MOMENT, Some(Target::Latest)));
+    assert_eq!(spared, (false, Assurance::A4, Standing::Attention, vec!["TM-11"]));
+    // Anything else that failed is the copy's, and so is what failed before anything was looked at.
+    let blamed = (true, Assurance::A1, Standing::Broken, vec!["TM-05", "CT-21"]);
+    assert_eq!(told(failed("rows:public.orders", Some(Target::Latest))), blamed);
+    assert_eq!(told(failed(MOMENT, None)), blamed);
+    let mut empty = failed(MOMENT, Some(Target::Latest));
+    empty.checks.clear();
+    assert_eq!(told(empty), blamed);
 }
 
 #[test]

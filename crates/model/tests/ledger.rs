@@ -12,7 +12,8 @@ use seaworthy_model::id::Digest;
 use seaworthy_model::ledger::{ChainReport, Known, verify_chain, verify_export};
 use seaworthy_model::receipt::{Act, ActKind, Head, Receipt, SealError, read_unverified, seal, verify_one};
 use seaworthy_model::signature::{Envelope, SigningKey, TrustedKeys};
-use seaworthy_model::verdict::{Assurance, Verdict};
+use seaworthy_model::verdict::{Assurance, CheckReport, Verdict};
+use seaworthy_model::wal::{Lsn, MOMENT, Reached, Target};
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_random(&[seed; 32])
@@ -589,6 +590,33 @@ fn why_a_pass_is_denied_is_told_with_numbers() {
         told(|drill| drill.findings.push(Finding::new(FindingCode::RowCount, "x", "one is missing"))),
         ["a pass beside a critical finding: one is missing"]
     );
+    // A moment that was asked for has to be shown, and the one that was reached has to be that one.
+    let until = |drill: &mut seaworthy_model::receipt::Drill| drill.until = Some(Target::Latest);
+    let unshown = "a moment was asked for, and nothing was to show it";
+    let nowhere = "a pass that does not say where recovery ended";
+    let reached = |target| Reached { target, at: start(), position: Lsn(7), bytes: 1 };
+    let moment = |change: &dyn Fn(&mut seaworthy_model::receipt::Drill)| {
+        let mut drill = good.clone();
+        until(&mut drill);
+        change(&mut drill);
+        drill.contradictions().into_iter().map(|finding| finding.detail).collect::<Vec<_>>()
+    };
+    let asked = |drill: &mut seaworthy_model::receipt::Drill| {
+        drill.expected_checks.push(MOMENT.to_owned());
+        let own = CheckReport { name: MOMENT.to_owned(), ..drill.checks[0].clone() };
+        drill.checks.push(own);
+    };
+    assert_eq!(moment(&|_| {}), [unshown, nowhere]);
+    assert_eq!(moment(&|drill| asked(drill)), [nowhere]);
+    assert_eq!(moment(&|drill| drill.reached = Some(reached(Target::Latest))), [unshown]);
+    let right = |target: Target| {
+        moment(&|drill| {
+            asked(drill);
+            drill.reached = Some(reached(target.clone()));
+        })
+    };
+    assert_eq!(right(Target::Latest), Vec::<String>::new());
+    assert_eq!(right(Target::Immediate), [nowhere]);
     let mut worse = good.clone();
     (worse.verdict, worse.fetched_bytes) = (Verdict::Fail, 0);
     assert_eq!((worse.contradictions(), worse.proves()), (Vec::new(), None));

@@ -516,3 +516,125 @@ fn a_log_that_is_received_all_the_time_is_there_to_the_last_byte_whoever_is_kill
         assert!(after.len() < before.len() || after != before, "{before} {after}");
     }
 }
+
+/// The drill to a moment: its receipt, and how the command ended.
+fn drill_until(product: &Product, moment: &str) -> (Value, Option<i32>) {
+    let ran = product.run(&["drill", "shop", "--until", moment, "--json"]).unwrap();
+    let last = ran.stdout.lines().last().unwrap_or_else(|| panic!("{moment}: {ran:?}"));
+    (serde_json::from_str::<Value>(last).unwrap()["drill"].clone(), ran.code)
+}
+
+fn check<'d>(drill: &'d Value, name: &str) -> &'d Value {
+    let checks = drill["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {drill:#}"))
+}
+
+/// Says so unless it has shown that the copy is its witness's and that the log leads to the moment.
+fn is_shown(drill: &Value, code: Option<i32>, moment: &str) {
+    assert_eq!(code, Some(0), "{moment}: {drill:#}");
+    assert!(seaworthy_testkit::load::is_equal(drill), "{moment}: {drill:#}");
+    assert_eq!(check(drill, "moment")["outcome"], "passed");
+    assert_eq!(drill["reached"]["target"], drill["until"]);
+}
+
+#[test]
+fn a_drill_goes_on_to_a_moment_behind_its_copy_and_tells_a_log_that_does_not_lead_there() {
+    let both = [programs().unwrap(), seaworthy_testkit::components::second_postgres_bin().unwrap()];
+    for (programs, is_last) in both.into_iter().zip([false, true]) {
+        let server = Server::start_from(programs, &["autovacuum_naptime=1s"]).unwrap();
+        server.create("shop", &[]).unwrap();
+        server.sql("shop", &shop(1_000)).unwrap();
+        server.sql("shop", PARCELS).unwrap();
+        server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+        let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+        let mut load = Load::begin(&server, "shop", &[TILL, TILL, DEPOT]);
+        prove(&product, "shop", 0);
+        let early = mark(&server, 1);
+        let second = prove(&product, "shop", 1);
+        let receiver = Receiver::begin(&product);
+        let late = mark(&server, 2);
+        server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+        load.still_writes();
+        drop(load);
+        mark(&server, 3);
+        let end = position(&server.sql("shop", "SELECT pg_current_wal_flush_lsn()").unwrap());
+        wait_for(&product, &server);
+        drop(receiver);
+
+        // Within the newest copy, behind it, and to the end of what was received.
+        let mut reached = Vec::new();
+        for moment in [early.time, format!("lsn:{}", early.lsn), late.time, "latest".to_owned()] {
+            let (drill, code) = drill_until(&product, &moment);
+            is_shown(&drill, code, &moment);
+            assert_eq!(drill["copy"], second["copy"], "{moment}");
+            reached.push(position(drill["reached"]["position"].as_str().unwrap()));
+        }
+        let (early, late) = (reached[0].max(reached[1]), reached[2]);
+        assert!(early < late && late < reached[3], "{reached:x?}");
+        assert!(reached[3] >= end, "to the last byte: {:x} of {end:x}", reached[3]);
+
+        if !is_last {
+            continue;
+        }
+        // A moment that is nowhere decides nothing, and does not speak against the copy.
+        let (drill, code) = drill_until(&product, "2099-01-01T00:00:00Z");
+        assert_eq!((&drill["verdict"]["word"], code), (&Value::from("inconclusive"), Some(7)), "{drill:#}");
+        assert_eq!(check(&drill, "moment")["outcome"], "inconclusive");
+
+        // A piece that is damaged, and one that is missing between others, are told; and the copy is as good as it was.
+        let pieces = walk(&product.repository().join("journal"));
+        assert!(pieces.len() > 3, "{pieces:?}");
+        let kept: Vec<Vec<u8>> = pieces.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        let until = physical(&product, &second["copy"])["until"].clone();
+        let at = between(&product, &pieces, position(until.as_str().unwrap()));
+        for damage in ["flipped", "missing"] {
+            let mut bytes = kept[at].clone();
+            let last = bytes.len() - 20;
+            bytes[last] ^= 1;
+            writable(&pieces[at]);
+            if damage == "flipped" {
+                std::fs::write(&pieces[at], &bytes).unwrap();
+            } else {
+                std::fs::remove_file(&pieces[at]).unwrap();
+            }
+            let (drill, code) = drill_until(&product, "latest");
+            assert_eq!(
+                (&drill["verdict"]["word"], code),
+                (&Value::from("fail"), Some(5)),
+                "{damage}: {drill:#}"
+            );
+            let failed: Vec<&Value> = drill["checks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|check| check["outcome"] != "passed")
+                .collect();
+            assert_eq!(failed.len(), 1, "{damage}: {failed:#?}");
+            assert_eq!(failed[0]["findings"][0]["code"], "TM-11", "{damage}: {failed:#?}");
+            let status = product.run(&["status", "--json"]).unwrap();
+            assert!(
+                status.stdout.contains("TM-11") && !status.stdout.contains("\"broken\""),
+                "{}",
+                status.stdout
+            );
+            std::fs::write(&pieces[at], &kept[at]).unwrap();
+        }
+        let (drill, code) = drill_until(&product, "latest");
+        is_shown(&drill, code, "latest, mended");
+    }
+}
+
+/// A piece behind a position, with others behind it. A file says nothing of where it belongs, so the one whose absence makes a hole
+/// there is looked for.
+fn between(product: &Product, pieces: &[std::path::PathBuf], behind: u64) -> usize {
+    let makes_a_hole = |at: usize| {
+        let aside = product.path().join("aside");
+        std::fs::rename(&pieces[at], &aside).unwrap();
+        let told = product.run(&["wal", "status", "shop", "--json"]).unwrap().expect(0).unwrap();
+        std::fs::rename(&aside, &pieces[at]).unwrap();
+        let told: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+        let rows = told["data"].as_array().unwrap();
+        rows.len() > 1 && position(rows[0]["to"].as_str().unwrap()) > behind
+    };
+    (0..pieces.len()).find(|at| makes_a_hole(*at)).unwrap()
+}

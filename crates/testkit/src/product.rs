@@ -159,10 +159,11 @@ pub struct Product {
 
 impl Product {
     /// Makes the directory, a password file and an empty repository for `program`, with the services of `services`
-    /// (tables `[services.…]` in TOML).
+    /// (tables `[services.…]` in TOML). Below `SEAWORTHY_TEST_PLACE`, or `/var/tmp`.
     pub fn new(program: impl Into<PathBuf>, services: &str) -> Result<Self, ProductError> {
         // Not below a home: the sandbox's user must be able to pass through.
-        Self::new_in(Path::new("/var/tmp"), program, services)
+        let place = std::env::var_os("SEAWORTHY_TEST_PLACE").map_or_else(|| "/var/tmp".into(), PathBuf::from);
+        Self::new_in(&place, program, services)
     }
 
     /// The same, in a directory below `place`.

@@ -78,6 +78,7 @@ pub async fn drill_adopted(
         findings,
         phases: Vec::new(),
         rto: None,
+        reached: None,
         newest: None,
         sandbox: None,
         engine: String::new(),

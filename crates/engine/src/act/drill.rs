@@ -16,8 +16,12 @@ use seaworthy_model::id::RunId;
 use seaworthy_model::objective::{Met, RecoveryObjective};
 use seaworthy_model::receipt::Independence;
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
+use seaworthy_model::wal::{MOMENT, Reached};
 use seaworthy_model::witness::Witness;
 
+use crate::runner::Moment;
+
+use super::moment::go_on;
 use super::{Phase, Stopwatch, blames_the_copy, finding_of, report_of};
 
 /// What is drilled, and how.
@@ -44,6 +48,8 @@ pub struct DrillRequest {
     /// Whether the user's questions are asked again after the damage, which every other seed then makes large enough for
     /// them: evidence that they can fail.
     pub doubts_checks: bool,
+    /// A moment that is to be recovered, too; `None` where the copy's own is all.
+    pub onward: Option<Moment>,
 }
 
 /// The control line: a damage made on purpose, and whether the checks saw it.
@@ -80,6 +86,8 @@ pub struct DrillDone {
     pub phases: Vec<Phase>,
     /// From the start to the last check answered; `None` when the restore never got that far.
     pub rto: Option<Duration>,
+    /// Where a recovery that went on behind the copy has ended.
+    pub reached: Option<Reached>,
     /// The newest instant inside the restored data.
     pub newest: Option<Timestamp>,
     /// What the sandbox has shown about itself.
@@ -149,15 +157,24 @@ pub(crate) async fn drill_after(
     findings: Vec<Finding>,
     before: Before,
 ) -> DrillDone {
+    let went = match (&request.onward, &request.witness) {
+        (Some(moment), Some(witness)) => {
+            Some(go_on(cx, source, (witness, &reader), provider, &request, moment).await)
+        }
+        _ => None,
+    };
+    // What is fetched for the moment is no sign that the copy itself was.
+    let fetched_before = if went.is_some() { reader.fetched_bytes() } else { 0 };
     let mut watch = Stopwatch::start_after(before.phases);
     let mut done = DrillDone {
         verdict: Verdict::Inconclusive,
         expected: expected_checks(&request),
-        checks: Vec::new(),
+        checks: went.iter().map(|went| went.report.clone()).collect(),
         control: None,
         findings,
         phases: Vec::new(),
         rto: None,
+        reached: None,
         newest: None,
         sandbox: None,
         engine: String::new(),
@@ -189,6 +206,7 @@ pub(crate) async fn drill_after(
     if done.rto.is_none() {
         done.fetched_bytes = reader.fetched_bytes();
     }
+    done.fetched_bytes = done.fetched_bytes.saturating_sub(fetched_before);
     if done.rto.is_some() && done.fetched_bytes == 0 {
         done.findings.push(Finding::new(
             FindingCode::WrongCopyRead,
@@ -197,6 +215,13 @@ pub(crate) async fn drill_after(
         ));
     }
     done.phases = watch.phases;
+    if let Some(went) = went {
+        done.phases.insert(0, Phase { name: MOMENT, took: went.all });
+        // The promise is held against the slower of both: either may be what a disaster asks for.
+        done.rto = done.rto.zip(went.took).map(|(own, moment)| own.max(moment));
+        done.removed_bytes = done.removed_bytes.zip(went.removed_bytes).map(|(one, other)| one + other);
+        (done.reached, done.newest) = (went.reached, went.newest.or(done.newest));
+    }
     done.verdict = verdict(&request, &done, before.independence.as_ref());
     done
 }
@@ -221,6 +246,7 @@ fn expected_checks(request: &DrillRequest) -> Vec<String> {
     if let Some(witness) = &request.witness {
         names.extend(witness.checks());
     }
+    names.extend(request.onward.as_ref().map(|_| MOMENT.to_owned()));
     names.extend(request.checks.iter().map(|check| format!("user:{}", check.name)));
     names.push(WRITE.to_owned());
     names.push(INTACT.to_owned());
@@ -337,7 +363,7 @@ async fn intact(cx: &Cx, reader: &Arc<dyn CopyReader>) -> CheckReport {
 }
 
 /// Asserts that the scratch engine is not the source's.
-fn fresh(restored: &dyn Restored, request: &DrillRequest) -> CheckReport {
+pub(super) fn fresh(restored: &dyn Restored, request: &DrillRequest) -> CheckReport {
     let passed = |detail: String| CheckReport {
         name: FRESH.to_owned(),
         outcome: CheckOutcome::Passed,
@@ -393,7 +419,12 @@ async fn prove(cx: &Cx, restored: &dyn Restored, witness: &Witness, request: &Dr
 }
 
 /// Asks one question of the user's.
-async fn answer(cx: &Cx, restored: &dyn Restored, check: &UserCheck, point: Timestamp) -> CheckReport {
+pub(super) async fn answer(
+    cx: &Cx,
+    restored: &dyn Restored,
+    check: &UserCheck,
+    point: Timestamp,
+) -> CheckReport {
     let limit = Duration::try_from(check.timeout).unwrap_or(Duration::from_secs(60));
     let bounded = cx.within(limit);
     let name = format!("user:{}", check.name);

@@ -6,6 +6,7 @@ pub mod check;
 pub mod comply;
 pub mod drill;
 pub mod independent;
+mod moment;
 pub mod replicate;
 pub mod retain;
 pub mod survey;

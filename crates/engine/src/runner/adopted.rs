@@ -160,6 +160,8 @@ impl Runner {
             teardown: teardown(&done),
             next_due,
             independence: None,
+            until: None,
+            reached: None,
         }
         // The receipt's own facts have the last word: a pass that they deny becomes inconclusive.
         .settled();

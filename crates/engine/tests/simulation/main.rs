@@ -553,6 +553,7 @@ impl Estate {
         });
         let policy = self.services[one.service].policy;
         let job = DrillJob {
+            onward: None,
             copy: point.copy.clone(),
             backup: Some(point.sequence),
             point: point.point,

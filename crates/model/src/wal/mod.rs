@@ -19,7 +19,7 @@ mod target;
 
 pub use self::coverage::{Coverage, Ends, Hole, Reach, TwoHistories, Unreachable};
 pub use self::history::{History, HistoryError, Switch};
-pub use self::target::{Target, TargetError};
+pub use self::target::{MOMENT, Reached, Target, TargetError};
 
 /// A position in the log: bytes since its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -29,6 +29,23 @@ pub enum Target {
     Latest,
 }
 
+/// Name of the check that a recovery went on to a moment behind its copy, and ended there.
+pub const MOMENT: &str = "moment";
+
+/// Where a recovery that went on behind its copy has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The moment that was asked for.
+    pub target: Target,
+    /// The instant as of which the restored data stand, by the source's clock: nothing that was committed later is in them. Of the end of
+    /// a log that was received, when the server sent the last of it.
+    pub at: Timestamp,
+    /// Where the last record ends that was applied.
+    pub position: Lsn,
+    /// Bytes of the log that were applied behind the copy.
+    pub bytes: u64,
+}
+
 /// A text that names no moment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {

@@ -398,6 +398,10 @@ pub(crate) struct DrillRun {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub(crate) prove_the_drill: Option<u32>,
+    /// Go on to this moment behind the copy, once it is shown to be good: a time with its zone (the newest copy before it is taken),
+    /// `lsn:POSITION`, `xid:TRANSACTION`, `name:RESTORE-POINT` or `latest`. Of a source whose copies hold its log
+    #[arg(long, value_name = "MOMENT", conflicts_with_all = ["adopted", "prove_the_drill", "independent"])]
+    pub(crate) until: Option<String>,
     /// Bring the copy back with stock restic and the password that somebody else holds, out of reach of this program's state, key
     /// and engine: what level A6 asks for. From a repository at another site where there is one, and a directory
     #[arg(long, conflicts_with = "prove_the_drill")]

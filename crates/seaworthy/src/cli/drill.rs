@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_engine::store::{SnapshotReader, WITNESS_BYTES_MAX, WITNESS_PATH};
-use seaworthy_engine::{DrillJob, Sealed};
+use seaworthy_engine::{DrillJob, Moment, Sealed};
 use seaworthy_interface::{CopyPath, CopyReader, Cx, DriverError, ErrorKind};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{Digest, RepositoryId};
@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, App, Opened, reference, run_failure};
 use crate::cli::args::{Choice, Cli, DrillRun, ReportFormat};
-use crate::cli::{adopt, independent, prove};
+use crate::cli::restore::moment;
+use crate::cli::restore::until::Ground;
+use crate::cli::{adopt, independent, prove, wal};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
@@ -193,6 +195,7 @@ pub(crate) async fn witness(
 /// Drills; the exit code is the worst of all runs.
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: CancellationToken) -> Outcome {
     let cx = super::silent(&cancel);
+    let until = moment(arguments.until.as_deref())?;
     if cli.global.dry_run {
         return plan(cli, face, arguments).await;
     }
@@ -206,6 +209,20 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
                 return Err(Failure::new(
                     Exit::Interrupted,
                     "interrupted between two drills; the finished ones are sealed",
+                ));
+            }
+            if until.is_some() && !source.spec.holds_log() {
+                let subject = format!("{}/{}", service.name, source.name);
+                if arguments.services.is_empty() {
+                    face.say(format!("left out {subject}: its copies hold one instant each, and no log"))?;
+                    continue;
+                }
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("drill {subject} to a moment: its copies hold one instant each, and no log"),
+                )
+                .hint(
+                    "PostgreSQL sources with mode = \"continuous\" hold every moment between their copies",
                 ));
             }
             let failed = |failure: Failure| -> Outcome {
@@ -337,8 +354,15 @@ async fn plan(cli: &Cli, face: &Face, arguments: &DrillRun) -> Outcome {
     for service in services {
         for source in &service.sources {
             let points = memory.points(&service.name, &source.name).await?;
+            let to = arguments.until.as_ref().map_or_else(String::new, |until| {
+                if source.spec.holds_log() {
+                    format!(", recovered to {}", printable(until))
+                } else {
+                    String::new()
+                }
+            });
             face.data(format!(
-                "would drill {}/{}: point `{}` of {} known, {} checks of your own, deadline {}",
+                "would drill {}/{}: point `{}` of {} known{to}, {} checks of your own, deadline {}",
                 service.name,
                 source.name,
                 printable(&arguments.choice.point),
@@ -377,12 +401,30 @@ pub(crate) async fn one(
 ) -> Outcome<Sealed<Drill>> {
     let watch = face.watch(&format!("{}/{}", service.name, source.name));
     let cx = super::context(cancel, watch.sink());
-    let chosen = choose(&app.setup, &app.memory, &cx, opened, service, source, &arguments.choice).await?;
+    let until = moment(arguments.until.as_deref())?;
+    let ground = Ground {
+        face,
+        setup: &app.setup,
+        memory: &app.memory,
+        cx: &cx,
+        service,
+        source,
+        choice: &arguments.choice,
+    };
+    let (chosen, behind) = match &until {
+        Some(until) => ground.choose(opened, until).await?,
+        None => {
+            let choice = &arguments.choice;
+            (choose(&app.setup, &app.memory, &cx, opened, service, source, choice).await?, Vec::new())
+        }
+    };
     watch.step(&chosen.words());
     let subject = wiring::subject(&app.setup.state, service, source)?;
     let lock = lock(&cx, &chosen).await?;
     let place = reference(&chosen.spec, &chosen.repository);
-    let job = job(app, &cx, service, source, chosen, damage).await?;
+    let journal = wal::journal(&cx, &chosen.repository, service, source);
+    let mut job = job(app, &cx, service, source, chosen, damage).await?;
+    job.onward = until.map(|until| Moment { until, behind, journal });
     let sealed = app
         .runner
         .drill(&cx, &subject, &app.sandboxes, place, job)
@@ -442,6 +484,7 @@ pub(super) async fn job(
             None => random()?,
         },
         doubts_checks: damage.is_some(),
+        onward: None,
         next_due: service.drill.schedule.as_ref().and_then(|schedule| schedule.next_after(Timestamp::now())),
         proof_valid: service.drill.proof_valid,
     })

@@ -296,6 +296,7 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
         report: None,
         executor: None,
         prove_the_drill: None,
+        until: None,
         independent: false,
         password: None,
         restic: None,

@@ -10,6 +10,7 @@ use seaworthy_model::id::KeyFileId;
 use seaworthy_model::objective::{Met, Objective};
 use seaworthy_model::receipt::{Drill, Independence, Measured, Receipt};
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict};
+use seaworthy_model::wal::{Reached, Target};
 
 use crate::failure::printable;
 use crate::output::{Face, Tone, bytes, count, duration};
@@ -78,14 +79,36 @@ fn worst(drill: &Drill) -> Option<&Finding> {
         .or_else(|| drill.findings.first())
 }
 
+/// The moment that was reached, and how it was named where that is not the moment itself.
+fn moment(reached: &Reached) -> String {
+    match &reached.target {
+        Target::Time(_) => instant(reached.at),
+        target => format!("{} ({})", instant(reached.at), printable(&target.to_string())),
+    }
+}
+
 /// One sentence: could the service be recovered?
 pub(crate) fn sentence(drill: &Drill) -> String {
     let what = format!("{}/{}", drill.service, drill.source);
     match drill.verdict {
         Verdict::Pass(level) => {
             let took = drill.rto.measured_ms.map_or_else(String::new, |ms| format!(" in {}", millis(ms)));
-            format!("{what} could be recovered to {}{took} ({level})", instant(drill.point))
+            let moment = drill
+                .reached
+                .as_ref()
+                .map_or_else(String::new, |reached| format!(" and with its log to {}", moment(reached)));
+            format!("{what} could be recovered to {}{moment}{took} ({level})", instant(drill.point))
         }
+        Verdict::Fail if !drill.blames_the_copy() => format!(
+            "{what} could NOT be recovered to {}: {}; its copy of {} is good",
+            drill.until.as_ref().map_or_else(String::new, |until| printable(&until.to_string())),
+            worst(drill).map_or_else(String::new, |worst| format!(
+                "{} ({})",
+                printable(&worst.detail),
+                worst.code
+            )),
+            instant(drill.point)
+        ),
         Verdict::Fail => match worst(drill) {
             Some(finding) => format!(
                 "{what} could NOT be recovered from this copy: {} ({})",
@@ -366,7 +389,7 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         .chain(&drill.findings)
         .map(ToString::to_string)
         .collect();
-    vec![
+    let mut rows = vec![
         ("TESTED_BY", drill.executor.clone()),
         ("DATE", instant(drill.started)),
         ("SERVICE", format!("{}/{} ({})", drill.service, drill.source, drill.source_kind)),
@@ -431,7 +454,21 @@ fn table(receipt: &Receipt, drill: &Drill) -> Vec<(&'static str, String)> {
         ("ISSUES", if issues.is_empty() { "none".to_owned() } else { issues.join("; ") }),
         ("NEXT_DUE", next_due(drill)),
         ("RECEIPT", format!("{} {}", receipt.sequence, receipt.digest)),
-    ]
+    ];
+    if let Some(until) = &drill.until {
+        let asked = printable(&until.to_string());
+        let value = match &drill.reached {
+            Some(reached) => format!(
+                "{asked}: recovered to {}, as of {}, {} of log replayed",
+                reached.position,
+                reached.at,
+                bytes(reached.bytes)
+            ),
+            None => format!("{asked}: NOT reached"),
+        };
+        rows.insert(4, ("MOMENT", value));
+    }
+    rows
 }
 
 /// The newest instant inside the restored data, or why there is none.

@@ -317,6 +317,19 @@ impl Source for PostgresSource {
         Ok(Box::new(restore::restore(cx, witness, from, into, &self.programs).await?))
     }
 
+    async fn restore_until(
+        &self,
+        cx: &Cx,
+        copies: &[(Witness, Arc<dyn CopyReader>)],
+        journal: Arc<dyn Journal>,
+        into: Arc<dyn Sandbox>,
+        until: &Target,
+    ) -> Result<Box<dyn Restored>, DriverError> {
+        let copies = clusters(copies, until)?;
+        let done = physical::onward::restore(cx, &copies, journal, into, &self.programs, until).await?;
+        Ok(Box::new(done))
+    }
+
     async fn ready(&self, cx: &Cx, witness: &Witness, to: &NewTarget) -> Result<(), DriverError> {
         self.ready_for(cx, own_witness(witness)?, to).await
     }
@@ -347,20 +360,12 @@ impl Source for PostgresSource {
         to: &NewTarget,
         until: &Target,
     ) -> Result<Delivered, DriverError> {
-        let own = |(witness, from): &(Witness, Arc<dyn CopyReader>)| {
-            Ok::<_, DriverError>((own_witness(witness)?.clone(), Arc::clone(from)))
-        };
-        let copies = copies.iter().map(own).collect::<Result<Vec<_>, _>>()?;
-        match (to, copies.iter().all(|(witness, _)| witness.physical.is_some())) {
-            (NewTarget::Directory(directory), true) => {
+        let copies = clusters(copies, until)?;
+        match to {
+            NewTarget::Directory(directory) => {
                 physical::deliver::deliver(cx, &copies, Some(journal), directory, until).await
             }
-            (NewTarget::Database { .. }, true) => Err(deliver::of_a_cluster()),
-            (_, false) => Err(DriverError::new(
-                ErrorKind::Unsupported,
-                format!("restore to {until}: a dump holds one instant and no log"),
-            )
-            .hint("continuous copies do: `mode = \"continuous\"` of the source")),
+            NewTarget::Database { .. } => Err(deliver::of_a_cluster()),
         }
     }
 
@@ -373,4 +378,23 @@ impl Source for PostgresSource {
     ) -> Result<Delivered, DriverError> {
         self.deliver_to(cx, own_witness(witness)?, from, to).await
     }
+}
+
+/// Copies that hold a log.
+fn clusters(
+    copies: &[(Witness, Arc<dyn CopyReader>)],
+    until: &Target,
+) -> Result<Vec<physical::deliver::Copy>, DriverError> {
+    let own = |(witness, from): &(Witness, Arc<dyn CopyReader>)| {
+        let witness = own_witness(witness)?;
+        if witness.physical.is_none() {
+            return Err(DriverError::new(
+                ErrorKind::Unsupported,
+                format!("restore to {until}: a dump holds one instant and no log"),
+            )
+            .hint("continuous copies do: `mode = \"continuous\"` of the source"));
+        }
+        Ok((witness.clone(), Arc::clone(from)))
+    };
+    copies.iter().map(own).collect()
 }

@@ -232,7 +232,7 @@ impl<'a> Menu<'a> {
             to,
             tables: given.table.clone(),
             files: given.file.clone(),
-            until: super::moment(given)?,
+            until: super::moment(given.until.as_deref())?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! `restore`: a copy to a new place, for people. Never to a live source, never over anything.
 
 mod menu;
-mod until;
+pub(super) mod until;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> O
             for source in &service.sources {
                 let choice = arguments.choice.clone();
                 let order = below(to, &service.name, &source.name, choice, arguments.offsite)?;
-                orders.push(Order { until: moment(arguments)?, ..order });
+                orders.push(Order { until: moment(arguments.until.as_deref())?, ..order });
             }
         }
         if orders.is_empty() {
@@ -122,7 +122,7 @@ async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> O
             to: to.clone(),
             tables: arguments.table.clone(),
             files: arguments.file.clone(),
-            until: moment(arguments)?,
+            until: moment(arguments.until.as_deref())?,
         }]);
     }
     let is_watched = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
@@ -138,11 +138,11 @@ async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> O
 }
 
 /// The moment that `--until` names.
-fn moment(arguments: &Restore) -> Outcome<Option<Target>> {
-    let parse = |text: &String| {
+pub(super) fn moment(until: Option<&str>) -> Outcome<Option<Target>> {
+    let parse = |text: &str| {
         text.parse().map_err(|error: TargetError| Failure::because(Exit::Usage, "understand --until", &error))
     };
-    arguments.until.as_ref().map(parse).transpose()
+    until.map(parse).transpose()
 }
 
 fn no_target() -> Failure {

@@ -23,17 +23,17 @@ use crate::render::drill::instant;
 use crate::setup::Setup;
 
 /// A copy whose log leads on from the one that is restored.
-pub(super) type Behind = (Witness, Arc<dyn CopyReader>);
+pub(crate) type Behind = (Witness, Arc<dyn CopyReader>);
 
 /// What a choice is made with.
-pub(super) struct Ground<'a> {
-    pub(super) face: &'a Face,
-    pub(super) setup: &'a Setup,
-    pub(super) memory: &'a Memory,
-    pub(super) cx: &'a Cx,
-    pub(super) service: &'a Service,
-    pub(super) source: &'a ServiceSource,
-    pub(super) choice: &'a Choice,
+pub(crate) struct Ground<'a> {
+    pub(crate) face: &'a Face,
+    pub(crate) setup: &'a Setup,
+    pub(crate) memory: &'a Memory,
+    pub(crate) cx: &'a Cx,
+    pub(crate) service: &'a Service,
+    pub(crate) source: &'a ServiceSource,
+    pub(crate) choice: &'a Choice,
 }
 
 fn facts(witness: &Witness) -> Option<&PhysicalFacts> {
@@ -61,7 +61,7 @@ impl Ground<'_> {
     }
 
     /// The copy to restore, and those behind it.
-    pub(super) async fn choose(&self, opened: &mut Opened, until: &Target) -> Outcome<(Chosen, Vec<Behind>)> {
+    pub(crate) async fn choose(&self, opened: &mut Opened, until: &Target) -> Outcome<(Chosen, Vec<Behind>)> {
         let newest =
             choose(self.setup, self.memory, self.cx, opened, self.service, self.source, self.choice).await?;
         if self.choice.point != "latest" || !matches!(until, Target::Time(_) | Target::Position(_)) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use seaworthy_interface::copy::{Restoring, Written};
-use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, Journal};
+use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, HeldPiece, Journal};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::Digest;
 use seaworthy_model::signature::sha256;
@@ -27,7 +27,7 @@ use super::stream::{bytes_of, without_hole};
 use super::{BETWEEN, DATA, SPACES, data_path, in_data, log_path, named, space_path, verify};
 
 /// The log while it is looked through, beside the data directory.
-const LOG: &str = "log";
+pub(super) const LOG: &str = "log";
 /// What a data directory must not say of itself when its server starts anew.
 const SILENCED: &[&str] = &["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"];
 /// Settings that would speak for another recovery.
@@ -52,7 +52,7 @@ fn refused(what: String) -> DriverError {
 }
 
 /// Joins the logs of copies that follow one another.
-fn chain(copies: &[Copy]) -> Result<PhysicalFacts, DriverError> {
+pub(super) fn chain(copies: &[Copy]) -> Result<PhysicalFacts, DriverError> {
     let (first, behind) =
         copies.split_first().ok_or_else(|| DriverError::new(ErrorKind::Other, "restore no copy"))?;
     let mut facts = PhysicalFacts { between: None, ..physical_of(&first.0)?.clone() };
@@ -98,7 +98,12 @@ fn fetch_log(copies: &[Copy], root: &Path, log: &BTreeMap<String, Digest>) -> Re
             parts.insert(0, (named(BETWEEN)?, &between.log));
         }
         for (under, names) in parts {
-            from.restore(&under, &part, &Restoring::default())?;
+            let unneeded = names.keys().filter(|name| !log.contains_key(*name));
+            let left_out = unneeded
+                .map(|name| under.join(name))
+                .collect::<Option<_>>()
+                .ok_or_else(|| DriverError::new(ErrorKind::Other, "name a file of the log"))?;
+            from.restore(&under, &part, &Restoring { left_out, ..Restoring::default() })?;
             for name in names.keys().filter(|name| log.contains_key(*name)) {
                 // What is missing is told when the log is read.
                 match std::fs::rename(part.join(name), into.join(name)) {
@@ -116,7 +121,7 @@ fn fetch_log(copies: &[Copy], root: &Path, log: &BTreeMap<String, Digest>) -> Re
 }
 
 /// Ends the log behind a position.
-fn cut(log: &Path, facts: &mut PhysicalFacts, until: Lsn) -> Result<(), DriverError> {
+pub(super) fn cut(log: &Path, facts: &mut PhysicalFacts, until: Lsn) -> Result<(), DriverError> {
     let size = facts.segment_bytes;
     let inside = Segment::of(facts.timeline, Lsn(until.0.saturating_sub(1)), size);
     let last = inside.name(size);
@@ -133,19 +138,33 @@ fn cut(log: &Path, facts: &mut PhysicalFacts, until: Lsn) -> Result<(), DriverEr
     Ok(())
 }
 
-/// Puts what the journal keeps behind the copies into the log. Returns when the server sent the last of it; nothing where there is none.
+/// What was found in a journal behind the copies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tail {
+    /// When the server sent the last of what adjoins; nothing where nothing does.
+    sent: Option<Timestamp>,
+    /// Where more of it begins that does not adjoin: something is missing before.
+    beyond: Option<Lsn>,
+}
+
+/// Puts what the journal keeps behind the copies into the log.
 fn tail(
     journal: &dyn Journal,
     log: &Path,
     facts: &mut PhysicalFacts,
     system: u64,
-) -> Result<Option<Timestamp>, DriverError> {
+) -> Result<Tail, DriverError> {
     let size = facts.segment_bytes;
     let failed = |error| DriverError::io("put the journal's log into place", error);
     let begin = Segment::of(facts.timeline, Lsn(facts.until.0.saturating_sub(1)), size);
-    let (pieces, end) = without_hole(&journal.held()?, system, facts.timeline, facts.until);
+    let held = journal.held()?;
+    let (pieces, end) = without_hole(&held, system, facts.timeline, facts.until);
+    let is_beyond = |piece: &&HeldPiece| {
+        piece.of.system == system && piece.of.timeline == facts.timeline && piece.of.from > end
+    };
+    let beyond = held.iter().filter(is_beyond).map(|piece| piece.of.from).min();
     if end <= facts.until {
-        return Ok(None);
+        return Ok(Tail { sent: None, beyond });
     }
     let mut segment = begin;
     let mut bytes = std::fs::read(log.join(begin.name(size))).map_err(failed)?;
@@ -192,7 +211,7 @@ fn tail(
         whole(segment, &mut bytes, true)?;
     }
     (facts.last, facts.until) = last;
-    Ok(pieces.iter().map(|piece| piece.of.sent).max())
+    Ok(Tail { sent: pieces.iter().map(|piece| piece.of.sent).max(), beyond })
 }
 
 /// The first thing that is wrong, as an error: a server would start on it, and say that all is well.
@@ -280,8 +299,8 @@ pub(in super::super) async fn deliver(
     .await?;
     cx.phase("log");
     let found = look(cx, copies, journal, root, &mut facts, until).await;
-    let (seen, stop) = match found {
-        Ok((seen, Ok(stop))) => (seen, stop),
+    let (seen, beyond, stop) = match found {
+        Ok(Looked { seen, beyond, stop: Ok(stop), .. }) => (seen, beyond, stop),
         refusal => {
             // Nothing but the log is there: the place is as empty as it was.
             let place = root.join(LOG);
@@ -306,8 +325,8 @@ pub(in super::super) async fn deliver(
             );
             return Err(match refusal {
                 Err(error) => error,
-                Ok((_, stopped)) => {
-                    let why = stopped.err().unwrap_or(NoStop::Nothing);
+                Ok(looked) => {
+                    let why = looked.stop.err().unwrap_or(NoStop::Nothing);
                     DriverError::new(ErrorKind::Refused, format!("restore to {until}: {why}"))
                         .code(FindingCode::RecoveryEnded)
                         .hint(known)
@@ -328,16 +347,7 @@ pub(in super::super) async fn deliver(
     cx.phase("fetch");
     let done = fetch(cx, physical_of(witness)?, from, root).await?;
     cx.phase("verify");
-    let (place, log) = (root.to_path_buf(), facts.log.clone());
-    blocking(cx, move || {
-        let failed = |error| DriverError::io("put the log into place", error);
-        let directory = place.join(DATA).join("pg_wal");
-        for name in log.keys() {
-            std::fs::rename(place.join(LOG).join(name), directory.join(name)).map_err(failed)?;
-        }
-        std::fs::remove_dir(place.join(LOG)).map_err(failed)
-    })
-    .await?;
+    put_into_place(cx, root, &facts).await?;
     let rest = PhysicalFacts { log: BTreeMap::new(), ..facts.clone() };
     let (place, stopped) = (root.to_path_buf(), stopping(cx));
     let files = blocking(cx, move || verify::verify(&place, &rest, &stopped)).await?;
@@ -373,19 +383,46 @@ pub(in super::super) async fn deliver(
             root.display(),
             data.display()
         ),
-        findings: Vec::new(),
+        findings: beyond
+            .filter(|_| stop.1 == facts.until)
+            .map(|at| hole(facts.until, at))
+            .into_iter()
+            .collect(),
     })
 }
 
-/// Where the moment is in the log; and what is wrong with the log.
-async fn look(
+/// The log goes on behind something that is missing.
+fn hole(from: Lsn, to: Lsn) -> Finding {
+    Finding::new(
+        FindingCode::MomentMissed,
+        "log",
+        format!("it ends at {from}; more of it is kept from {to} on, and what lies between is not"),
+    )
+}
+
+/// What was found in the log.
+pub(super) struct Looked {
+    /// What is wrong with it.
+    pub(super) seen: PhysicalSeen,
+    /// Where more of it begins behind something that is missing.
+    pub(super) beyond: Option<Lsn>,
+    /// Up to when it is known, by the source's clock.
+    pub(super) known: Timestamp,
+    /// When the last transaction ended that is before the moment.
+    pub(super) last: Option<Timestamp>,
+    /// The record at which the moment is: where it begins, and where it ends.
+    pub(super) stop: Result<(Lsn, Lsn), NoStop>,
+}
+
+/// Where the moment is in the log, which comes to lie in [`LOG`]; and what is wrong with the log.
+pub(super) async fn look(
     cx: &Cx,
     copies: &[Copy],
     journal: Option<Arc<dyn Journal>>,
     root: &Path,
     facts: &mut PhysicalFacts,
     until: &Target,
-) -> Result<(PhysicalSeen, Result<(Lsn, Lsn), NoStop>), DriverError> {
+) -> Result<Looked, DriverError> {
     let (all, place, log) = (copies.to_vec(), root.to_path_buf(), facts.log.clone());
     blocking(cx, move || fetch_log(&all, &place, &log)).await?;
     let newest = copies.last().map_or(Timestamp::MIN, |(witness, _)| witness.snapshot.at);
@@ -397,21 +434,23 @@ async fn look(
         Target::Immediate => false,
     };
     let system = copies.first().and_then(|(witness, _)| witness.server.system_identifier.parse().ok());
-    let mut known = newest;
+    let (mut known, mut beyond) = (newest, None);
     if let (Some(journal), Some(system), true) = (journal, system, is_behind) {
         let (place, mut longer) = (root.join(LOG), facts.clone());
-        let (longer, sent) = blocking(cx, move || {
-            let sent = tail(&*journal, &place, &mut longer, system)?;
-            Ok((longer, sent))
+        let (longer, told) = blocking(cx, move || {
+            let told = tail(&*journal, &place, &mut longer, system)?;
+            Ok((longer, told))
         })
         .await?;
         *facts = longer;
-        known = sent.map_or(known, |sent| sent.max(known));
+        known = told.sent.map_or(known, |sent| sent.max(known));
+        beyond = told.beyond;
     }
     if let Target::Time(time) = until
         && *time > known
     {
-        return Ok((PhysicalSeen::default(), Err(NoStop::Never { until: facts.until, prepared: 0 })));
+        let stop = Err(NoStop::Never { until: facts.until, prepared: 0 });
+        return Ok(Looked { seen: PhysicalSeen::default(), beyond, known, last: None, stop });
     }
     let (place, facts, stopped) = (root.join(LOG), facts.clone(), stopping(cx));
     let mut search = Search::new(until.clone(), facts.consistent);
@@ -431,13 +470,28 @@ async fn look(
             .code(first.code)
             .hint("restore from another copy"));
         }
-        Ok((seen, search.finish()))
+        let last = search.ended().1.map(|(_, last)| last);
+        Ok(Looked { seen, beyond, known, last, stop: search.finish() })
+    })
+    .await
+}
+
+/// Puts the log into the data directory.
+pub(super) async fn put_into_place(cx: &Cx, root: &Path, facts: &PhysicalFacts) -> Result<(), DriverError> {
+    let (place, log) = (root.to_path_buf(), facts.log.clone());
+    blocking(cx, move || {
+        let failed = |error| DriverError::io("put the log into place", error);
+        let directory = place.join(DATA).join("pg_wal");
+        for name in log.keys() {
+            std::fs::rename(place.join(LOG).join(name), directory.join(name)).map_err(failed)?;
+        }
+        std::fs::remove_dir(place.join(LOG)).map_err(failed)
     })
     .await
 }
 
 /// Fetches data directory and tablespaces, without the log.
-async fn fetch(
+pub(super) async fn fetch(
     cx: &Cx,
     own: &PhysicalFacts,
     from: &Arc<dyn CopyReader>,

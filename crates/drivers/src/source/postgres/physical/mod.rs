@@ -19,6 +19,7 @@ pub(super) mod deliver;
 mod follow;
 mod log;
 mod moment;
+pub(super) mod onward;
 pub(super) mod restore;
 mod sink;
 mod stream;

@@ -426,18 +426,39 @@ async fn broken(
     Ok(Engine::There)
 }
 
-/// Recovers `witness`'s copy in `sandbox` and leaves its engine running.
-pub(in super::super) async fn restore(
+/// A scratch engine that recovers what was fetched and read.
+pub(super) struct Started {
+    root: PathBuf,
+    pub(super) address: Address,
+    pub(super) process: Box<dyn SandboxProcess>,
+    nonce: String,
+    /// What was seen of the files, and then of the engine.
+    pub(super) seen: PhysicalSeen,
+}
+
+impl Started {
+    /// Ends it after an error.
+    pub(super) async fn give_up(&mut self, error: DriverError) -> DriverError {
+        // The sandbox kills what is left; asking first keeps the engine from writing while it is removed.
+        let stopped = self.process.stop(&Cx::unbounded(), 3, Duration::from_secs(2)).await;
+        if stopped.is_err() {
+            error.hint("the scratch engine did not stop; its sandbox ends it")
+        } else {
+            error
+        }
+    }
+}
+
+/// Finds the engine for a copy, and whether it could run in a sandbox, before anything is fetched.
+pub(super) async fn engine(
     cx: &Cx,
     witness: &PostgresWitness,
-    from: Arc<dyn CopyReader>,
-    sandbox: Arc<dyn Sandbox>,
+    sandbox: &Arc<dyn Sandbox>,
     programs: &[PathBuf],
-) -> Result<RestoredCluster, DriverError> {
-    let physical = physical_of(witness)?.clone();
+) -> Result<Found, DriverError> {
     let major = witness.server.major();
     let engine = tools::find(cx, Tool::Postgres, major..=major, programs, FindingCode::EnvBinary).await?;
-    let root = sandbox.root().to_path_buf();
+    let root = sandbox.root();
     if root.join(format!(".s.PGSQL.{PORT}")).as_os_str().len() > SOCKET_PATH_MAX {
         return Err(environment(
             FindingCode::EnvOther,
@@ -448,18 +469,26 @@ pub(in super::super) async fn restore(
             "the sandbox's path must be shorter: a socket's has at most {SOCKET_PATH_MAX} bytes"
         )));
     }
-    cx.phase("fetch");
-    fetch(cx, &physical, &from, &root).await.map_err(room)?;
-    cx.phase("verify");
-    let mut seen = verified(cx, &physical, &root).await?;
-    let beside = super::super::restore::beside(cx, witness, &from).await?;
-    silence(&root, &physical).map_err(room)?;
+    Ok(engine)
+}
+
+/// Starts an engine on what was fetched and read: it recovers to the last record of `physical`.
+pub(super) async fn start(
+    cx: &Cx,
+    engine: &Found,
+    witness: &PostgresWitness,
+    physical: &PhysicalFacts,
+    sandbox: &Arc<dyn Sandbox>,
+    seen: PhysicalSeen,
+) -> Result<Started, DriverError> {
+    let root = sandbox.root().to_path_buf();
+    silence(&root, physical).map_err(room)?;
     sandbox.own(cx, &root).await?;
     cx.phase("recover");
     let nonce = format!("seaworthy-{:016x}", nonce());
-    let arguments = command(&engine, &physical, &root, &nonce)?;
+    let arguments = command(engine, physical, &root, &nonce)?;
     let argv: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let mut process = sandbox.spawn(cx, exec(&argv, &root, &[])?).await?;
+    let process = sandbox.spawn(cx, exec(&argv, &root, &[])?).await?;
     let address = Address {
         host: argument(&root)?,
         port: PORT,
@@ -467,27 +496,35 @@ pub(in super::super) async fn restore(
         database: witness.database.name.clone(),
         password: None,
     };
-    match opened(cx, witness, &address, &mut process, &nonce, &root, &mut seen).await {
+    Ok(Started { root, address, process, nonce, seen })
+}
+
+/// Recovers `witness`'s copy in `sandbox` and leaves its engine running.
+pub(in super::super) async fn restore(
+    cx: &Cx,
+    witness: &PostgresWitness,
+    from: Arc<dyn CopyReader>,
+    sandbox: Arc<dyn Sandbox>,
+    programs: &[PathBuf],
+) -> Result<RestoredCluster, DriverError> {
+    let physical = physical_of(witness)?.clone();
+    let engine = engine(cx, witness, &sandbox, programs).await?;
+    let root = sandbox.root().to_path_buf();
+    cx.phase("fetch");
+    fetch(cx, &physical, &from, &root).await.map_err(room)?;
+    cx.phase("verify");
+    let seen = verified(cx, &physical, &root).await?;
+    let beside = super::super::restore::beside(cx, witness, &from).await?;
+    let mut started = start(cx, &engine, witness, &physical, &sandbox, seen).await?;
+    match opened(cx, witness, &mut started).await {
         Ok(filled) => {
+            let Started { address, process, seen, .. } = started;
             let filled = Filled { findings: beside, ..filled };
-            let inner = RestoredPostgres::new(
-                Arc::clone(&sandbox),
-                process,
-                address.clone(),
-                witness.snapshot.at,
-                filled,
-            );
+            let at = witness.snapshot.at;
+            let inner = RestoredPostgres::new(Arc::clone(&sandbox), process, address.clone(), at, filled);
             Ok(RestoredCluster { inner, physical, seen, address, others: tokio::sync::Mutex::new(None) })
         }
-        Err(error) => {
-            // The sandbox kills what is left; asking first keeps the engine from writing while it is removed.
-            let stopped = process.stop(&Cx::unbounded(), 3, Duration::from_secs(2)).await;
-            Err(if stopped.is_err() {
-                error.hint("the scratch engine did not stop; its sandbox ends it")
-            } else {
-                error
-            })
-        }
+        Err(error) => Err(started.give_up(error).await),
     }
 }
 
@@ -496,15 +533,13 @@ fn nonce() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-async fn opened(
+/// Waits for the engine to open, and looks who it is, where it ended, and at what its files hold.
+pub(super) async fn opened(
     cx: &Cx,
     witness: &PostgresWitness,
-    address: &Address,
-    process: &mut Box<dyn SandboxProcess>,
-    nonce: &str,
-    root: &Path,
-    seen: &mut PhysicalSeen,
+    started: &mut Started,
 ) -> Result<Filled, DriverError> {
+    let Started { root, address, process, nonce, seen } = started;
     let session = recovered(cx, address, process, seen).await?;
     let row = session
         .row(
@@ -514,7 +549,7 @@ async fn opened(
              current_setting('cluster_name')",
         )
         .await?;
-    if text(&row, 2)? != nonce {
+    if text(&row, 2)? != *nonce {
         return Err(DriverError::new(
             ErrorKind::Refused,
             "use the scratch engine: it was not made by this run",
@@ -529,7 +564,7 @@ async fn opened(
         )
         .code(FindingCode::WrongSource));
     }
-    let place = root.to_path_buf();
+    let place = root.clone();
     let left = blocking(cx, move || left_at(&place)).await?;
     seen.ended = left.map(|(timeline, at, _)| (timeline, at));
     let line = left.map_or_else(|| "unknown".to_owned(), |(_, _, new)| new.to_string());
@@ -565,7 +600,7 @@ fn undone(names: impl Iterator<Item = String>, why: &str) -> Vec<CheckReport> {
         .collect()
 }
 
-fn why(error: &DriverError) -> String {
+pub(super) fn why(error: &DriverError) -> String {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     format!("{error}: {}", printable(&cause))
 }
