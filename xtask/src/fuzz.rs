@@ -1,11 +1,13 @@
 //! `cargo xtask fuzz`: coverage-guided fuzzing of every parser of bytes that we did not write (`fuzz/`).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use seaworthy_testkit::page::{machine, put_section};
+use serde::{Deserialize, Serialize};
 
 use crate::process::{self, Echo};
 use crate::{TaskResult, components, workspace};
@@ -16,6 +18,9 @@ pub(crate) struct Options {
     /// Only this target; may be given several times.
     #[arg(long)]
     target: Vec<String>,
+    /// Add what these targets have found to what others have found before, for as long: once all of them are there, the figures are written.
+    #[arg(long)]
+    go_on: bool,
     /// How long each target runs.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
@@ -38,17 +43,21 @@ pub(crate) fn run(options: &Options) -> TaskResult {
             return Ok(ExitCode::FAILURE);
         }
     }
-    let mut targets: Vec<String> = Vec::new();
+    let mut all: Vec<String> = Vec::new();
     for entry in fs::read_dir(root.join("fuzz/fuzz_targets"))? {
-        let name = entry?.path().file_stem().map(|name| name.to_string_lossy().into_owned());
-        targets.extend(name.filter(|name| options.target.is_empty() || options.target.contains(name)));
+        all.extend(entry?.path().file_stem().map(|name| name.to_string_lossy().into_owned()));
     }
-    targets.sort();
+    all.sort();
+    let is_wanted = |name: &&String| options.target.is_empty() || options.target.contains(name);
+    let targets: Vec<String> = all.iter().filter(is_wanted).cloned().collect();
     if targets.is_empty() {
         return Err(format!("no target is called {}", options.target.join(" or ")).into());
     }
     let mut found = Vec::new();
-    let mut figures = String::new();
+    let place = workspace::metadata(&root)?.target_directory.join("fuzz.kept.json");
+    if !options.go_on && options.replay.is_none() && place.exists() {
+        fs::remove_file(&place)?;
+    }
     for target in &targets {
         println!("== {target}");
         let mut command = process::cargo();
@@ -73,13 +82,18 @@ pub(crate) fn run(options: &Options) -> TaskResult {
             continue;
         }
         if options.replay.is_none() {
-            figures.push_str(
-                &figure(target, &ran.output).ok_or("the fuzzer did not tell how many inputs it ran")?,
-            );
+            let figure =
+                figure(target, &ran.output).ok_or("the fuzzer did not tell how many inputs it ran")?;
+            // Another run may be at work on other targets.
+            let mut kept = Kept::read(&place, options)?;
+            kept.figures.insert(target.clone(), figure);
+            workspace::write(&place, &serde_json::to_string_pretty(&kept)?)?;
         }
     }
     if found.is_empty() {
-        if options.replay.is_none() && options.target.is_empty() {
+        let kept = Kept::read(&place, options)?;
+        if options.replay.is_none() && all.iter().all(|target| kept.figures.contains_key(target)) {
+            let figures: String = kept.figures.into_values().collect();
             write_figures(&root, options.seconds, &figures)?;
         }
         println!("{} targets, nothing found", targets.len());
@@ -87,6 +101,25 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     }
     println!("found something: {}", found.join(", "));
     Ok(ExitCode::FAILURE)
+}
+
+/// What targets have found, by name.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    seconds: u32,
+    figures: BTreeMap<String, String>,
+}
+
+impl Kept {
+    /// What was kept before; nothing where it was of another length.
+    fn read(place: &Path, options: &Options) -> Result<Self, Box<dyn std::error::Error>> {
+        let fresh = Self { seconds: options.seconds, figures: BTreeMap::new() };
+        if !place.exists() {
+            return Ok(fresh);
+        }
+        let kept: Self = serde_json::from_str(&workspace::read(place)?)?;
+        Ok(if kept.seconds == options.seconds { kept } else { fresh })
+    }
 }
 
 /// Where a target's inputs begin: things of this kind that real tools wrote.

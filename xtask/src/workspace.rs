@@ -159,6 +159,13 @@ impl Metadata {
     }
 }
 
+/// The commit that is checked out, in its short form.
+pub(crate) fn head(root: &Path) -> Result<String, WorkspaceError> {
+    let mut git = Command::new("git");
+    git.args(["-c", "safe.directory=*", "rev-parse", "--short=10", "HEAD"]).current_dir(root);
+    Ok(output(&mut git)?.trim().to_owned())
+}
+
 /// Asks cargo. The lock file decides the versions and is not changed.
 pub(crate) fn metadata(root: &Path) -> Result<Metadata, WorkspaceError> {
     let mut cargo = crate::process::cargo();
