@@ -60,14 +60,14 @@ impl RepositoryJournal {
 }
 
 impl Journal for RepositoryJournal {
-    fn put(&self, of: &PieceOf, bytes: &Bytes) -> Result<(), DriverError> {
+    fn put(&self, of: &PieceOf, bytes: &Bytes) -> Result<HeldPiece, DriverError> {
         let what = "store a piece of the log";
         let words = Words { schema: SCHEMA, lineage: self.lineage.clone(), of: *of, sha256: sha256(bytes) };
         let words = serde_json::to_vec(&words)
             .map_err(|error| DriverError::new(ErrorKind::Other, what).because(error))?;
         self.repository
             .journal_put(&words, bytes, &self.control)
-            .map(drop)
+            .map(|id| HeldPiece { of: *of, key: id.hex() })
             .map_err(|error| driver_error(what, error))
     }
 

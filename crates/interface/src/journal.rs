@@ -22,8 +22,18 @@ pub struct PieceOf {
     pub from: Lsn,
     /// The position behind its last.
     pub to: Lsn,
-    /// When the server sent the last of it, by its own clock.
-    pub sent: Timestamp,
+    /// When the server's log ended where this ends, by the server's clock: nothing that was written before then lies behind it. Unknown where the
+    /// server had more already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_at: Option<Timestamp>,
+}
+
+impl PieceOf {
+    /// Whether it holds nothing and only says when the log ended there: an idle server writes nothing that would say so.
+    #[must_use]
+    pub fn is_mark(&self) -> bool {
+        self.from == self.to
+    }
 }
 
 /// A piece that is kept.
@@ -38,7 +48,7 @@ pub struct HeldPiece {
 /// What is kept of one source's log, outside of copies. Calls block.
 pub trait Journal: Send + Sync {
     /// Keeps a piece: durable when this returns.
-    fn put(&self, of: &PieceOf, bytes: &Bytes) -> Result<(), DriverError>;
+    fn put(&self, of: &PieceOf, bytes: &Bytes) -> Result<HeldPiece, DriverError>;
 
     /// Everything that is kept of this source, in the order of its positions. An error is never an empty list.
     fn held(&self) -> Result<Vec<HeldPiece>, DriverError>;
@@ -57,8 +67,8 @@ pub struct Streamed {
     pub durable: Lsn,
     /// The server's own log goes as far as this.
     pub server: Lsn,
-    /// When the server sent the last of what is durable, by its clock; unknown where nothing has come yet.
-    pub sent: Option<Timestamp>,
+    /// When the server's log ended where what is durable ends, by its clock: nothing older is missing. Unknown where that was never so.
+    pub complete_at: Option<Timestamp>,
     /// Pieces and bytes that were stored.
     pub stored: (u64, u64),
     /// How long the first byte of the last piece had been here before it was durable; unknown where nothing was stored yet.

@@ -638,3 +638,44 @@ fn between(product: &Product, pieces: &[std::path::PathBuf], behind: u64) -> usi
     };
     (0..pieces.len()).find(|at| makes_a_hole(*at)).unwrap()
 }
+
+#[test]
+fn an_idle_server_loses_nothing_while_time_goes_by() {
+    let server = busy_server();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    backup(&product);
+    let receiver = Receiver::begin(&product);
+    let told = || -> Value {
+        let told = product.run(&["wal", "status", "shop", "--json"]).unwrap().expect(0).unwrap();
+        serde_json::from_str::<Value>(told.lines().last().unwrap()).unwrap()["data"][0].clone()
+    };
+    let complete = || told()["complete_at"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+    server.sql("shop", "INSERT INTO orders (customer, placed) VALUES (1, now())").unwrap();
+    wait_for(&product, &server);
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    // Three marks, of which one is kept: each replaces the one before.
+    let mut marks = std::collections::BTreeSet::new();
+    let mut files = Vec::new();
+    while marks.len() < 4 {
+        assert!(std::time::Instant::now() < limit, "{marks:?}");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        marks.extend(complete());
+        files.push(walk(&product.repository().join("journal")).len());
+    }
+    let (first, last) = (marks.first().unwrap(), marks.last().unwrap());
+    assert!(last.duration_since(*first).as_secs() >= 20, "{marks:?}");
+    // One more while a mark is replaced, and one for what an idle server writes by itself.
+    assert!(files.iter().max().unwrap() - files.first().unwrap() <= 3, "{files:?}");
+    drop(receiver);
+    let (drill, code) = drill_until(&product, "latest");
+    is_shown(&drill, code, "latest");
+    assert_eq!(drill["reached"]["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap(), *last);
+    let lost = drill["rpo"]["exposure"]["measured_ms"].as_u64().unwrap();
+    assert!(lost < 30_000, "{lost}");
+    // Up to then nothing was written; what may have been written since is not known.
+    let later = |seconds: i64| (*last + jiff::SignedDuration::from_secs(seconds)).to_string();
+    let (drill, code) = drill_until(&product, &later(-3));
+    is_shown(&drill, code, "before the mark");
+    let (drill, code) = drill_until(&product, &later(1));
+    assert_eq!((&drill["verdict"]["word"], code), (&Value::from("inconclusive"), Some(7)), "{drill:#}");
+}

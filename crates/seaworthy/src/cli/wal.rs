@@ -111,11 +111,11 @@ impl Waits {
 
 /// What is said of a stream.
 fn words(told: &Streamed, now: Timestamp) -> String {
-    let age = told.sent.map_or_else(
-        || "nothing has come yet".to_owned(),
-        |sent| {
-            let age = Duration::try_from(now.duration_since(sent)).unwrap_or_default();
-            format!("sent {} ago", duration(age))
+    let age = told.complete_at.map_or_else(
+        || "not all of the log was here yet".to_owned(),
+        |at| {
+            let age = Duration::try_from(now.duration_since(at)).unwrap_or_default();
+            format!("complete as of {} ago", duration(age))
         },
     );
     let left = told.server.0.saturating_sub(told.durable.0);
@@ -218,16 +218,17 @@ async fn status(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
                 let inside = |piece: &&&HeldPiece| {
                     piece.of.timeline == timeline && piece.of.from >= *from && piece.of.to <= *to
                 };
-                let sent = own.iter().filter(inside).map(|piece| piece.of.sent).max();
-                rows.push((system, timeline, *from, *to, sent, own.iter().filter(inside).count()));
+                let complete = own.iter().filter(inside).filter_map(|piece| piece.of.complete_at).max();
+                let pieces = own.iter().filter(inside).filter(|piece| !piece.of.is_mark()).count();
+                rows.push((system, timeline, *from, *to, complete, pieces));
             }
         }
     }
     if face.json {
         let data: Vec<_> = rows
             .iter()
-            .map(|(system, timeline, from, to, sent, pieces)| {
-                serde_json::json!({ "system": system.to_string(), "timeline": timeline, "from": from, "to": to, "sent": sent, "pieces": pieces })
+            .map(|(system, timeline, from, to, complete, pieces)| {
+                serde_json::json!({ "system": system.to_string(), "timeline": timeline, "from": from, "to": to, "complete_at": complete, "pieces": pieces })
             })
             .collect();
         face.json(&serde_json::json!({ "schema": "seaworthy.wal/1", "source": name, "repository": spec.name, "data": data, "holes": holes }))?;
@@ -237,13 +238,13 @@ async fn status(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
             spec.name, service.name
         ))?;
     } else {
-        for (system, timeline, from, to, sent, pieces) in &rows {
+        for (system, timeline, from, to, complete, pieces) in &rows {
             face.data(format!(
-                "{name} in {}: cluster {system}, timeline {timeline}, {from} to {to} ({}, {}), sent until {}",
+                "{name} in {}: cluster {system}, timeline {timeline}, {from} to {to} ({}, {}), complete as of {}",
                 spec.name,
                 bytes(to.0 - from.0),
                 count(*pieces, "piece"),
-                sent.map_or_else(|| "an unknown instant".to_owned(), instant)
+                complete.map_or_else(|| "an unknown instant".to_owned(), instant)
             ))?;
         }
         if holes > 0 {

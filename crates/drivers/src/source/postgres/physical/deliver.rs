@@ -23,7 +23,7 @@ use super::super::restore::blocking;
 use super::super::wal::page::{self, Expected, Link};
 use super::super::wal::stop::{NoStop, Search};
 use super::restore::{physical_of, remap, removed, stopping, written};
-use super::stream::{bytes_of, without_hole};
+use super::stream::{bytes_of, complete_at, without_hole};
 use super::{BETWEEN, DATA, SPACES, data_path, in_data, log_path, named, space_path, verify};
 
 /// The log while it is looked through, beside the data directory.
@@ -141,8 +141,8 @@ pub(super) fn cut(log: &Path, facts: &mut PhysicalFacts, until: Lsn) -> Result<(
 /// What was found in a journal behind the copies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Tail {
-    /// When the server sent the last of what adjoins; nothing where nothing does.
-    sent: Option<Timestamp>,
+    /// Up to when nothing is missing, by the server's clock; unknown where the journal does not say.
+    complete_at: Option<Timestamp>,
     /// Where more of it begins that does not adjoin: something is missing before.
     beyond: Option<Lsn>,
 }
@@ -164,7 +164,7 @@ fn tail(
     };
     let beyond = held.iter().filter(is_beyond).map(|piece| piece.of.from).min();
     if end <= facts.until {
-        return Ok(Tail { sent: None, beyond });
+        return Ok(Tail { complete_at: complete_at(&held, system, facts.timeline, facts.until), beyond });
     }
     let mut segment = begin;
     let mut bytes = std::fs::read(log.join(begin.name(size))).map_err(failed)?;
@@ -211,7 +211,7 @@ fn tail(
         whole(segment, &mut bytes, true)?;
     }
     (facts.last, facts.until) = last;
-    Ok(Tail { sent: pieces.iter().map(|piece| piece.of.sent).max(), beyond })
+    Ok(Tail { complete_at: complete_at(&held, system, facts.timeline, end), beyond })
 }
 
 /// The first thing that is wrong, as an error: a server would start on it, and say that all is well.
@@ -443,7 +443,7 @@ pub(super) async fn look(
         })
         .await?;
         *facts = longer;
-        known = told.sent.map_or(known, |sent| sent.max(known));
+        known = told.complete_at.map_or(known, |at| at.max(known));
         beyond = told.beyond;
     }
     if let Target::Time(time) = until

@@ -15,13 +15,15 @@ use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
 
 use super::super::PostgresSource;
 use super::super::replication::{Received, Stream};
-use super::super::session::{Purpose, Session};
+use super::super::session::{Purpose, Session, parsed};
 use super::super::wal::page::{self, Expected, Link};
 use super::follow::{slot, slot_name};
 use super::{ALIVE_EVERY, ended_early};
 
 /// Longest piece: several copies of one are in memory while it is stored.
 const PIECE_BYTES_MAX: usize = 4 << 20;
+/// An idle server is marked after so many times the longest wait of a byte, and not more often than it is told that we are there: a mark is a file.
+const MARK_RATIO: u32 = 12;
 /// Bytes that are handed on at once: whoever takes them has a queue for small ones.
 const AT_ONCE: usize = 128 << 10;
 
@@ -45,6 +47,19 @@ pub(super) fn without_hole(
         }
     }
     (used, reached)
+}
+
+/// Up to when nothing of the log before a position is missing, by the server's clock; unknown where nothing says so.
+pub(super) fn complete_at(
+    held: &[HeldPiece],
+    system: u64,
+    timeline: Timeline,
+    until: Lsn,
+) -> Option<Timestamp> {
+    let is_before = |piece: &&HeldPiece| {
+        piece.of.system == system && piece.of.timeline == timeline && piece.of.to <= until
+    };
+    held.iter().filter(is_before).filter_map(|piece| piece.of.complete_at).max()
 }
 
 /// The bytes of pieces from one position to another; `pieces` reach from the one to the other.
@@ -104,6 +119,10 @@ struct Keeping<'a> {
     /// When the first byte came that is not kept.
     since: Option<tokio::time::Instant>,
     told: Streamed,
+    /// Where the server's log ended when it last sent all of it, and when that was.
+    ended: Option<(Lsn, Timestamp)>,
+    /// Marks of an idle server that the next one replaces; nothing where they cannot be removed, and so are not made.
+    marks: Option<Vec<HeldPiece>>,
 }
 
 impl Keeping<'_> {
@@ -117,14 +136,48 @@ impl Keeping<'_> {
     }
 
     /// Keeps what has come and is not kept yet.
-    async fn keep(&mut self, sent: Timestamp) -> Result<(), DriverError> {
+    async fn keep(&mut self) -> Result<(), DriverError> {
         let begin = self.current.kept.min(self.current.bytes.len());
         let bytes = Bytes::copy_from_slice(&self.current.bytes[begin..]);
-        self.put(bytes, sent).await
+        self.put(bytes).await
+    }
+
+    /// When the server's log ended at a position.
+    fn complete_at(&self, position: Lsn) -> Option<Timestamp> {
+        self.ended.filter(|(end, _)| *end <= position).map(|(_, at)| at)
+    }
+
+    /// Says that the server had written nothing more at an instant.
+    async fn mark(&mut self, at: Timestamp) -> Result<(), DriverError> {
+        let position = self.durable();
+        let of = PieceOf {
+            system: self.system,
+            timeline: self.current.segment.timeline,
+            segment_bytes: self.size,
+            from: position,
+            to: position,
+            complete_at: Some(at),
+        };
+        let Some(before) = self.marks.take() else { return Ok(()) };
+        let journal = Arc::clone(&self.journal);
+        let made = tokio::task::spawn_blocking(move || {
+            let mark = journal.put(&of, &Bytes::new())?;
+            match journal.remove(&before) {
+                Ok(()) => Ok(Some(vec![mark])),
+                // Whoever may not remove would gather thousands of them a day.
+                Err(error) if error.kind == ErrorKind::PermissionDenied => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        self.marks = made
+            .await
+            .map_err(|error| DriverError::new(ErrorKind::Other, "keep the log").because(error))??;
+        self.told.complete_at = Some(at);
+        Ok(())
     }
 
     /// Keeps what comes behind what is kept.
-    async fn put(&mut self, mut rest: Bytes, sent: Timestamp) -> Result<(), DriverError> {
+    async fn put(&mut self, mut rest: Bytes) -> Result<(), DriverError> {
         while !rest.is_empty() {
             let bytes = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
             let begin = self.current.kept;
@@ -135,7 +188,7 @@ impl Keeping<'_> {
                 segment_bytes: self.size,
                 from: Lsn(self.start().0 + begin as u64),
                 to: Lsn(self.start().0 + end as u64),
-                sent,
+                complete_at: self.complete_at(Lsn(self.start().0 + end as u64)),
             };
             let (journal, piece) = (Arc::clone(&self.journal), bytes.clone());
             let put = tokio::task::spawn_blocking(move || journal.put(&of, &piece));
@@ -145,7 +198,7 @@ impl Keeping<'_> {
             self.current.kept = end;
             self.told.waited = self.since.map(|since| since.elapsed());
             self.told.stored = (self.told.stored.0 + 1, self.told.stored.1 + bytes.len() as u64);
-            self.told.sent = Some(sent);
+            self.told.complete_at = of.complete_at.or(self.told.complete_at);
         }
         self.since = None;
         self.told.durable = self.told.durable.max(self.durable());
@@ -153,7 +206,7 @@ impl Keeping<'_> {
     }
 
     /// Takes what has come. Whole files are read, and kept.
-    async fn take(&mut self, mut piece: Bytes, sent: Timestamp) -> Result<(), DriverError> {
+    async fn take(&mut self, mut piece: Bytes) -> Result<(), DriverError> {
         while !piece.is_empty() {
             let room = self.size.bytes() - self.current.bytes.len() as u64;
             let taken = piece.split_to(usize::try_from(room).unwrap_or(usize::MAX).min(piece.len()));
@@ -177,14 +230,14 @@ impl Keeping<'_> {
                 self.since.get_or_insert_with(tokio::time::Instant::now);
             }
             if self.current.bytes.len() as u64 == self.size.bytes() {
-                self.ended(sent).await?;
+                self.ended().await?;
             }
         }
         Ok(())
     }
 
     /// The file is whole.
-    async fn ended(&mut self, sent: Timestamp) -> Result<(), DriverError> {
+    async fn ended(&mut self) -> Result<(), DriverError> {
         let expected = Expected { segment: self.current.segment, size: self.size, system: Some(self.system) };
         let whole = std::mem::take(&mut self.current.bytes).freeze();
         let (bytes, link) = (whole.clone(), std::mem::take(&mut self.current.link));
@@ -197,7 +250,7 @@ impl Keeping<'_> {
                 .code(FindingCode::Corruption)
                 .hint("nothing of it is lost while the server lives; look at its disk and at the line to it")
         })?;
-        self.put(whole.slice(self.current.kept.min(whole.len())..), sent).await?;
+        self.put(whole.slice(self.current.kept.min(whole.len())..)).await?;
         let next = Segment::of(self.current.segment.timeline, self.current.segment.end(self.size), self.size);
         self.current = Current {
             segment: next,
@@ -254,7 +307,6 @@ impl PostgresSource {
                 .hint(backup));
             }
         };
-        drop(session);
         let (size, timeline, system) = (cluster.segment, identity.timeline, identity.system);
         let asked = Arc::clone(&journal);
         let held = tokio::task::spawn_blocking(move || asked.held()).await;
@@ -279,25 +331,50 @@ impl PostgresSource {
             .map_err(|error| DriverError::new(ErrorKind::Other, "read the journal").because(error))??;
         let current =
             Current { segment, bytes: BytesMut::new(), link: Link::default(), kept: known.len(), known };
-        let sent = held.iter().filter(|piece| piece.of.to <= reached).map(|piece| piece.of.sent).max();
-        let streamed =
-            Streamed { durable: reached, server: identity.position, sent, stored: (0, 0), waited: None };
-        let mut keeping = Keeping { cx, journal, system, size, current, since: None, told: streamed };
+        let streamed = Streamed {
+            durable: reached,
+            server: identity.position,
+            complete_at: complete_at(&held, system, timeline, reached),
+            stored: (0, 0),
+            waited: None,
+        };
+        let marks = held.into_iter().filter(|piece| piece.of.is_mark()).collect();
+        let mut keeping = Keeping {
+            cx,
+            journal,
+            system,
+            size,
+            current,
+            since: None,
+            told: streamed,
+            ended: None,
+            marks: Some(marks),
+        };
         told(keeping.told);
         let mut stream = line.stream(cx, Some(&name), timeline, start).await?;
-        follow(&mut keeping, &mut stream, every, told).await
+        follow(&mut keeping, &mut stream, &session, every, told).await
     }
+}
+
+/// Where the server's log ends, and when that is by its clock.
+async fn now(cx: &Cx, session: &Session) -> Result<(Lsn, Timestamp), DriverError> {
+    let sql = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END)::text, \
+               to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let row = session.row(cx, "ask where the log ends", sql).await?;
+    Ok((parsed(&row, 0)?, parsed(&row, 1)?))
 }
 
 async fn follow(
     keeping: &mut Keeping<'_>,
     stream: &mut Stream<'_>,
+    session: &Session,
     every: Duration,
     told: &(dyn Fn(Streamed) + Send + Sync),
 ) -> Result<(), DriverError> {
     let cx = keeping.cx;
     let mut acknowledged = tokio::time::Instant::now();
-    let mut sent = Timestamp::UNIX_EPOCH;
+    let mut asked = tokio::time::Instant::now();
+    let mark_every = ALIVE_EVERY.max(every.saturating_mul(MARK_RATIO));
     loop {
         let wait = keeping.since.map_or(ALIVE_EVERY, |since| every.saturating_sub(since.elapsed()));
         let limited = cx.within(wait);
@@ -305,10 +382,14 @@ async fn follow(
         cx.check()?;
         let mut is_asked = false;
         match received {
-            Ok(Some(Received::Piece { bytes, end, sent_us, .. })) => {
-                sent = Timestamp::from_microsecond(sent_us).unwrap_or(sent);
+            Ok(Some(Received::Piece { at, bytes, end, sent_us })) => {
                 keeping.told.server = end;
-                keeping.take(bytes, sent).await?;
+                // Nothing more was there when it was sent: what comes before is all that was written until then.
+                if at.0 + bytes.len() as u64 >= end.0 {
+                    keeping.ended = Timestamp::from_microsecond(sent_us).ok().map(|sent| (end, sent));
+                }
+                keeping.take(bytes).await?;
+                asked = tokio::time::Instant::now();
             }
             Ok(Some(Received::Alive { end, asks })) => {
                 keeping.told.server = end;
@@ -329,7 +410,15 @@ async fn follow(
         }
         let is_due = keeping.since.is_some_and(|since| since.elapsed() >= every);
         if is_due || is_asked {
-            keeping.keep(sent).await?;
+            keeping.keep().await?;
+        }
+        if asked.elapsed() >= mark_every && keeping.since.is_none() {
+            // Nothing has come for a while: is that because nothing was written?
+            let (end, at) = now(cx, session).await?;
+            if end <= keeping.durable() {
+                keeping.mark(at).await?;
+            }
+            asked = tokio::time::Instant::now();
         }
         if is_due || is_asked || acknowledged.elapsed() >= ALIVE_EVERY || keeping.since.is_none() {
             stream.acknowledge(cx, keeping.told.durable, Timestamp::now().as_microsecond()).await?;
@@ -350,7 +439,7 @@ mod tests {
             segment_bytes: SegmentSize::USUAL,
             from: Lsn(from),
             to: Lsn(to),
-            sent: Timestamp::UNIX_EPOCH,
+            complete_at: Timestamp::from_second(to.cast_signed()).ok(),
         };
         HeldPiece { of, key: format!("{timeline}-{from}-{to}") }
     }
@@ -358,8 +447,8 @@ mod tests {
     struct Kept;
 
     impl Journal for Kept {
-        fn put(&self, _: &PieceOf, _: &Bytes) -> Result<(), DriverError> {
-            Ok(())
+        fn put(&self, of: &PieceOf, _: &Bytes) -> Result<HeldPiece, DriverError> {
+            Ok(HeldPiece { of: *of, key: String::new() })
         }
 
         fn held(&self) -> Result<Vec<HeldPiece>, DriverError> {
@@ -395,6 +484,18 @@ mod tests {
             ((3, 25), (3, 25), (1, 25), (0, 25), (1, 40), (0, 4))
         );
         assert_eq!(without_hole(&held, 8, Timeline::FIRST, Lsn(5)).1, Lsn(5));
+        // What lies behind a position says nothing of what is before it.
+        let complete =
+            |until: u64| complete_at(&held, 7, Timeline::FIRST, Lsn(until)).map(|at| at.as_second());
+        assert_eq!(
+            (complete(9), complete(10), complete(24), complete(40)),
+            (None, Some(10), Some(22), Some(40))
+        );
+        assert_eq!(complete_at(&held, 8, Timeline::FIRST, Lsn(99)), None);
+        let mark = piece(1, 25, 25);
+        assert!(mark.of.is_mark() && held.iter().all(|piece| !piece.of.is_mark()));
+        let (used, reached) = without_hole(&[piece(1, 5, 25), mark], 7, Timeline::FIRST, Lsn(5));
+        assert_eq!((used.len(), reached.0), (1, 25));
     }
 
     #[test]

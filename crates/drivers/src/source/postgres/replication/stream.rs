@@ -30,7 +30,7 @@ pub enum Received {
     },
     /// The server is there, and has nothing new.
     Alive {
-        /// How far its log goes by now.
+        /// How far it has sent its log.
         end: Lsn,
         /// Whether it wants to hear from us at once, before it gives us up.
         asks: bool,
