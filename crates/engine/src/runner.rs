@@ -709,8 +709,8 @@ where
 /// Longest probe.
 const PROBE: Duration = Duration::from_secs(10);
 
-/// What would have been lost had the source vanished when the drill began: from the newest instant inside the data where
-/// they carry one, from the recovery point otherwise; unknown when nothing was restored or the clocks disagree.
+/// What would have been lost had the source vanished when the drill began: from the end of the log where it was recovered to that, from
+/// the newest instant inside the data where they carry one, from the recovery point otherwise; unknown when nothing was restored or the clocks disagree.
 fn exposure(
     done: &DrillDone,
     point: Timestamp,
@@ -718,10 +718,11 @@ fn exposure(
     objective: RecoveryObjective,
 ) -> RecoveryPointMeasured {
     // Data newer than the point cannot have been in the copy: such a column holds dates of the future, not of writing.
-    let point = done.reached.as_ref().map_or(point, |reached| reached.at);
-    let newest = done.newest.filter(|newest| *newest <= point);
+    // A moment that somebody has chosen says nothing of what would be lost; the end of the log does.
+    let end = done.reached.as_ref().filter(|reached| reached.target == Target::Latest);
+    let newest = done.newest.filter(|newest| *newest <= end.map_or(point, |end| end.at));
     // Whoever received the log knows that nothing newer was written: data that are old are no loss then.
-    let from = if done.reached.is_some() { point } else { newest.unwrap_or(point) };
+    let from = end.map_or_else(|| newest.unwrap_or(point), |end| end.at);
     let age: SignedDuration = started.duration_since(from);
     let measured = (done.rto.is_some() && !age.is_negative())
         .then(|| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));

@@ -11,18 +11,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use seaworthy_engine::{DrillDone, DrillRequest, drill};
+use seaworthy_engine::{DrillDone, DrillRequest, Moment, drill};
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
     Captured, CopyEntry, CopyPath, CopyReader, CopyWriter, Cx, Damage, Delivered, DriverError, EntryKind,
-    ErrorKind, Exec, ExecOutcome, NewTarget, Restored, Restoring, Sandbox, SandboxFacts, SandboxProcess,
-    SandboxProvider, Source, SourceFacts,
+    ErrorKind, Exec, ExecOutcome, HeldPiece, Journal, NewTarget, PieceOf, Restored, Restoring, Sandbox,
+    SandboxFacts, SandboxProcess, SandboxProvider, Source, SourceFacts,
 };
 use seaworthy_model::check::{Question, UserCheck};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CheckName, RunId};
 use seaworthy_model::objective::{Objective, RecoveryObjective};
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict};
+use seaworthy_model::wal::{Lsn, MOMENT, Reached, Target};
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::content::{Content, CutList};
 use seaworthy_model::witness::sqlite::{Integrity, Orphans, SqliteWitness, TableContent};
@@ -45,6 +46,12 @@ struct Lies {
     user_check: Option<CheckOutcome>,
     write_probe: Option<CheckOutcome>,
     rest: Option<(ErrorKind, FindingCode)>,
+    /// Why the log does not lead to a moment.
+    astray: Option<ErrorKind>,
+    /// Whether what is found at a moment is damaged.
+    moment_damaged: bool,
+    /// Whether it is not told where recovery ended.
+    moment_untold: bool,
 }
 
 fn witness(rows: u64) -> Witness {
@@ -84,10 +91,30 @@ struct Scratch {
 struct Engine {
     lies: Lies,
     damaged: AtomicBool,
+    reached: Option<Reached>,
+}
+
+struct NoJournal;
+
+impl Journal for NoJournal {
+    fn put(&self, of: &PieceOf, _: &bytes::Bytes) -> Result<HeldPiece, DriverError> {
+        Ok(HeldPiece { of: *of, key: String::new() })
+    }
+    fn held(&self) -> Result<Vec<HeldPiece>, DriverError> {
+        Ok(Vec::new())
+    }
+    fn read(&self, _: &HeldPiece) -> Result<bytes::Bytes, DriverError> {
+        Ok(bytes::Bytes::new())
+    }
+    fn remove(&self, _: &[HeldPiece]) -> Result<(), DriverError> {
+        Ok(())
+    }
 }
 
 struct Reader {
-    fetched: u64,
+    /// By each restore, and so far.
+    each: u64,
+    fetched: AtomicU64,
     rest: Option<(ErrorKind, FindingCode)>,
 }
 
@@ -105,6 +132,7 @@ impl CopyReader for Reader {
         Err(DriverError::new(ErrorKind::NotFound, path.to_string()))
     }
     fn restore(&self, _: &CopyPath, _: &Path, _: &Restoring) -> Result<Written, DriverError> {
+        self.fetched.fetch_add(self.each, Ordering::SeqCst);
         Ok(Written::default())
     }
     fn read_rest(&self) -> Result<Written, DriverError> {
@@ -114,7 +142,7 @@ impl CopyReader for Reader {
         }
     }
     fn fetched_bytes(&self) -> u64 {
-        self.fetched
+        self.fetched.load(Ordering::SeqCst)
     }
 }
 
@@ -182,9 +210,10 @@ impl Source for Double {
         &self,
         _: &Cx,
         _: &Witness,
-        _: Arc<dyn CopyReader>,
+        from: Arc<dyn CopyReader>,
         _: Arc<dyn Sandbox>,
     ) -> Result<Box<dyn Restored>, DriverError> {
+        from.restore(&CopyPath::new("all").unwrap(), Path::new("/nowhere"), &Restoring::default())?;
         if self.lies.restore_hangs {
             std::future::pending::<()>().await;
         }
@@ -195,7 +224,27 @@ impl Source for Double {
                 None => error,
             });
         }
-        Ok(Box::new(Engine { lies: self.lies.clone(), damaged: AtomicBool::new(false) }))
+        let damaged = AtomicBool::new(false);
+        Ok(Box::new(Engine { lies: self.lies.clone(), damaged, reached: None }))
+    }
+    async fn restore_until(
+        &self,
+        _: &Cx,
+        _: &[(Witness, Arc<dyn CopyReader>)],
+        _: Arc<dyn Journal>,
+        _: Arc<dyn Sandbox>,
+        until: &Target,
+    ) -> Result<Box<dyn Restored>, DriverError> {
+        if let Some(kind) = self.lies.astray {
+            return Err(DriverError::new(kind, "go on").code(FindingCode::MomentMissed));
+        }
+        let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(9);
+        let reached = Reached { target: until.clone(), at, position: Lsn(7), bytes: 3 };
+        Ok(Box::new(Engine {
+            lies: Lies { write_probe: None, ..self.lies.clone() },
+            damaged: AtomicBool::new(self.lies.moment_damaged),
+            reached: Some(reached).filter(|_| !self.lies.moment_untold),
+        }))
     }
     async fn deliver(
         &self,
@@ -227,6 +276,9 @@ impl Restored for Engine {
     }
     fn engine_identity(&self) -> Option<String> {
         Some(if self.lies.same_engine { "live" } else { "scratch" }.to_owned())
+    }
+    fn reached(&self) -> Option<Reached> {
+        self.reached.clone()
     }
     async fn compare(&self, _: &Cx, expected: &Witness) -> Result<Vec<CheckReport>, DriverError> {
         if self.lies.witness_fails {
@@ -294,8 +346,8 @@ fn request(checks: usize) -> DrillRequest {
 async fn drilled_as(lies: Lies, request: DrillRequest, cx: &Cx) -> (DrillDone, u64) {
     let closed = Arc::new(AtomicU64::new(0));
     let double = Double { lies: lies.clone(), closed: Arc::clone(&closed) };
-    let fetched = if lies.nothing_fetched { 0 } else { 4096 };
-    let reader = Arc::new(Reader { fetched, rest: lies.rest });
+    let each = if lies.nothing_fetched { 0 } else { 4096 };
+    let reader = Arc::new(Reader { each, fetched: AtomicU64::new(0), rest: lies.rest });
     let done = drill(cx, &double, reader, &double, request, Vec::new()).await;
     (done, closed.load(Ordering::SeqCst))
 }
@@ -319,6 +371,48 @@ async fn a_healthy_restore_passes_and_the_doubt_is_answered() {
     assert_eq!(done.verdict, Verdict::Pass(Assurance::A5), "{done:#?}");
     assert!(done.control.unwrap().caught);
     assert_eq!(done.removed_bytes, Some(4096));
+}
+
+/// The drill of a copy and of a moment, and what came of the moment.
+async fn went(lies: Lies) -> (DrillDone, Option<CheckOutcome>) {
+    let moment = Moment { until: Target::Latest, behind: Vec::new(), journal: Arc::new(NoJournal) };
+    let (done, closed) =
+        drilled_as(lies, DrillRequest { onward: Some(moment), ..request(1) }, &Cx::unbounded()).await;
+    assert_eq!(closed, 2, "each in a sandbox of its own");
+    let outcome = done.checks.iter().find(|check| check.name == MOMENT).map(|check| check.outcome);
+    (done, outcome)
+}
+
+#[tokio::test]
+async fn a_moment_is_one_check_more_and_never_passes_by_itself() {
+    use CheckOutcome::{Failed, Inconclusive, Passed};
+    let (done, moment) = went(Lies::default()).await;
+    assert_eq!((done.verdict, moment), (Verdict::Pass(Assurance::A5), Some(Passed)), "{done:#?}");
+    assert!(done.reached.is_some() && done.control.is_some());
+    // What the moment has fetched does not count for the copy.
+    assert_eq!((done.fetched_bytes, done.removed_bytes), (4096, Some(8192)));
+    assert_eq!(done.phases[0].name, MOMENT);
+    // The log is damaged; or holds no such moment; or nothing can be said.
+    for (lies, verdict, outcome) in [
+        (Lies { astray: Some(ErrorKind::Corrupt), ..Lies::default() }, Verdict::Fail, Failed),
+        (Lies { moment_damaged: true, ..Lies::default() }, Verdict::Fail, Failed),
+        (Lies { astray: Some(ErrorKind::Refused), ..Lies::default() }, Verdict::Inconclusive, Inconclusive),
+        (Lies { astray: Some(ErrorKind::Exhausted), ..Lies::default() }, Verdict::Inconclusive, Inconclusive),
+        (Lies { moment_untold: true, ..Lies::default() }, Verdict::Inconclusive, Inconclusive),
+        (Lies { teardown_fails: true, ..Lies::default() }, Verdict::Inconclusive, Inconclusive),
+    ] {
+        let (done, moment) = went(lies.clone()).await;
+        assert_eq!((done.verdict, moment), (verdict, Some(outcome)), "{lies:?}: {done:#?}");
+        assert!(done.reached.is_none() && codes(&done).contains(&FindingCode::MomentMissed), "{lies:?}");
+    }
+    // A good moment says nothing of a copy that is bad.
+    let (done, moment) = went(Lies { write_probe: Some(Failed), ..Lies::default() }).await;
+    assert_eq!((done.verdict, moment), (Verdict::Fail, Some(Passed)));
+    // Without the truth about the copy nothing is gone on with.
+    let moment = Moment { until: Target::Latest, behind: Vec::new(), journal: Arc::new(NoJournal) };
+    let blind = DrillRequest { witness: None, onward: Some(moment), ..request(1) };
+    let (done, _) = drilled_as(Lies::default(), blind, &Cx::unbounded()).await;
+    assert_eq!(done.verdict, Verdict::Inconclusive);
 }
 
 #[tokio::test]
@@ -433,7 +527,7 @@ async fn a_witness_that_is_damaged_or_not_ours_blames_the_copy() {
         let done = drill(
             &Cx::unbounded(),
             &double,
-            Arc::new(Reader { fetched: 4096, rest: None }),
+            Arc::new(Reader { each: 4096, fetched: AtomicU64::new(0), rest: None }),
             &double,
             blind,
             before,

@@ -16,6 +16,8 @@ pub enum Kind {
     Postgres,
     /// A base backup of a PostgreSQL cluster.
     Cluster,
+    /// The log that was received behind a copy of a PostgreSQL cluster.
+    Log,
     /// A SQLite database.
     Sqlite,
     /// A tree of files.
@@ -24,7 +26,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Postgres, Self::Cluster, Self::Sqlite, Self::Files];
+    pub const ALL: [Self; 5] = [Self::Postgres, Self::Cluster, Self::Log, Self::Sqlite, Self::Files];
 
     /// The word for it, which begins the name of its cases.
     #[must_use]
@@ -32,6 +34,7 @@ impl Kind {
         match self {
             Self::Postgres => "postgres",
             Self::Cluster => "cluster",
+            Self::Log => "log",
             Self::Sqlite => "sqlite",
             Self::Files => "files",
         }

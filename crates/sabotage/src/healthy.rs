@@ -18,6 +18,7 @@ pub(crate) fn cases(kind: Kind) -> Vec<Case> {
     let mut cases = match kind {
         Kind::Postgres => postgres(),
         Kind::Cluster => crate::cluster::healthy(),
+        Kind::Log => crate::journal::healthy(),
         Kind::Sqlite => sqlite(),
         Kind::Files => files(),
     };

@@ -17,7 +17,7 @@ pub(crate) fn cases(kind: Kind) -> Vec<Case> {
     match kind {
         Kind::Postgres => postgres(),
         Kind::Sqlite => databases(),
-        Kind::Files | Kind::Cluster => Vec::new(),
+        Kind::Files | Kind::Cluster | Kind::Log => Vec::new(),
     }
 }
 

@@ -14,6 +14,7 @@ mod files;
 mod forge;
 mod healthy;
 mod hostile;
+mod journal;
 mod naive;
 mod postgres;
 pub mod report;

@@ -94,7 +94,7 @@ fn content(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
             server.sql("postgres", "DROP DATABASE naive WITH (FORCE)")?;
             Ok((naive(listed && restored), naive(agree(&counts, &stage.counts))))
         }
-        Kind::Cluster => cluster(stage, place),
+        Kind::Cluster | Kind::Log => cluster(stage, place),
         Kind::Sqlite => {
             let Some(file) = first_database(place)? else { return Ok((Naive::Alarm, Naive::Alarm)) };
             let opened = rusqlite::Connection::open(&file).and_then(|connection| {

@@ -262,7 +262,7 @@ fn repositories() -> Vec<Case> {
 pub(crate) fn change_source(stage: &Stage, dice: &mut Dice) -> Outcome {
     let word = dice.roll();
     match stage.kind {
-        Kind::Postgres | Kind::Cluster => stage
+        Kind::Postgres | Kind::Cluster | Kind::Log => stage
             .server()?
             .sql("shop", &format!("UPDATE cargo SET word = md5(word || '{word}') WHERE id % 3 = 0"))
             .map(drop)?,

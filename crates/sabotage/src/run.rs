@@ -10,7 +10,8 @@ use crate::case::{Case, Kind, Trial};
 use crate::secrets::Sampler;
 use crate::stage::Stage;
 use crate::{
-    Fault, Outcome, cluster, evidence, files, healthy, hostile, naive, postgres, repository, sqlite, tools,
+    Fault, Outcome, cluster, evidence, files, healthy, hostile, journal, naive, postgres, repository, sqlite,
+    tools,
 };
 
 /// What is run.
@@ -49,6 +50,11 @@ pub fn corpus(kind: Kind) -> Vec<Case> {
         Kind::Cluster => {
             let mut cases = cluster::cases();
             cases.extend(cluster::healthy());
+            return cases;
+        }
+        Kind::Log => {
+            let mut cases = journal::cases();
+            cases.extend(journal::healthy());
             return cases;
         }
         Kind::Postgres => postgres::cases(),

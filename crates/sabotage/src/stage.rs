@@ -71,11 +71,13 @@ impl Stage {
         let restic =
             seaworthy_testkit::components::restics()?.first().cloned().ok_or("no restic is installed")?;
         let server = match kind {
-            Kind::Postgres | Kind::Cluster => Some(Server::start_in(place, &["max_wal_size=64MB"])?),
+            Kind::Postgres | Kind::Cluster | Kind::Log => {
+                Some(Server::start_in(place, &["max_wal_size=64MB"])?)
+            }
             Kind::Sqlite | Kind::Files => None,
         };
         let source = product.path().join(match kind {
-            Kind::Postgres | Kind::Cluster => "unused",
+            Kind::Postgres | Kind::Cluster | Kind::Log => "unused",
             Kind::Sqlite => "live.sqlite",
             Kind::Files => "tree",
         });
@@ -103,7 +105,9 @@ impl Stage {
             stage.first_copy()?;
         }
         stage.original = stage.product.backup("it")?;
-        if kind != Kind::Files {
+        if kind == Kind::Log {
+            crate::journal::receive(&stage)?;
+        } else if kind != Kind::Files {
             stage.whole = files_of(&opened(&stage.product)?, &copy_of(&stage.original)?)?;
         }
         if kind == Kind::Cluster {
@@ -119,17 +123,24 @@ impl Stage {
         for (name, place) in stage.kept() {
             copy_all(&place, &stage.pristine().join(name))?;
         }
-        let drill = stage.product.drill("it", 0)?;
-        if !is_equal(&drill) {
-            return Err(format!("the honest copy of seed {seed} is not proven: {drill:#}").into());
+        if kind == Kind::Log {
+            let said = stage.ask(&[Step::of(&["drill", "it", "--until", "latest"])])?;
+            if said.word != "pass" {
+                return Err(format!("the honest log of seed {seed} is not proven: {said:#?}").into());
+            }
+        } else {
+            let drill = stage.product.drill("it", 0)?;
+            if !is_equal(&drill) {
+                return Err(format!("the honest copy of seed {seed} is not proven: {drill:#}").into());
+            }
         }
         stage.reset()?;
         Ok(stage)
     }
 
-    /// Whether copies of a cluster are continuous: of every other seed.
+    /// Whether copies of a cluster are continuous: of every other seed, and where the log is what it is about.
     fn is_continuous(&self) -> bool {
-        self.kind == Kind::Cluster && self.seed % 2 == 1
+        self.kind == Kind::Log || self.kind == Kind::Cluster && self.seed % 2 == 1
     }
 
     /// A base backup, and files of the log behind it: the original is then made of both.
@@ -157,7 +168,7 @@ impl Stage {
     /// Writes the configuration with `more` in the table of the source.
     pub(crate) fn configure(&self, more: &str) -> Outcome {
         let source = match (self.kind, &self.server) {
-            (Kind::Cluster, Some(server)) => format!(
+            (Kind::Cluster | Kind::Log, Some(server)) => format!(
                 "[services.it.sources.it]\nkind = \"postgres\"\nmode = \"{}\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\nbin_dir = \"{}\"\n",
                 if self.is_continuous() { "continuous" } else { "physical" },
                 server.host(),
@@ -176,7 +187,9 @@ impl Stage {
                     server.port()
                 )
             }
-            (Kind::Postgres | Kind::Cluster, None) => return Err("this estate has no server".into()),
+            (Kind::Postgres | Kind::Cluster | Kind::Log, None) => {
+                return Err("this estate has no server".into());
+            }
             (Kind::Sqlite, _) => {
                 format!("[services.it.sources.it]\nkind = \"sqlite\"\npath = \"{}\"\n", self.source.display())
             }
@@ -243,7 +256,8 @@ impl Stage {
                 self.anew()?;
             }
             Kind::Files => self.make_tree()?,
-            Kind::Sqlite => {}
+            // What a trial makes wrong lies in the repository.
+            Kind::Sqlite | Kind::Log => {}
         }
         let password = self.product.path().join("password");
         fs::write(&password, product::PASSWORD)?;
@@ -267,7 +281,7 @@ impl Stage {
 
     fn make_source(&self) -> Outcome {
         match self.kind {
-            Kind::Postgres | Kind::Cluster => {
+            Kind::Postgres | Kind::Cluster | Kind::Log => {
                 let server = self.server()?;
                 server.create("pristine", &[])?;
                 let orders = u32::try_from(60 + self.seed * 13 % 140)?;
@@ -347,7 +361,7 @@ impl Stage {
     /// What a person would count in the source.
     fn count_source(&self) -> Outcome<Counts> {
         match self.kind {
-            Kind::Postgres | Kind::Cluster => count_postgres(self.server()?, "shop"),
+            Kind::Postgres | Kind::Cluster | Kind::Log => count_postgres(self.server()?, "shop"),
             Kind::Sqlite => count_sqlite(&self.source),
             Kind::Files => count_tree(&self.source),
         }

@@ -1,5 +1,5 @@
 //! What was altered behind the product's back is found under the code that names it, and nothing healthy raises an alarm:
-//! one seed of every mutation and variation of SQLite and of files, of every second of base backups, and of every fourth of
+//! one seed of every mutation and variation of SQLite and of files, of every second of base backups, of every third of received logs, and of every fourth of
 //! PostgreSQL.
 //!
 //! `cargo xtask sabotage` is the whole: every case, many seeds, and naive checkers beside it.
@@ -36,7 +36,11 @@ fn holds(kind: Kind, every: usize) {
     let trials = run(program, &options, Vec::new(), &tell, &|_, _| Ok(())).unwrap().trials;
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "seed {seed}, {} of {}:\n{}", wrong.len(), trials.len(), wrong.join("\n"));
-    let least = if kind == Kind::Cluster { 15 } else { 40 };
+    let least = match kind {
+        Kind::Log => 9,
+        Kind::Cluster => 15,
+        Kind::Postgres | Kind::Sqlite | Kind::Files => 40,
+    };
     assert!(trials.len() > least, "only {} cases", trials.len());
 }
 
@@ -48,6 +52,11 @@ fn sabotage_of_files_is_found_and_nothing_healthy_is_called_wrong() {
 #[test]
 fn sabotage_of_base_backups_is_found_and_nothing_healthy_is_called_wrong() {
     holds(Kind::Cluster, 2);
+}
+
+#[test]
+fn sabotage_of_a_received_log_is_found_and_nothing_healthy_is_called_wrong() {
+    holds(Kind::Log, 3);
 }
 
 #[test]

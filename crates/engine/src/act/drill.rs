@@ -16,7 +16,7 @@ use seaworthy_model::id::RunId;
 use seaworthy_model::objective::{Met, RecoveryObjective};
 use seaworthy_model::receipt::Independence;
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
-use seaworthy_model::wal::{MOMENT, Reached};
+use seaworthy_model::wal::{MOMENT, Reached, Target};
 use seaworthy_model::witness::Witness;
 
 use crate::runner::Moment;
@@ -220,7 +220,10 @@ pub(crate) async fn drill_after(
         // The promise is held against the slower of both: either may be what a disaster asks for.
         done.rto = done.rto.zip(went.took).map(|(own, moment)| own.max(moment));
         done.removed_bytes = done.removed_bytes.zip(went.removed_bytes).map(|(one, other)| one + other);
-        (done.reached, done.newest) = (went.reached, went.newest.or(done.newest));
+        if went.reached.as_ref().is_some_and(|reached| reached.target == Target::Latest) {
+            done.newest = went.newest.or(done.newest);
+        }
+        done.reached = went.reached;
     }
     done.verdict = verdict(&request, &done, before.independence.as_ref());
     done

@@ -486,7 +486,7 @@ mod tests {
         assert_eq!(without_hole(&held, 8, Timeline::FIRST, Lsn(5)).1, Lsn(5));
         // What lies behind a position says nothing of what is before it.
         let complete =
-            |until: u64| complete_at(&held, 7, Timeline::FIRST, Lsn(until)).map(|at| at.as_second());
+            |until: u64| complete_at(&held, 7, Timeline::FIRST, Lsn(until)).map(Timestamp::as_second);
         assert_eq!(
             (complete(9), complete(10), complete(24), complete(40)),
             (None, Some(10), Some(22), Some(40))
