@@ -446,12 +446,8 @@ pub(super) async fn look(
         known = told.complete_at.map_or(known, |at| at.max(known));
         beyond = told.beyond;
     }
-    if let Target::Time(time) = until
-        && *time > known
-    {
-        let stop = Err(NoStop::Never { until: facts.until, prepared: 0 });
-        return Ok(Looked { seen: PhysicalSeen::default(), beyond, known, last: None, stop });
-    }
+    // A time may be reached by a transaction behind it, or by knowing that there was none: not by the end of what was received.
+    let is_known = !matches!(until, Target::Time(time) if *time > known);
     let (place, facts, stopped) = (root.join(LOG), facts.clone(), stopping(cx));
     let mut search = Search::new(until.clone(), facts.consistent);
     blocking(cx, move || {
@@ -471,7 +467,8 @@ pub(super) async fn look(
             .hint("restore from another copy"));
         }
         let last = search.ended().1.map(|(_, last)| last);
-        Ok(Looked { seen, beyond, known, last, stop: search.finish() })
+        let stop = search.finish(is_known);
+        Ok(Looked { seen, beyond, known, last, stop })
     })
     .await
 }

@@ -184,12 +184,12 @@ impl Search {
 
     /// Where recovery stops: where the last record begins that is applied, and where it ends. All of the log has been seen.
     ///
-    /// A time up to which the log is known to go needs no transaction behind it: of an idle server, everything is before it.
+    /// A time up to which the log `is_known` to go needs no transaction behind it: of an idle server, everything is before it.
     ///
     /// # Errors
     ///
     /// Where it does not stop there.
-    pub fn finish(self) -> Result<(Lsn, Lsn), NoStop> {
+    pub fn finish(self, is_known: bool) -> Result<(Lsn, Lsn), NoStop> {
         if self.is_early {
             return Err(NoStop::Early(self.consistent));
         }
@@ -197,7 +197,11 @@ impl Search {
             return Err(NoStop::Tablespace(at));
         }
         let last = self.last.ok_or(NoStop::Nothing)?;
-        let ends_with_log = matches!(self.target, Target::Time(_) | Target::Latest);
+        let ends_with_log = match self.target {
+            Target::Time(_) => is_known,
+            Target::Latest => true,
+            _ => false,
+        };
         match self.found {
             Some(found) => Ok(found),
             None if ends_with_log && last.1 >= self.consistent => Ok(last),
@@ -248,11 +252,15 @@ mod tests {
     }
 
     fn found(target: &str, consistent: u64, log: &[Vec<u8>]) -> Result<u64, NoStop> {
+        found_as(target, consistent, log, true)
+    }
+
+    fn found_as(target: &str, consistent: u64, log: &[Vec<u8>], is_known: bool) -> Result<u64, NoStop> {
         let mut search = Search::new(target.parse().unwrap(), Lsn(consistent));
         for (number, bytes) in (1_u64..).zip(log) {
             search.see(Record { at: Lsn(number * 10), end: Lsn(number * 10 + 8), bytes });
         }
-        search.finish().map(|(at, end)| {
+        search.finish(is_known).map(|(at, end)| {
             assert_eq!(end.0, at.0 + 8);
             at.0
         })
@@ -283,6 +291,11 @@ mod tests {
             (Ok(40), Ok(80), Ok(80), Ok(100), Ok(100))
         );
         assert_eq!(at(99), Err(NoStop::Early(Lsn(0))));
+        // Where more may have been written, only a transaction behind it shows that a time has come.
+        let unknown = |second: i64| found_as(&time(second).to_string(), 0, &log, false);
+        let never = Err(NoStop::Never { until: Lsn(108), prepared: 1 });
+        assert_eq!((unknown(100), unknown(399), unknown(400)), (Ok(20), Ok(80), never));
+        assert_eq!(found_as("latest", 0, &log, false), Ok(100));
         assert_eq!((of("xid:8"), of("xid:9"), of("xid:10")), (Ok(30), Ok(50), Ok(70)));
         assert_eq!(of("xid:11"), Err(NoStop::Never { until: Lsn(108), prepared: 1 }));
         assert_eq!(of("name:before"), Ok(40));
