@@ -86,6 +86,23 @@ fn of_error(error: &DriverError) -> CheckReport {
     }
 }
 
+/// What went wrong while restoring without ending it.
+fn messages(findings: Vec<Finding>) -> Option<CheckReport> {
+    let detail = findings.first()?.detail.clone();
+    Some(CheckReport { name: RESTORE.to_owned(), outcome: CheckOutcome::Failed, detail, findings })
+}
+
+/// A restore of which nothing was said.
+fn nothing_compared() -> CheckReport {
+    let detail = "nothing was looked at".to_owned();
+    CheckReport {
+        name: RESTORE.to_owned(),
+        outcome: CheckOutcome::Inconclusive,
+        findings: vec![Finding::new(FindingCode::NothingChecked, MOMENT, detail.clone())],
+        detail,
+    }
+}
+
 /// Goes on to `moment`, and looks at what is there.
 pub(super) async fn go_on(
     cx: &Cx,
@@ -128,7 +145,9 @@ pub(super) async fn go_on(
             went.reached = restored.reached();
             let point = went.reached.as_ref().map_or(request.point, |reached| reached.at);
             reports.push(fresh(restored.as_ref(), request));
+            reports.extend(messages(restored.findings()));
             match stoppable(&bounded, restored.compare(&bounded, witness)).await {
+                Ok(compared) if compared.is_empty() => reports.push(nothing_compared()),
                 Ok(compared) => reports.extend(compared),
                 Err(error) => reports.push(of_error(&error)),
             }

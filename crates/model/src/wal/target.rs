@@ -38,7 +38,7 @@ pub struct Reached {
     /// The moment that was asked for.
     pub target: Target,
     /// The instant as of which the restored data stand, by the source's clock: nothing that was committed later is in them. Of the end of
-    /// a log that was received, when the server sent the last of it.
+    /// a log, up to when it is known to be complete, or its last transaction where that ended later.
     pub at: Timestamp,
     /// Where the last record ends that was applied.
     pub position: Lsn,

@@ -423,7 +423,9 @@ pub(crate) async fn one(
     let lock = lock(&cx, &chosen).await?;
     let place = reference(&chosen.spec, &chosen.repository);
     let journal = wal::journal(&cx, &chosen.repository, service, source);
-    let mut job = job(app, &cx, service, source, chosen, damage).await?;
+    // Each of two restores has the deadline to itself; they are read through one reader.
+    let limit = deadline(service).saturating_mul(1 + u32::from(until.is_some()));
+    let mut job = job(app, &cx.within(limit), service, source, chosen, damage).await?;
     job.onward = until.map(|until| Moment { until, behind, journal });
     let sealed = app
         .runner
@@ -446,7 +448,7 @@ pub(super) async fn lock(cx: &Cx, chosen: &Chosen) -> Outcome<Lock> {
     .await
 }
 
-/// What the drill of a chosen copy is to do, whoever brings it back.
+/// What the drill of a chosen copy is to do, whoever brings it back. The copy is read for as long as `cx` allows.
 pub(super) async fn job(
     app: &App,
     cx: &Cx,
@@ -456,7 +458,7 @@ pub(super) async fn job(
     damage: Option<u64>,
 ) -> Outcome<DrillJob> {
     let reader: Arc<dyn CopyReader> =
-        Arc::new(SnapshotReader::new(&cx.within(deadline(service)), &chosen.repository, &chosen.point.copy)?);
+        Arc::new(SnapshotReader::new(cx, &chosen.repository, &chosen.point.copy)?);
     let (witness, witness_findings) = match app
         .memory
         .doubts(&service.name, &source.name, &chosen.point, &app.setup.state.trusted_keys()?)

@@ -84,7 +84,7 @@ pub(super) async fn one(
         let entry = spec.keys.values().find(|entry| entry.id.as_ref().is_some_and(|id| id.is_of(key)))?;
         Some((entry.name.clone(), entry.custody))
     };
-    let job = drill::job(app, &cx, service, source, chosen, None).await?;
+    let job = drill::job(app, &cx.within(drill::deadline(service)), service, source, chosen, None).await?;
     let apart = Apart { provider: &stage, bringing, shown, register: &register };
     let sealed = app
         .runner
