@@ -148,11 +148,12 @@ fn figure(target: &str, output: &str) -> Option<String> {
 
 fn write_figures(root: &Path, seconds: u32, figures: &str) -> Result<(), Box<dyn std::error::Error>> {
     let section = format!(
-        "\n## Fuzzing\n\nMeasured {} by `cargo xtask fuzz --seconds {seconds}`: nothing found.\n\n- Machine: {}\n\n\
+        "\n## Fuzzing\n\nMeasured {} by `cargo xtask fuzz --seconds {seconds}`, of {}: nothing found.\n\n- Machine: {}\n\n\
          Every parser of bytes that the product did not write, under an address sanitizer, led by coverage, begun with what real \
          tools wrote (`fuzz/seeds`). None panics, hangs, takes more than 2 GiB or breaks what its target asserts.\n\n\
          | target | inputs | edges of code reached |\n| --- | ---: | ---: |\n{figures}\n",
         jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
+        workspace::head(root)?,
         machine(),
     );
     let page = root.join("docs/reliability.md");

@@ -51,7 +51,7 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     if options.again {
         command.arg("--iterate");
     }
-    let began = Instant::now();
+    let (commit, began) = (workspace::head(&root)?, Instant::now());
     let ran = process::run(command.current_dir(&root), LIMIT, Echo::Shown)?;
     // 0: all found; 2: some survive; 3: some never end. Anything else is no run of mutants at all.
     let code = if let process::Ended::By(status) = ran.ended { status.code() } else { None };
@@ -62,10 +62,11 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     println!("{}", ended.words());
     if options.only.is_none() && !options.again {
         let section = format!(
-            "\n## Mutants\n\nMeasured {} by `cargo xtask mutants`, in {} minutes.\n\n- Machine: {}\n- {}\n{}\n\
+            "\n## Mutants\n\nMeasured {} by `cargo xtask mutants`, of {}, in {} minutes.\n\n- Machine: {}\n- {}\n{}\n\
              Every function, operator and constant of the code that decides (`.cargo/mutants.toml` names it, and what is left \
              alone for which reason) is exchanged, one at a time; the tests of its crate must fail, or end within a minute.\n\n",
             jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
+            commit,
             began.elapsed().as_secs().div_ceil(60),
             machine(),
             ended.words(),

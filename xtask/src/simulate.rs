@@ -45,12 +45,12 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     ] {
         command.env(name, value.to_string());
     }
-    let began = Instant::now();
+    let (commit, began) = (workspace::head(&root)?, Instant::now());
     let ran = process::run(&mut command, LIMIT, Echo::Shown)?;
     if options.seed.is_none() && ran.is_success() {
         let page = root.join("docs/reliability.md");
         let section = format!(
-            "\n## Simulation\n\nMeasured {} by `cargo xtask simulate`, seeds 1 to {}, in {} minutes.\n\n- Machine: {}\n{}\n\
+            "\n## Simulation\n\nMeasured {} by `cargo xtask simulate`, seeds 1 to {}, of {}, in {} minutes.\n\n- Machine: {}\n{}\n\
              A simulated world, and the product's own runs, verdicts, receipts, points and judgements in it: see \
              `crates/engine/tests/simulation`. After every event what is claimed of two services (level, exposure, recovery time, \
              READY or not, silence or not) is what an independent reading of the true story says; where the story holds wrong \
@@ -58,6 +58,7 @@ pub(crate) fn run(options: &Options) -> TaskResult {
              catalogue on disk derives the same. One estate again: `cargo xtask simulate --seed N`.\n\n",
             jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
             options.seeds,
+            commit,
             began.elapsed().as_secs().div_ceil(60),
             machine(),
             figures(&ran.output)

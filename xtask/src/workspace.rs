@@ -159,10 +159,11 @@ impl Metadata {
     }
 }
 
-/// The commit that is checked out, in its short form.
+/// The commit that is checked out, in its short form; with `-dirty` where a file of it was changed since.
 pub(crate) fn head(root: &Path) -> Result<String, WorkspaceError> {
     let mut git = Command::new("git");
-    git.args(["-c", "safe.directory=*", "rev-parse", "--short=10", "HEAD"]).current_dir(root);
+    git.args(["-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"])
+        .current_dir(root);
     Ok(output(&mut git)?.trim().to_owned())
 }
 

@@ -39,6 +39,18 @@ impl Kind {
             Self::Files => "files",
         }
     }
+
+    /// What the section of its figures is called.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Postgres => "PostgreSQL databases",
+            Self::Cluster => "PostgreSQL clusters: base backups",
+            Self::Log => "PostgreSQL clusters: the log behind a copy",
+            Self::Sqlite => "SQLite databases",
+            Self::Files => "Trees of files",
+        }
+    }
 }
 
 /// Where a mutation acts.

@@ -3,6 +3,7 @@
 //! The copy itself is as it was. Pieces of the log are damaged where they are stored, or stored anew with the repository's own key: damaged before
 //! they were kept, or by whoever kept them.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -16,11 +17,16 @@ use crate::Outcome;
 use crate::case::{Ask, Case, Layer, Step};
 use crate::forge::{copy_of, opened};
 use crate::stage::Stage;
+use crate::tools::{VERSION, replaced};
 
 /// Bytes of a page of the log, and where its timeline and, on the first page of a file, its cluster stand.
 const PAGE: u64 = 8_192;
 const TIMELINE_AT: usize = 4;
 const CLUSTER_AT: usize = 24;
+/// Bytes of a file of the log.
+const FILE: u64 = 16 << 20;
+/// A service of which these estates have none.
+const ELSEWHERE: &str = "elsewhere/other/it";
 /// Longest witness that is read.
 const WITNESS_MAX: u64 = 64 << 20;
 /// How long the log may take to arrive.
@@ -134,6 +140,43 @@ fn pieces(stage: &Stage) -> Outcome<Vec<Piece>> {
     Ok(pieces)
 }
 
+/// The log as an archive of files that nobody has looked into holds it: whatever can be read lies where it is said to lie, the
+/// rest of a file is zeros, and a file of which nothing can be read is not there.
+pub(crate) fn archive(stage: &Stage, directory: &Path) -> Outcome {
+    std::fs::create_dir(directory)?;
+    let repository = opened(&stage.product)?;
+    for listed in repository.journal(&Control::new())? {
+        let Ok((words, bytes)) = repository.journal_get(&listed.id, &Control::new()) else { continue };
+        let words: Value = serde_json::from_slice(&words)?;
+        if words["lineage"] == ELSEWHERE {
+            continue;
+        }
+        let (mut at, mut rest) = (position(&words["from"])?, &bytes[..]);
+        while !rest.is_empty() {
+            let (file, within) = (at / FILE, at % FILE);
+            let name = format!("{:08X}{:08X}{:08X}", 1, file >> 8, file & 0xff);
+            let mut options = std::fs::OpenOptions::new();
+            let open = options.write(true).create(true).truncate(false).open(directory.join(name))?;
+            open.set_len(FILE)?;
+            let (now, later) = rest.split_at(rest.len().min(usize::try_from(FILE - within)?));
+            open.write_all_at(now, within)?;
+            (at, rest) = (at + now.len() as u64, later);
+        }
+    }
+    Ok(())
+}
+
+/// Settings with which stock PostgreSQL recovers to what a run was asked for, from such an archive.
+pub(crate) fn recovery(ask: &Ask, archive: &Path) -> String {
+    let moment = ask.steps.last().and_then(|step| step.arguments.last()).map_or("latest", String::as_str);
+    let target = match moment.split_once(':') {
+        _ if moment == "latest" => String::new(),
+        Some((kind @ ("lsn" | "xid" | "name"), value)) => format!("recovery_target_{kind} = '{value}'\n"),
+        _ => format!("recovery_target_time = '{moment}'\n"),
+    };
+    format!("restore_command = 'cp {}/%f %p'\n{target}recovery_target_action = promote\n", archive.display())
+}
+
 /// Where the copy's own log ends.
 fn end_of_copy(stage: &Stage) -> Outcome<u64> {
     let path = SnapshotPath::new(".seaworthy/witness.json")?;
@@ -156,12 +199,13 @@ fn drawn(dice: &mut Dice, mut pieces: Vec<Piece>) -> Outcome<Piece> {
     if chosen < pieces.len() { Ok(pieces.swap_remove(chosen)) } else { Err("there is no piece".into()) }
 }
 
-fn latest() -> Ask {
+/// Everything that was received.
+pub(crate) fn latest() -> Ask {
     until("latest")
 }
 
 fn until(moment: &str) -> Ask {
-    Ask { steps: vec![Step::of(&["drill", "it", "--until", moment])], has_copy: false }
+    Ask { steps: vec![Step::of(&["drill", "it", "--until", moment])], has_copy: true }
 }
 
 /// A piece is damaged where it is stored.
@@ -213,6 +257,14 @@ fn kept_so(
     })
 }
 
+/// The server that recovers does otherwise than it is told.
+fn lies(name: &str, what: &str, script: &'static str, expected: &[&'static str]) -> Case {
+    Case::new(name, Layer::Tool, what, expected, move |stage, _| {
+        replaced(stage, "postgres", &format!("{VERSION}{script}"))?;
+        Ok(Ask { has_copy: false, ..latest() })
+    })
+}
+
 /// Where the first page begins that begins in a piece.
 fn first_page(piece: &Piece) -> usize {
     usize::try_from(piece.from.next_multiple_of(PAGE) - piece.from).unwrap_or(usize::MAX)
@@ -223,7 +275,7 @@ fn has_page(piece: &Piece) -> bool {
 }
 
 fn begins_a_file(piece: &Piece) -> bool {
-    piece.from.is_multiple_of(16 << 20) && has_page(piece)
+    piece.from.is_multiple_of(FILE) && has_page(piece)
 }
 
 /// Every case.
@@ -298,7 +350,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "record-flipped",
             "a bit of the log was another when it was kept",
             // Behind the last record of a file that was switched lies nothing that means anything.
-            |piece| !has_page(piece) || !piece.to.is_multiple_of(16 << 20),
+            |piece| !has_page(piece) || !piece.to.is_multiple_of(FILE),
             |_, bytes, _, dice| {
                 let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
                 let at = last.saturating_sub(usize::try_from(dice.below(16)).unwrap_or(0));
@@ -338,7 +390,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "a piece belongs to another service",
             |_| true,
             |_, _, words, _| {
-                words["lineage"] = Value::from("elsewhere/other/it");
+                words["lineage"] = Value::from(ELSEWHERE);
             },
         ),
         kept_so(
@@ -387,6 +439,36 @@ pub(crate) fn cases() -> Vec<Case> {
             "a restore point that nobody has made",
             &["TM-11"],
             |_, dice| Ok(until(&format!("name:never-{}", dice.roll()))),
+        ),
+        Case::new(
+            "slot-lost",
+            Layer::Tool,
+            "the server has let go of the log since",
+            &["TM-11"],
+            |stage, _| {
+                let server = stage.server()?;
+                server.sql("shop", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")?;
+                server.sql("shop", "INSERT INTO events VALUES (10, 'never received')")?;
+                Ok(until(&jiff::Timestamp::now().to_string()))
+            },
+        ),
+        lies(
+            "signal-lost",
+            "the file is lost that makes a server recover to a moment",
+            "for word; do [ \"$before\" = -D ] && rm -f \"$word/recovery.signal\"; before=$word; done; exec REAL \"$@\"",
+            &["CT-22"],
+        ),
+        lies(
+            "target-immediate",
+            "the server recovers to the first moment that it can",
+            "for word; do shift; case $word in recovery_target_lsn=*) word=recovery_target=immediate;; esac; set -- \"$@\" \"$word\"; done; exec REAL \"$@\"",
+            &["CT-22"],
+        ),
+        lies(
+            "target-exclusive",
+            "the server stops before the moment's own record",
+            "for word; do shift; case $word in recovery_target_inclusive=*) word=recovery_target_inclusive=off;; esac; set -- \"$@\" \"$word\"; done; exec REAL \"$@\"",
+            &["CT-22"],
         ),
         Case::new(
             "transaction-unknown",
@@ -452,7 +534,7 @@ pub(crate) fn healthy() -> Vec<Case> {
                 let repository = opened(&stage.product)?;
                 let noise = vec![7; usize::try_from(piece.to - piece.from)?];
                 let mut words = piece.words.clone();
-                words["lineage"] = Value::from("elsewhere/other/it");
+                words["lineage"] = Value::from(ELSEWHERE);
                 kept(&repository, words, &noise)?;
                 let mut words = piece.words.clone();
                 words["system"] = Value::from(7_000_000_000_000_000_000_u64 + dice.below(1_000_000));
@@ -474,7 +556,7 @@ pub(crate) fn healthy() -> Vec<Case> {
         }),
         Case::healthy("taken-over", "the next copy holds what was kept", |_, _| {
             let drill = Step::of(&["drill", "it", "--until", "latest"]);
-            Ok(Ask { steps: vec![Step::of(&["backup", "it"]), drill], has_copy: false })
+            Ok(Ask { steps: vec![Step::of(&["backup", "it"]), drill], has_copy: true })
         }),
     ]
 }

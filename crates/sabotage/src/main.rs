@@ -51,9 +51,12 @@ struct Arguments {
     /// Every trial as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// The page.
-    #[arg(long)]
+    /// The page; for all cases of one kind, which have a section there.
+    #[arg(long, requires_all = ["kind", "commit"], conflicts_with = "only")]
     page: Option<PathBuf>,
+    /// What was built, for the page.
+    #[arg(long)]
+    commit: Option<String>,
     /// Finished estates are kept in this file.
     #[arg(long)]
     kept: Option<PathBuf>,
@@ -207,9 +210,10 @@ fn carry_out(arguments: &Arguments) -> Outcome<ExitCode> {
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
     }
-    if let Some(path) = &arguments.page {
-        let page = std::fs::read_to_string(path).unwrap_or_default();
-        std::fs::write(path, report.put_into(&page))?;
+    if let (Some(path), Some(commit)) = (&arguments.page, &arguments.commit) {
+        let [kind] = options.kinds[..] else { return Err("a section of the page is of one kind".into()) };
+        let page = std::fs::read_to_string(path)?;
+        std::fs::write(path, report.put_into(&page, kind, commit))?;
     }
     println!("{}", report.summary());
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -4,20 +4,20 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seaworthy_testkit::product::{PASSWORD, wait};
 use sha2::{Digest as _, Sha256};
 
 use crate::Outcome;
-use crate::case::{Kind, Naive, Naives};
+use crate::case::{Ask, Kind, Naive, Naives};
 use crate::stage::{Counts, Stage, count_postgres, count_sqlite, count_tree, remove};
 
 /// How long a stock tool may take for an estate of this size.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks all three about the newest copy in the repository.
-pub(crate) fn ask(stage: &Stage) -> Outcome<Naives> {
+/// Asks all three about the newest copy in the repository; where the product was asked for a moment behind it, about that.
+pub(crate) fn ask(stage: &Stage, asked: &Ask) -> Outcome<Naives> {
     let checksum = checksums(&stage.product.repository())?;
     let place = stage.product.path().join("naive");
     remove(&place)?;
@@ -36,7 +36,7 @@ pub(crate) fn ask(stage: &Stage) -> Outcome<Naives> {
         child.wait()?;
     }
     let restored = ended.is_some_and(|status| status.success());
-    let (exit, counts) = if restored { content(stage, &place)? } else { (Naive::Alarm, Naive::Alarm) };
+    let (exit, counts) = if restored { content(stage, &place, asked)? } else { (Naive::Alarm, Naive::Alarm) };
     remove(&place)?;
     Ok(Naives { exit, checksum, counts })
 }
@@ -54,6 +54,7 @@ fn checksums(repository: &Path) -> Outcome<Naive> {
         repository.join("snapshots"),
         repository.join("keys"),
     ];
+    open.extend(Some(repository.join("journal")).filter(|journal| journal.exists()));
     let mut seen = 0;
     while let Some(directory) = open.pop() {
         let entries = match fs::read_dir(&directory) {
@@ -79,7 +80,7 @@ fn checksums(repository: &Path) -> Outcome<Naive> {
 }
 
 /// Whether the tools end with success, and whether what came back counts as many as the source.
-fn content(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
+fn content(stage: &Stage, place: &Path, asked: &Ask) -> Outcome<(Naive, Naive)> {
     match stage.kind {
         Kind::Postgres => {
             let server = stage.server()?;
@@ -94,7 +95,13 @@ fn content(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
             server.sql("postgres", "DROP DATABASE naive WITH (FORCE)")?;
             Ok((naive(listed && restored), naive(agree(&counts, &stage.counts))))
         }
-        Kind::Cluster | Kind::Log => cluster(stage, place),
+        Kind::Cluster => cluster(stage, place, ""),
+        Kind::Log => {
+            let archive = place.join("archive");
+            crate::journal::archive(stage, &archive)?;
+            fs::write(place.join("data/recovery.signal"), "")?;
+            cluster(stage, place, &crate::journal::recovery(asked, &archive))
+        }
         Kind::Sqlite => {
             let Some(file) = first_database(place)? else { return Ok((Naive::Alarm, Naive::Alarm)) };
             let opened = rusqlite::Connection::open(&file).and_then(|connection| {
@@ -111,8 +118,8 @@ fn content(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
     }
 }
 
-/// Whether a server starts on what came back, and whether its tables count as many rows.
-fn cluster(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
+/// Whether a server starts on what came back with these settings, and whether its tables count as many rows.
+fn cluster(stage: &Stage, place: &Path, settings: &str) -> Outcome<(Naive, Naive)> {
     let server = stage.server()?;
     let data = place.join("data");
     let as_server = server.path().join("data").display().to_string();
@@ -122,12 +129,22 @@ fn cluster(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
     }
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
     // As a person would who has the files and nothing else.
-    fs::write(data.join("postgresql.auto.conf"), "")?;
+    fs::write(data.join("postgresql.auto.conf"), settings)?;
     let socket = server.host();
     let options = format!("-p 5099 -k {socket} -c listen_addresses= -c fsync=off");
     let (data, log) = (data.display().to_string(), place.join("log").display().to_string());
-    let started =
-        server.run("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-t", "8", "-w", "-s", "start"], "");
+    let start = ["-D", &data, "-o", &options, "-l", &log, "-t", "8", "-w", "-s", "start"];
+    let is_in_recovery = || {
+        server.run("psql", &["-XAt", "-p", "5099", "-d", "postgres", "-c", "SELECT pg_is_in_recovery()"], "")
+    };
+    let mut started = server.run("pg_ctl", &start, "").and_then(|_| is_in_recovery());
+    let began = Instant::now();
+    // It lets people in before it is at the end.
+    while started.as_ref().is_ok_and(|said| said.trim() == "t") && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(50));
+        started = is_in_recovery();
+    }
+    let is_open = started.is_ok_and(|said| said.trim() == "f");
     let count = || {
         let list = stage.counts.keys().map(|table| format!("SELECT '{table}', count(*) FROM {table}"));
         let sql = list.collect::<Vec<_>>().join(" UNION ALL ");
@@ -143,7 +160,7 @@ fn cluster(stage: &Stage, place: &Path) -> Outcome<(Naive, Naive)> {
     });
     // It may not have started, or not have ended by now.
     server.run("pg_ctl", &["-D", &data, "-m", "immediate", "-s", "stop"], "").ok();
-    Ok((naive(started.is_ok()), naive(counts)))
+    Ok((naive(is_open), naive(counts)))
 }
 
 /// Every table of the source is there with as many rows. A table too many is nobody's business.

@@ -125,25 +125,26 @@ impl Report {
         text
     }
 
-    /// The page with the section of this run.
+    /// The page with the section of this run, which was of one kind of source and of a product built from this commit.
     #[must_use]
-    pub fn put_into(&self, page: &str) -> String {
-        put_section(page, "sabotage", &self.section())
+    pub fn put_into(&self, page: &str, kind: Kind, commit: &str) -> String {
+        put_section(page, &format!("sabotage-{}", kind.word()), &self.section(kind, commit))
     }
 
-    fn section(&self) -> String {
+    fn section(&self, kind: Kind, commit: &str) -> String {
         let mut page = String::new();
         let seeds = match (self.seeds.first(), self.seeds.last()) {
             (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
             (Some(first), _) => first.to_string(),
             (None, _) => "none".to_owned(),
         };
-        put(&mut page, "\n## Sabotage\n\n");
+        put(&mut page, &format!("\n### {}\n\n", kind.title()));
         put(
             &mut page,
             &format!(
-                "Measured {} by `cargo xtask sabotage`, seeds {seeds}, in {} minutes.\n\n- Machine: {}\n",
+                "Measured {} by `cargo xtask sabotage --kind {}`, seeds {seeds}, of {commit}, in {} minutes.\n\n- Machine: {}\n",
                 self.date,
+                kind.word(),
                 self.seconds.div_ceil(60),
                 self.machine
             ),
@@ -153,17 +154,7 @@ impl Report {
         }
         put(
             &mut page,
-            "\nAn estate of a seed's own content is backed up; then something is made wrong, and the product is asked. *Detected*: it \
-             ended with anything but a pass. *Exact*: it named one of the expected codes. *Naive*: in how many of the \
-             trials in which it was asked, those of the first few seeds, a checker that many rely on said that all is well, run for real with stock tools on the same copy: *exit* (restic \
-             and pg_restore end with success, the list of contents can be read), *checksum* (every stored object hashes to its \
-             name), *counts* (after a restore every table holds as many rows, a tree as many entries and bytes, as the source \
-             did). A dash: there is no copy to look at. One trial again: \
-             `cargo xtask sabotage --only NAME --first SEED --seeds 1`.\n\n",
-        );
-        put(
-            &mut page,
-            "| mutation | where | what is wrong | expected | detected | exact | naive: exit | checksum | counts | median s |\n|---|---|---|---|---|---|---|---|---|---|\n",
+            "\n| mutation | where | what is wrong | expected | detected | exact | naive: exit | checksum | counts | median s |\n|---|---|---|---|---|---|---|---|---|---|\n",
         );
         for row in self.wrong() {
             let naive = |index: usize| match row.naive[index] {
@@ -192,7 +183,7 @@ impl Report {
         }
         put(
             &mut page,
-            "\n### Healthy variations\n\n| variation | what is unusual | trials | false alarms | median s |\n|---|---|---|---|---|\n",
+            "\n| healthy variation | what is unusual | trials | false alarms | median s |\n|---|---|---|---|---|\n",
         );
         for row in self.healthy() {
             put(
@@ -239,11 +230,25 @@ fn row(kind: Kind, case: &Case, trials: &[&Trial]) -> Row {
     }
 }
 
+/// A share in tenths of a percent, rounded down: all is said of all only.
 fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "none".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
+    match (part * 1_000).checked_div(whole) {
+        Some(tenths) => format!("{}.{} %", tenths / 10, tenths % 10),
+        None => "none".to_owned(),
+    }
 }
 
 /// Writing to a `String` cannot fail.
 fn put(page: &mut String, text: &str) {
     page.write_str(text).expect("a String grows until memory ends");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_said_of_all_only() {
+        assert_eq!([percent(4_249, 4_250), percent(7, 7), percent(0, 0)], ["99.9 %", "100.0 %", "none"]);
+    }
 }

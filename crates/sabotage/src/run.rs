@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use seaworthy_testkit::estate::Dice;
 
-use crate::case::{Case, Kind, Trial};
+use crate::case::{Ask, Case, Kind, Naive, Trial};
 use crate::secrets::Sampler;
 use crate::stage::Stage;
 use crate::{
@@ -163,6 +163,20 @@ fn estate(
     }
     let stage = Stage::new(&options.place, program, kind, seed)
         .map_err(|error| named(kind, "the estate", seed, &error))?;
+    if options.naive.contains(&seed) {
+        // A checker that raises an alarm at an honest copy says nothing by one at a wrong copy.
+        let asked = if kind == Kind::Log { journal::latest() } else { Ask::drill() };
+        let said =
+            naive::ask(&stage, &asked).map_err(|error| named(kind, "the naive checkers", seed, &error))?;
+        if [said.exit, said.checksum, said.counts] != [Naive::Pass; 3] {
+            return Err(named(
+                kind,
+                "the naive checkers",
+                seed,
+                &format!("the honest copy: {said:?}").into(),
+            ));
+        }
+    }
     for case in &cases {
         if stop.load(Ordering::Relaxed) {
             // Half an estate is none.
@@ -200,7 +214,7 @@ fn trial(stage: &Stage, case: &Case, with_naive: bool) -> Outcome<Trial> {
         said.words = marks.join("; ");
     }
     let naive =
-        if with_naive && ask.has_copy && !case.is_healthy() { Some(naive::ask(stage)?) } else { None };
+        if with_naive && ask.has_copy && !case.is_healthy() { Some(naive::ask(stage, &ask)?) } else { None };
     Ok(Trial { kind: stage.kind, case: case.name.clone(), seed: stage.seed, said, naive })
 }
 

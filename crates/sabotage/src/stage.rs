@@ -168,21 +168,19 @@ impl Stage {
     /// Writes the configuration with `more` in the table of the source.
     pub(crate) fn configure(&self, more: &str) -> Outcome {
         let source = match (self.kind, &self.server) {
-            (Kind::Cluster | Kind::Log, Some(server)) => format!(
-                "[services.it.sources.it]\nkind = \"postgres\"\nmode = \"{}\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\nbin_dir = \"{}\"\n",
-                if self.is_continuous() { "continuous" } else { "physical" },
-                server.host(),
-                server.port(),
-                server.programs().display()
-            ),
-            (Kind::Postgres, Some(server)) => {
+            (Kind::Postgres | Kind::Cluster | Kind::Log, Some(server)) => {
+                let mode = match self.kind {
+                    Kind::Postgres => "",
+                    _ if self.is_continuous() => "mode = \"continuous\"\n",
+                    _ => "mode = \"physical\"\n",
+                };
                 let tools = if more.contains("bin_dir") {
                     String::new()
                 } else {
                     format!("bin_dir = \"{}\"\n", server.programs().display())
                 };
                 format!(
-                    "[services.it.sources.it]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\n{tools}",
+                    "[services.it.sources.it]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\ndatabase = \"shop\"\n{mode}{tools}",
                     server.host(),
                     server.port()
                 )

@@ -10,7 +10,7 @@ use crate::stage::Stage;
 /// Puts a directory of the real programs together, one of them replaced by a script, and configures it.
 ///
 /// In the script, `REAL` is the path of the program that it stands for.
-fn replaced(stage: &Stage, program: &str, script: &str) -> Outcome {
+pub(crate) fn replaced(stage: &Stage, program: &str, script: &str) -> Outcome {
     let server = stage.server()?;
     let home = stage.scrap().join("tools");
     let bin = home.join("bin");
@@ -29,7 +29,7 @@ fn replaced(stage: &Stage, program: &str, script: &str) -> Outcome {
 }
 
 /// A version is asked for before anything is done; a tool that lies about its work tells its version.
-const VERSION: &str = "case \"$*\" in *--version*) exec REAL \"$@\";; esac\n";
+pub(crate) const VERSION: &str = "case \"$*\" in *--version*) exec REAL \"$@\";; esac\n";
 
 /// The tool lies while the backup is made, or the restore.
 fn lies(
