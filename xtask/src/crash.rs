@@ -1,12 +1,14 @@
 //! `cargo xtask crash`: the long form of the tests that kill the product, fail its disk and cut its power.
 //!
 //! The suite runs the same tests with few moments every time. What each of them has done is told by itself, in lines that
-//! begin with `figure:`; when all of them have held, they are written into `docs/reliability.md`.
+//! begin with `figure:`; what has held is written into a section of its own of `docs/reliability.md`, with date and commit, unless less
+//! was asked for than usual.
 //!
-//! They run two at a time, and what has held is kept: a sweep of hours may be cut off, and go on with `--go-on`.
+//! Two run at a time, and what has held is kept: a sweep of hours may be cut off, and go on with `--go-on`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use seaworthy_testkit::page::{figures, machine, put_section};
@@ -21,7 +23,7 @@ use crate::{TaskResult, components, workspace};
 pub(crate) struct Options {
     #[command(flatten)]
     sweep: Sweep,
-    /// Only tests whose name holds this; then no figures are written.
+    /// Only tests whose name holds this.
     #[arg(long)]
     only: Option<String>,
     /// Go on with a sweep of the same numbers that was cut off: what held then is not run again.
@@ -49,14 +51,22 @@ struct Sweep {
     seed: u64,
 }
 
-/// Tests that have held.
+impl Sweep {
+    /// Whether it is as long as what the page tells of.
+    fn is_whole(&self) -> bool {
+        self.kills >= 1000 && self.calls >= 2000 && self.faults >= 400 && self.cuts >= 200
+    }
+}
+
+/// A test that has held.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Part {
-    tests: Vec<String>,
+    test: String,
     figures: String,
     took_s: u64,
     /// The commit that was checked out.
     version: String,
+    date: String,
 }
 
 /// What of a sweep has held.
@@ -130,61 +140,74 @@ pub(crate) fn run(options: &Options) -> TaskResult {
         Kept { sweep: options.sweep.clone(), parts: Vec::new() }
     };
     let version = workspace::head(&root)?;
-    let is_done = |done: &Kept, name: &String| done.parts.iter().any(|part| part.tests.contains(name));
-    let left: Vec<String> = all.iter().filter(|name| !is_done(&done, name)).cloned().collect();
+    let is_done = |name: &String| done.parts.iter().any(|part| part.test == *name);
+    let mut left: Vec<String> = all.iter().filter(|name| !is_done(name)).cloned().collect();
     if left.len() < all.len() {
         println!("{} of {} tests have held before", all.len() - left.len(), all.len());
     }
+    // The last one is taken first.
+    left.reverse();
+    let (left, done) = (Mutex::new(left), Mutex::new(&mut done));
+    let worker = || -> Result<bool, String> {
+        let mut has_failed = false;
+        while let Some(test) = locked(&left)?.pop() {
+            let began = Instant::now();
+            let mut command = tests(&root, options, &found);
+            command.args(["--nocapture", "--exact", &test]);
+            let ran = process::run(&mut command, LIMIT, Echo::Shown).map_err(|error| error.to_string())?;
+            if !ran.is_success() {
+                has_failed = true;
+                continue;
+            }
+            let part = Part {
+                test,
+                figures: figures(&ran.output),
+                took_s: began.elapsed().as_secs(),
+                version: version.clone(),
+                date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+            };
+            if options.sweep.is_whole() {
+                let mut done = locked(&done)?;
+                keep(&root, &place, &mut done, part).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(has_failed)
+    };
+    let ended: Vec<Result<bool, String>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|_| Err("a worker has panicked".to_owned())))
+            .collect()
+    });
     let mut has_failed = false;
-    for tests_of_part in left.chunks(AT_ONCE) {
-        let began = Instant::now();
-        let mut command = tests(&root, options, &found);
-        command.args(["--nocapture", "--exact"]).arg(format!("--test-threads={AT_ONCE}")).args(tests_of_part);
-        let ran = process::run(&mut command, LIMIT, Echo::Shown)?;
-        if !ran.is_success() {
-            has_failed = true;
-            continue;
-        }
-        done.parts.push(Part {
-            tests: tests_of_part.to_vec(),
-            figures: figures(&ran.output),
-            took_s: began.elapsed().as_secs(),
-            version: version.clone(),
-        });
-        if options.only.is_none() {
-            workspace::write(&place, &serde_json::to_string_pretty(&done)?)?;
-        }
-    }
-    if options.only.is_none() && !has_failed {
-        let page = root.join("docs/reliability.md");
-        let text = put_section(&workspace::read(&page)?, "crash", &section(&done));
-        workspace::write(&page, &text)?;
-        println!("written to docs/reliability.md");
+    for ended in ended {
+        has_failed |= ended?;
     }
     Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn section(done: &Kept) -> String {
-    let mut versions: Vec<&str> = done.parts.iter().map(|part| part.version.as_str()).collect();
-    versions.sort_unstable();
-    versions.dedup();
-    let minutes = done.parts.iter().map(|part| part.took_s).sum::<u64>().div_ceil(60);
-    let mut text = format!(
-        "\n## Crashes\n\nMeasured {} by `cargo xtask crash --seed {}`, in {minutes} minutes, of {}.\n\n- Machine: {}\n",
-        jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
-        done.sweep.seed,
-        versions.join(", "),
-        machine()
-    );
-    let all: String = done.parts.iter().map(|part| part.figures.as_str()).collect();
-    let mut lines: Vec<&str> = all.lines().collect();
-    lines.sort_unstable();
-    text.extend(lines.iter().map(|line| format!("{line}\n")));
-    text.push_str(
-        "\nAfter each of these moments: stock restic finds the repository sound, every copy that a receipt acknowledges is in it, \
-         the ledger verifies, nothing is left running; the next run needs no human and leaves nothing in the scratch \
-         directory; at the end every acknowledged copy restores and the newest is proven.\n\n",
-    );
+fn locked<T>(of: &Mutex<T>) -> Result<MutexGuard<'_, T>, String> {
+    of.lock().map_err(|_| "a worker has panicked".to_owned())
+}
+
+/// Keeps what has held, and puts it into the page.
+fn keep(root: &Path, place: &Path, done: &mut Kept, part: Part) -> Result<(), Box<dyn std::error::Error>> {
+    let page = root.join("docs/reliability.md");
+    let text = put_section(&workspace::read(&page)?, &format!("crash-{}", part.test), &section(&part));
+    workspace::write(&page, &text)?;
+    done.parts.push(part);
+    Ok(workspace::write(place, &serde_json::to_string_pretty(done)?)?)
+}
+
+fn section(part: &Part) -> String {
+    let Part { figures, took_s, version, date, .. } = part;
+    let mut text = String::from("\n");
+    for figure in figures.lines() {
+        let minutes = took_s.div_ceil(60);
+        text.push_str(&format!("{figure} ({date}, of {version}, in {minutes} minutes; {})\n", machine()));
+    }
+    text.push('\n');
     text
 }
 
@@ -200,21 +223,16 @@ mod tests {
     }
 
     #[test]
-    fn the_page_holds_every_part_and_its_version() {
-        let part = |name: &str, figure: &str, version: &str| Part {
-            tests: vec![name.to_owned()],
-            figures: format!("- {figure}\n"),
+    fn every_figure_says_when_and_of_what_it_is() {
+        let part = Part {
+            test: "a".to_owned(),
+            figures: "- backup: killed\n- drill: killed\n".to_owned(),
             took_s: 61,
-            version: version.to_owned(),
+            version: "abc".to_owned(),
+            date: "2026-12-01".to_owned(),
         };
-        let sweep = Sweep { kills: 1, calls: 2, faults: 3, cuts: 4, seed: 5 };
-        let parts = vec![
-            part("b", "drill: killed", "def"),
-            part("a", "backup: killed", "abc"),
-            part("c", "x", "abc"),
-        ];
-        let text = section(&Kept { sweep, parts });
-        assert!(text.contains("--seed 5`, in 4 minutes, of abc, def."), "{text}");
-        assert!(text.find("backup: killed") < text.find("drill: killed"), "{text}");
+        let text = section(&part);
+        assert!(text.contains("\n- backup: killed (2026-12-01, of abc, in 2 minutes; "), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("- ")).count(), 2);
     }
 }

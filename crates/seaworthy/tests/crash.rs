@@ -24,6 +24,9 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
+/// After so many trials an estate is judged to its end and a new one begun: what a judge does after each grows with all before.
+const TRIALS: u64 = 50;
+
 /// A small estate and the product that backs it up.
 struct Estate {
     product: Product,
@@ -59,6 +62,17 @@ impl Estate {
         });
         product.configure(&services).unwrap();
         Self { product, server, changes: 0 }
+    }
+
+    /// Another one, now and then: the one before has been judged to its end.
+    fn renewed(self, trial: u64) -> Self {
+        if trial == 0 || !trial.is_multiple_of(TRIALS) {
+            return self;
+        }
+        self.every_acknowledged_copy_restores();
+        let other = Self::new(self.server.is_some());
+        other.product.run(&["backup"]).unwrap().expect(0).unwrap();
+        Self { changes: self.changes, ..other }
     }
 
     /// Makes something that only the next backup will hold.
@@ -198,6 +212,7 @@ fn a_backup_killed_at_any_moment_loses_nothing_that_was_acknowledged() {
     let kills = number("SEAWORTHY_KILLS", 40);
     let mut killed = 0;
     for trial in 0..kills {
+        estate = estate.renewed(trial);
         estate.change();
         let before = estate.acknowledged();
         let delay = usual.mul_f64(dice.below(1_000) as f64 / 950.0);
@@ -224,6 +239,7 @@ fn a_drill_killed_at_any_moment_leaves_nothing_behind() {
     let kills = number("SEAWORTHY_KILLS", 40);
     let mut killed = 0;
     for trial in 0..kills {
+        estate = estate.renewed(trial);
         estate.changes += 1;
         let service = services[trial as usize % services.len()];
         let before = estate.acknowledged();
@@ -472,7 +488,9 @@ fn a_backup_killed_at_any_call_that_changes_the_disk_loses_nothing() {
     // Evenly over all calls, and at least the first two of each kind.
     moments.extend((0..wanted).map(|index| all[(index * total / wanted) as usize].clone()));
     let (mut killed, mut later) = (0, 0);
-    for (call, latest) in &moments {
+    for ((call, latest), trial) in moments.iter().zip(0..) {
+        estate = estate.renewed(trial);
+        let backup = estate.product.arguments(&["backup"]);
         // strace counts per thread, and the share of each thread differs: where the call was not reached, an earlier one.
         let mut at = *latest;
         loop {
@@ -546,10 +564,11 @@ fn a_backup_whose_disk_fails_at_any_call_loses_nothing() {
     let backup = estate.product.arguments(&["backup"]);
     let moments = failing_moments(&calls(&estate.product, &backup));
     let mut failed = 0;
-    for inject in &moments {
+    for (inject, trial) in moments.iter().zip(0..) {
+        estate = estate.renewed(trial);
         estate.change();
         let before = estate.acknowledged();
-        let ran = failing(&estate.product, &backup, inject);
+        let ran = failing(&estate.product, &estate.product.arguments(&["backup"]), inject);
         failed += usize::from(ran.code != Some(0));
         estate.holds_as_it_lies(inject, &before);
         estate.converges(inject, &["backup", "files"]);
@@ -564,15 +583,16 @@ fn a_backup_whose_disk_fails_at_any_call_loses_nothing() {
 
 #[test]
 fn a_drill_whose_disk_fails_at_any_call_never_blames_the_copy() {
-    let estate = Estate::new(false);
+    let mut estate = Estate::new(false);
     takes(&estate, &["backup"]);
     for service in ["files", "bookings"] {
         let drill = estate.product.arguments(&["drill", service]);
         let moments = failing_moments(&calls(&estate.product, &drill));
         let mut failed = 0;
-        for inject in &moments {
+        for (inject, trial) in moments.iter().zip(0..) {
+            estate = estate.renewed(trial);
             let before = estate.acknowledged();
-            let ran = failing(&estate.product, &drill, inject);
+            let ran = failing(&estate.product, &estate.product.arguments(&["drill", service]), inject);
             assert_ne!(ran.code, Some(5), "{service}, {inject}: {ran:#?}");
             failed += usize::from(ran.code != Some(0));
             estate.holds_as_it_lies(inject, &before);
@@ -678,10 +698,11 @@ fn a_run_whose_writes_are_cut_short_loses_nothing_and_blames_no_copy() {
     let mut estate = Estate::new(false);
     takes(&estate, &["backup"]);
     let mut dice = Dice::new(number("SEAWORTHY_SEED", 1));
-    let (backup, drill) = (estate.product.arguments(&["backup"]), estate.product.arguments(&["drill"]));
     let (mut backups, mut drills) = (0, 0);
     let sizes = sizes(&mut dice);
-    for bytes in &sizes {
+    for (bytes, trial) in sizes.iter().zip(0..) {
+        estate = estate.renewed(trial);
+        let (backup, drill) = (estate.product.arguments(&["backup"]), estate.product.arguments(&["drill"]));
         estate.change();
         let before = estate.acknowledged();
         let what = format!("no file beyond {bytes} bytes");

@@ -132,8 +132,11 @@ impl Server {
             ],
             "",
         )?;
-        let mut options =
-            format!("-k {} -c listen_addresses= -c fsync=off -c wal_level=logical", server.host());
+        // What a test was doing ends with it, also where it was killed.
+        let mut options = format!(
+            "-k {} -c listen_addresses= -c fsync=off -c wal_level=logical -c client_connection_check_interval=1s",
+            server.host()
+        );
         for setting in settings {
             options.push_str(&format!(" -c {setting}"));
         }
@@ -170,7 +173,12 @@ impl Server {
         self.directory.path()
     }
 
-    /// Stops it and starts it again; `mode` is `fast` (clients are told) or `immediate` (as a crash).
+    /// Stops it; [`Server::restart`] starts it again.
+    pub fn stop(&self) -> Result<(), ServerError> {
+        self.run("pg_ctl", &["-D", &self.data(), "-m", "fast", "-w", "-s", "stop"], "").map(drop)
+    }
+
+    /// Stops it and starts it again, or starts one that is stopped; `mode` is `fast` (clients are told) or `immediate` (as a crash).
     pub fn restart(&self, mode: &str) -> Result<(), ServerError> {
         let log = self.directory.path().join("log").display().to_string();
         self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-m", mode, "-w", "-s", "restart"], "").map(drop)
