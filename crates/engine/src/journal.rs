@@ -1,6 +1,9 @@
 //! The journal of one source, in a repository.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use jiff::Timestamp;
 use seaworthy_interface::{Cx, DriverError, ErrorKind, HeldPiece, Journal, PieceOf};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::Digest;
@@ -12,6 +15,8 @@ use crate::store::{control, driver_error};
 
 /// The form of the words about a piece.
 const SCHEMA: u32 = 1;
+/// The form of the words that set pieces apart; versions that do not know them refuse the whole journal.
+const SCHEMA_APART: u32 = 2;
 
 /// What is said of a piece.
 #[derive(Serialize, Deserialize)]
@@ -22,6 +27,22 @@ struct Words {
     of: PieceOf,
     /// Of the piece: what is boxed beside it belongs to it.
     sha256: Digest,
+}
+
+/// Pieces that are set apart; what is boxed beside it is the list of their names.
+#[derive(Serialize, Deserialize)]
+struct Apart {
+    schema: u32,
+    lineage: String,
+    apart: Timestamp,
+    sha256: Digest,
+}
+
+/// What every entry says of itself.
+#[derive(Deserialize)]
+struct Any {
+    schema: u32,
+    lineage: String,
 }
 
 /// The journal of one source. Reads and writes block.
@@ -53,6 +74,20 @@ impl RepositoryJournal {
         Self { repository: repository.clone(), control, lineage }
     }
 
+    /// The names of pieces that an entry sets apart.
+    fn apart(&self, id: &Id) -> Result<Vec<(String, Timestamp)>, DriverError> {
+        let (words, list) = self
+            .repository
+            .journal_get(id, &self.control)
+            .map_err(|error| driver_error("read which pieces of the log are set apart", error))?;
+        let words: Apart = serde_json::from_slice(&words).map_err(|error| wrong(id, error))?;
+        if words.sha256 != sha256(&list) {
+            return Err(wrong(id, "its list is another one than it was").code(FindingCode::ObjectSwapped));
+        }
+        let keys: Vec<String> = serde_json::from_slice(&list).map_err(|error| wrong(id, error))?;
+        Ok(keys.into_iter().map(|key| (key, words.apart)).collect())
+    }
+
     fn id(piece: &HeldPiece) -> Result<Id, DriverError> {
         Id::parse(&piece.key)
             .ok_or_else(|| DriverError::new(ErrorKind::NotFound, format!("find the piece `{}`", piece.key)))
@@ -67,13 +102,13 @@ impl Journal for RepositoryJournal {
             .map_err(|error| DriverError::new(ErrorKind::Other, what).because(error))?;
         self.repository
             .journal_put(&words, bytes, &self.control)
-            .map(|id| HeldPiece { of: *of, key: id.hex() })
+            .map(|id| HeldPiece { of: *of, key: id.hex(), apart: None })
             .map_err(|error| driver_error(what, error))
     }
 
     fn held(&self) -> Result<Vec<HeldPiece>, DriverError> {
         let what = "look what is kept of the log";
-        let mut held = Vec::new();
+        let (mut held, mut apart) = (Vec::new(), BTreeMap::new());
         for listed in self.repository.journal(&self.control).map_err(|error| driver_error(what, error))? {
             let words = match self.repository.journal_words(&listed.id, &self.control) {
                 Ok(words) => words,
@@ -81,13 +116,25 @@ impl Journal for RepositoryJournal {
                 Err(RepositoryError::Missing { .. }) => continue,
                 Err(error) => return Err(driver_error(what, error)),
             };
+            let any: Any = serde_json::from_slice(&words).map_err(|error| wrong(&listed.id, error))?;
+            if any.schema != SCHEMA && any.schema != SCHEMA_APART {
+                return Err(wrong(&listed.id, format!("a newer version has written it ({})", any.schema)));
+            }
+            if any.lineage != self.lineage {
+                continue;
+            }
+            if any.schema == SCHEMA_APART {
+                for (key, at) in self.apart(&listed.id)? {
+                    let first = apart.entry(key).or_insert(at);
+                    *first = at.min(*first);
+                }
+                continue;
+            }
             let words: Words = serde_json::from_slice(&words).map_err(|error| wrong(&listed.id, error))?;
-            if words.schema != SCHEMA {
-                return Err(wrong(&listed.id, format!("a newer version has written it ({})", words.schema)));
-            }
-            if words.lineage == self.lineage {
-                held.push(HeldPiece { of: words.of, key: listed.id.hex() });
-            }
+            held.push(HeldPiece { of: words.of, key: listed.id.hex(), apart: None });
+        }
+        for piece in &mut held {
+            piece.apart = apart.get(&piece.key).copied();
         }
         held.sort_by(|one, other| {
             let of = |piece: &HeldPiece| (piece.of.system, piece.of.timeline, piece.of.from, piece.of.to);
@@ -109,6 +156,18 @@ impl Journal for RepositoryJournal {
             return Err(wrong(&id, "it is another piece than it was").code(FindingCode::ObjectSwapped));
         }
         Ok(Bytes::from(bytes))
+    }
+
+    fn set_apart(&self, pieces: &[HeldPiece], at: Timestamp) -> Result<(), DriverError> {
+        let what = "set pieces of the log apart";
+        let failed = |error| DriverError::new(ErrorKind::Other, what).because(error);
+        let keys: Vec<&str> = pieces.iter().map(|piece| piece.key.as_str()).collect();
+        let list = serde_json::to_vec(&keys).map_err(failed)?;
+        let lineage = self.lineage.clone();
+        let words = Apart { schema: SCHEMA_APART, lineage, apart: at, sha256: sha256(&list) };
+        let words = serde_json::to_vec(&words).map_err(failed)?;
+        let put = self.repository.journal_put(&words, &list, &self.control);
+        put.map(|_| ()).map_err(|error| driver_error(what, error))
     }
 
     fn remove(&self, pieces: &[HeldPiece]) -> Result<(), DriverError> {

@@ -102,7 +102,7 @@ struct NoJournal;
 
 impl Journal for NoJournal {
     fn put(&self, of: &PieceOf, _: &bytes::Bytes) -> Result<HeldPiece, DriverError> {
-        Ok(HeldPiece { of: *of, key: String::new() })
+        Ok(HeldPiece { of: *of, key: String::new(), apart: None })
     }
     fn held(&self) -> Result<Vec<HeldPiece>, DriverError> {
         Ok(Vec::new())
@@ -110,6 +110,10 @@ impl Journal for NoJournal {
     fn read(&self, _: &HeldPiece) -> Result<bytes::Bytes, DriverError> {
         Ok(bytes::Bytes::new())
     }
+    fn set_apart(&self, _: &[HeldPiece], _: Timestamp) -> Result<(), DriverError> {
+        Ok(())
+    }
+
     fn remove(&self, _: &[HeldPiece]) -> Result<(), DriverError> {
         Ok(())
     }

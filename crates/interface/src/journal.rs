@@ -43,6 +43,9 @@ pub struct HeldPiece {
     pub of: PieceOf,
     /// Its name where it is kept.
     pub key: String,
+    /// When it was set apart: the server was put back then, and its log goes on otherwise. Copies from before lead on to it, later ones
+    /// do not.
+    pub apart: Option<Timestamp>,
 }
 
 /// What is kept of one source's log, outside of copies. Calls block.
@@ -58,6 +61,10 @@ pub trait Journal: Send + Sync {
 
     /// Lets go of pieces that copies hold.
     fn remove(&self, pieces: &[HeldPiece]) -> Result<(), DriverError>;
+
+    /// Says that the log of these pieces is not the server's any more; they stay where they are. All of them or none: durable when
+    /// this returns.
+    fn set_apart(&self, pieces: &[HeldPiece], at: Timestamp) -> Result<(), DriverError>;
 }
 
 /// How far a stream is.

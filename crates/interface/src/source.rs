@@ -49,17 +49,19 @@ pub struct Captured {
     pub size_bytes: u64,
     /// Time spent on the witness beyond what the copy itself took, for people and receipts.
     pub witness_took: Duration,
-    /// What the journal holds before this is held by an earlier copy, which has been durable since: it may go.
+    /// What the journal holds of this is held by earlier copies, which have been durable since: it may go.
     pub released: Option<Released>,
 }
 
-/// Up to where an earlier copy holds a log.
+/// Which part of a log earlier copies hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Released {
     /// The cluster.
     pub system: u64,
     /// The timeline.
     pub timeline: Timeline,
+    /// Everything from here on: what lies before may lead on from a copy behind which there is a hole, and is nowhere else.
+    pub from: Lsn,
     /// Everything before this.
     pub before: Lsn,
 }

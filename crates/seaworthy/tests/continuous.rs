@@ -52,11 +52,10 @@ fn the_log_since_the_copy_before_is_a_copy_and_every_one_is_proven_under_write_l
             assert_eq!(now["base"], base["base"], "no new base backup");
             assert_eq!((&now["from"], &now["manifest"]), (&base["from"], &base["manifest"]));
             assert!(now["log"].as_object().unwrap().len() >= base["log"].as_object().unwrap().len());
-            let (read, all) = (&next["sizes"]["read_bytes"], &next["sizes"]["restore_bytes"]);
-            assert!(
-                read.as_u64().unwrap() < all.as_u64().unwrap() / 2,
-                "only the log is read: {read} of {all}"
-            );
+            let bytes = |of: &Value| of.as_u64().unwrap();
+            let (read, all) = (bytes(&next["sizes"]["read_bytes"]), bytes(&next["sizes"]["restore_bytes"]));
+            let log = all - bytes(&base["base"]["bytes"]);
+            assert!(read <= log, "only the log is read: {read} of {log} in {all}");
         }
         assert_eq!(slots(&server).matches("seaworthy_").count(), 1, "{}", slots(&server));
     }
@@ -678,4 +677,103 @@ fn an_idle_server_loses_nothing_while_time_goes_by() {
     is_shown(&drill, code, "before the mark");
     let (drill, code) = drill_until(&product, &later(1));
     assert_eq!((&drill["verdict"]["word"], code), (&Value::from("inconclusive"), Some(7)), "{drill:#}");
+}
+
+/// Where a mark is among those that a restore brings back.
+fn has(marks: &str, number: u32) -> bool {
+    marks.split(',').any(|mark| mark == number.to_string())
+}
+
+#[test]
+fn a_server_that_was_put_back_is_received_on_and_what_it_had_written_before_is_not_lost() {
+    // Whether it has written more by then than it had before it was put back.
+    for is_longer in [false, true] {
+        let server = busy_server();
+        server.sql("shop", "CREATE TABLE IF NOT EXISTS marks (n int)").unwrap();
+        let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+        backup(&product);
+        let receiver = Receiver::begin(&product);
+        mark(&server, 1);
+        server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+        wait_for(&product, &server);
+        drop(receiver);
+        let (data, aside) = (server.path().join("data"), server.path().join("aside"));
+        let copy = |from: &Path, to: &Path| {
+            let mut command = std::process::Command::new("cp");
+            assert!(command.arg("-a").arg(from).arg(to).status().unwrap().success());
+        };
+        server.stop().unwrap();
+        copy(&data, &aside);
+        server.restart("fast").unwrap();
+        let receiver = Receiver::begin(&product);
+        let lost = mark(&server, 2);
+        // A transaction behind a time shows that the log has reached it.
+        mark(&server, 5);
+        wait_for(&product, &server);
+        drop(receiver);
+        server.stop().unwrap();
+        std::fs::remove_dir_all(&data).unwrap();
+        copy(&aside, &data);
+        server.restart("fast").unwrap();
+        if is_longer {
+            let more = "INSERT INTO orders (customer, placed) SELECT 1, now() FROM generate_series(1, 5000)";
+            server.sql("shop", more).unwrap();
+        }
+        mark(&server, 3);
+        let refused = product.run(&["wal", "stream", "shop"]).unwrap();
+        assert_ne!(refused.code, Some(0));
+        // The first position to be received lies behind the end of what the server has, or what is there is something else.
+        let told = if is_longer { "was put back" } else { "receive the log" };
+        assert!(refused.stderr.contains(told), "{is_longer}: {}", refused.stderr);
+        let second = backup(&product);
+        assert_eq!((kind(&product, &second), codes_of(&second)), ((true, false), vec!["TM-10".to_owned()]));
+        assert!(second.to_string().contains("put back"), "{second:#}");
+        // It is received on, and drilled to its end.
+        let receiver = Receiver::begin(&product);
+        let later = mark(&server, 4);
+        server.sql("shop", "INSERT INTO orders (customer, placed) VALUES (1, now())").unwrap();
+        wait_for(&product, &server);
+        drop(receiver);
+        let (drill, code) = drill_until(&product, "latest");
+        is_shown(&drill, code, "latest");
+        let marks = until(&product, &server, &later.time, "later").unwrap();
+        assert!(has(&marks, 3) && has(&marks, 4) && !has(&marks, 2), "{marks}");
+        // What was written before is where the first copy leads to.
+        let marks = until(&product, &server, &lost.time, "lost").unwrap();
+        assert!(has(&marks, 1) && has(&marks, 2) && !has(&marks, 3), "{marks}");
+        // The next copy follows, and lets go of what copies hold only.
+        assert_eq!(kind(&product, &prove(&product, "shop", 2)), (false, false));
+        let marks = until(&product, &server, &lost.time, "lost").unwrap();
+        assert!(has(&marks, 2) && !has(&marks, 3), "{marks}");
+        let told = product.run(&["wal", "status", "shop"]).unwrap().expect(0).unwrap();
+        assert!(told.contains("from before the server was put back"), "{told}");
+    }
+}
+
+#[test]
+fn what_was_received_before_a_hole_stays_where_no_copy_holds_it() {
+    let server = busy_server();
+    server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    backup(&product);
+    let receiver = Receiver::begin(&product);
+    let kept = mark(&server, 1);
+    mark(&server, 2);
+    wait_for(&product, &server);
+    drop(receiver);
+    server.sql("shop", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").unwrap();
+    let lost = mark(&server, 3);
+    server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+    mark(&server, 4);
+    assert_eq!(codes_of(&backup(&product)), ["TM-10"]);
+    for _ in 0..3 {
+        mark(&server, 5);
+        server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+        server.sql("shop", "INSERT INTO orders (customer, placed) VALUES (1, now())").unwrap();
+        assert_eq!(kind(&product, &backup(&product)), (false, false));
+        let marks = until(&product, &server, &kept.time, "kept").unwrap();
+        assert!(has(&marks, 1) && !has(&marks, 2), "{marks}");
+        let error = until(&product, &server, &lost.time, "lost").unwrap_err();
+        assert!(error.contains("ends at"), "{error}");
+    }
 }

@@ -145,7 +145,10 @@ async fn let_go(journal: Arc<dyn Journal>, released: Released) -> Option<Finding
         let held = journal.held()?;
         let is_released = |piece: &HeldPiece| {
             let of = piece.of;
-            (of.system, of.timeline) == (released.system, released.timeline) && of.to <= released.before
+            (of.system, of.timeline) == (released.system, released.timeline)
+                && piece.apart.is_none()
+                && of.from >= released.from
+                && of.to <= released.before
         };
         journal.remove(&held.into_iter().filter(is_released).collect::<Vec<_>>())
     });

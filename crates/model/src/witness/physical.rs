@@ -48,6 +48,9 @@ pub struct PhysicalFacts {
     /// The log between the copy before and this base backup, where one is beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub between: Option<Between>,
+    /// From where on this copy and those before it hold the log without a hole; unknown of copies of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Lsn>,
     /// Where tablespaces lay on the source, by object identifier.
     pub tablespaces: BTreeMap<u32, String>,
     /// The other databases of the cluster, by name, in the same snapshot.
@@ -223,6 +226,7 @@ mod tests {
             manifest: crate::signature::sha256(b"{}"),
             base: None,
             between: None,
+            since: Some(Lsn(0x0200_0028)),
             tablespaces: BTreeMap::new(),
             others: BTreeMap::new(),
             unseen: Vec::new(),

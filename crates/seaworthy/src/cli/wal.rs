@@ -204,6 +204,7 @@ async fn status(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
     let name = format!("{}/{}", service.name, source.name);
     let mut systems: Vec<u64> = pieces.iter().map(|piece| piece.of.system).collect();
     systems.dedup();
+    let (apart, pieces): (Vec<_>, Vec<_>) = pieces.into_iter().partition(|piece| piece.apart.is_some());
     let mut rows = Vec::new();
     let mut holes = 0;
     for system in systems {
@@ -231,8 +232,10 @@ async fn status(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
                 serde_json::json!({ "system": system.to_string(), "timeline": timeline, "from": from, "to": to, "complete_at": complete, "pieces": pieces })
             })
             .collect();
-        face.json(&serde_json::json!({ "schema": "seaworthy.wal/1", "source": name, "repository": spec.name, "data": data, "holes": holes }))?;
-    } else if rows.is_empty() {
+        face.json(&serde_json::json!({ "schema": "seaworthy.wal/1", "source": name, "repository": spec.name, "data": data, "holes": holes, "apart": apart.len() }))?;
+        return Ok(Exit::Ok);
+    }
+    if rows.is_empty() {
         face.data(format!(
             "nothing of the log of {name} is kept in {} outside of copies; to keep it from now on: seaworthy wal stream {}",
             spec.name, service.name
@@ -252,6 +255,15 @@ async fn status(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
                 format!("{} between them: what lies there is in copies, or nowhere", count(holes, "hole"));
             face.data(format!("    {}", face.paint(Tone::Warn, &printable(&words))))?;
         }
+    }
+    if let Some(last) = apart.iter().filter_map(|piece| piece.apart).max() {
+        let size = apart.iter().map(|piece| piece.of.to.0 - piece.of.from.0).sum();
+        face.data(format!(
+            "    {} ({}) from before the server was put back, last at {}: copies from before lead on to them",
+            count(apart.len(), "piece"),
+            bytes(size),
+            instant(last)
+        ))?;
     }
     Ok(Exit::Ok)
 }

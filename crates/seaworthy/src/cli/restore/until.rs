@@ -60,6 +60,16 @@ impl Ground<'_> {
         choose(self.setup, self.memory, self.cx, opened, self.service, self.source, &choice).await
     }
 
+    /// Whether some of the log behind a copy was received.
+    async fn leads_on(&self, chosen: &Chosen, point: &RecoveryPoint) -> Outcome<bool> {
+        let (witness, _) = self.read(chosen, point).await?;
+        let Some(facts) = facts(&witness) else { return Ok(false) };
+        let journal = wal::journal(self.cx, &chosen.repository, self.service, self.source);
+        Ok(wal::held(&journal).await?.iter().any(|piece| {
+            piece.of.timeline == facts.timeline && (piece.of.from..piece.of.to).contains(&facts.until)
+        }))
+    }
+
     /// The copy to restore, and those behind it.
     pub(crate) async fn choose(&self, opened: &mut Opened, until: &Target) -> Outcome<(Chosen, Vec<Behind>)> {
         let newest =
@@ -128,6 +138,12 @@ impl Ground<'_> {
             return Ok((self.exactly(opened, before).await?, vec![(witness, reader)]));
         }
         let before = at.checked_sub(1).and_then(|at| points.get(at));
+        if let Some(before) = before
+            && self.leads_on(&newest, before).await?
+        {
+            // Whether it leads as far as the moment is told when it is read.
+            return Ok((self.exactly(opened, before).await?, Vec::new()));
+        }
         let nearest = match before {
             Some(before) => format!(
                 "the nearest moments are {} (--point {}) and {}",

@@ -23,7 +23,7 @@ use super::super::restore::blocking;
 use super::super::wal::page::{self, Expected, Link};
 use super::super::wal::stop::{NoStop, Search};
 use super::restore::{physical_of, remap, removed, stopping, written};
-use super::stream::{bytes_of, complete_at, without_hole};
+use super::stream::{bytes_of, complete_at, of_history, without_hole};
 use super::{BETWEEN, DATA, SPACES, data_path, in_data, log_path, named, space_path, verify};
 
 /// The log while it is looked through, beside the data directory.
@@ -153,11 +153,12 @@ fn tail(
     log: &Path,
     facts: &mut PhysicalFacts,
     system: u64,
+    copy: Timestamp,
 ) -> Result<Tail, DriverError> {
     let size = facts.segment_bytes;
     let failed = |error| DriverError::io("put the journal's log into place", error);
     let begin = Segment::of(facts.timeline, Lsn(facts.until.0.saturating_sub(1)), size);
-    let held = journal.held()?;
+    let held = of_history(journal.held()?, Some(copy));
     let (pieces, end) = without_hole(&held, system, facts.timeline, facts.until);
     let is_beyond = |piece: &&HeldPiece| {
         piece.of.system == system && piece.of.timeline == facts.timeline && piece.of.from > end
@@ -438,7 +439,7 @@ pub(super) async fn look(
     if let (Some(journal), Some(system), true) = (journal, system, is_behind) {
         let (place, mut longer) = (root.join(LOG), facts.clone());
         let (longer, told) = blocking(cx, move || {
-            let told = tail(&*journal, &place, &mut longer, system)?;
+            let told = tail(&*journal, &place, &mut longer, system, newest)?;
             Ok((longer, told))
         })
         .await?;

@@ -19,7 +19,7 @@ use seaworthy_model::witness::{PhysicalFacts, Witness};
 use super::super::names::literal;
 use super::super::replication::{Identity, Received, Replication};
 use super::super::session::{Session, flag, optional, text};
-use super::stream::{bytes_of, without_hole};
+use super::stream::{bytes_of, of_history, without_hole};
 use super::{Cluster, DATA, SPACES, named};
 
 /// Longest part of a slot's name that a person recognises the source by.
@@ -102,8 +102,32 @@ pub(super) async fn slot(cx: &Cx, session: &Session, name: &str) -> Result<Optio
     Ok(Some(Slot { is_active: flag(row, 0)?, restart, is_lost }))
 }
 
+/// Why the log since a copy is not to be had.
+enum Gap {
+    /// Something of it is missing, or cannot be read.
+    Missing(String),
+    /// The server's log is another one: it was put back, on the same timeline.
+    Parted(String),
+}
+
 /// Why the log since a copy is not to be had; nothing where it is.
 fn gap(
+    facts: &PhysicalFacts,
+    then: Lsn,
+    identity: &Identity,
+    cluster: &Cluster,
+    slot: Option<&Slot>,
+) -> Option<Gap> {
+    if identity.position < facts.until && facts.timeline == identity.timeline {
+        return Some(Gap::Parted(format!(
+            "the copy before ends at {}, the server's log at {}: it was put back",
+            facts.until, identity.position
+        )));
+    }
+    missing(facts, then, identity, cluster, slot).map(Gap::Missing)
+}
+
+fn missing(
     facts: &PhysicalFacts,
     then: Lsn,
     identity: &Identity,
@@ -118,12 +142,6 @@ fn gap(
     }
     if facts.segment_bytes != cluster.segment {
         return Some("the files of the log have another length".to_owned());
-    }
-    if identity.position < facts.until {
-        return Some(format!(
-            "the copy before ends at {}, the server's log at {}: it was put back",
-            facts.until, identity.position
-        ));
     }
     let Some(slot) = slot else { return Some("the replication slot is gone".to_owned()) };
     match slot.restart {
@@ -217,7 +235,7 @@ async fn prior(
 }
 
 /// Why the server's log is another one than that of the copy before; nothing where both are the same up to its end.
-async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Option<String>, DriverError> {
+async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Option<Gap>, DriverError> {
     let facts = &prior.facts;
     let size = facts.segment_bytes;
     let name = Segment::of(facts.timeline, prior.begin, size).name(size);
@@ -226,52 +244,48 @@ async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Optio
     let held = match read.await {
         Ok(Ok(held)) => held,
         Ok(Err(error)) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
-        Ok(Err(error)) => return Ok(Some(format!("could not {error}"))),
+        Ok(Err(error)) => return Ok(Some(Gap::Missing(format!("could not {error}")))),
         Err(error) => return Err(DriverError::new(ErrorKind::Other, "read the copy before").because(error)),
     };
     let wanted = usize::try_from(facts.until.0 - prior.begin.0).unwrap_or(usize::MAX);
-    let Some(mut expected) = held.get(..wanted) else {
-        return Ok(Some(format!("the copy before holds {} bytes of {name}", held.len())));
+    let Some(of_copy) = held.get(..wanted) else {
+        return Ok(Some(Gap::Missing(format!("the copy before holds {} bytes of {name}", held.len()))));
     };
-    let put_back = || {
-        format!(
-            "the server's log before {} is not the one that the copy before holds: it was put back, or is another server's",
-            facts.until
-        )
+    let put_back = |at: Lsn| {
+        Gap::Parted(format!(
+            "the server's log before {at} is not the one that is kept of it: it was put back, or is another server's"
+        ))
     };
-    if let Some(journal) = prior.journal.clone().filter(|_| prior.then > prior.begin) {
-        // The server has let go of it; what it has sent then is in the journal.
-        let (pieces, begin, end) = (prior.pieces.clone(), prior.begin, facts.until.min(prior.then));
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut kept = Vec::new();
-            bytes_of(&*journal, &pieces, begin, end, &mut |bytes| {
-                kept.extend_from_slice(&bytes);
-                Ok(())
-            })
-            .map(|()| kept)
-        });
-        let kept = match reading.await {
-            Ok(Ok(kept)) => kept,
-            Ok(Err(error)) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
-            Ok(Err(error)) => return Ok(Some(format!("could not {error}"))),
-            Err(error) => return Err(DriverError::new(ErrorKind::Other, "read the journal").because(error)),
+    let (mut from, mut known) = (prior.begin, of_copy.to_vec());
+    if prior.journal.is_some() && prior.then > prior.begin {
+        // The server has let go of some of it; what it has sent then is in the journal.
+        let both = match prior.kept_between(prior.begin, facts.until.min(prior.then)).await? {
+            Ok(both) => both,
+            Err(gap) => return Ok(Some(gap)),
         };
-        let (part, rest) = expected.split_at(kept.len().min(expected.len()));
-        if part != kept {
-            return Ok(Some(put_back()));
+        if of_copy.get(..both.len()) != Some(&both[..]) {
+            return Ok(Some(put_back(facts.until)));
         }
-        expected = rest;
-        if expected.is_empty() {
+        // What it has not let go of must be the same there: it may have been put back since.
+        let start = |position: Lsn| Segment::of(facts.timeline, position, size).start(size);
+        from = prior.begin.max(start(prior.durable)).max(start(Lsn(prior.then.0 - 1)));
+        if from >= prior.then {
             return Ok(None);
         }
+        known = match prior.kept_between(from, prior.then).await? {
+            Ok(last) => last,
+            Err(gap) => return Ok(Some(gap)),
+        };
+        known.extend(of_copy.get(both.len()..).unwrap_or_default());
     }
-    let from = Lsn(facts.until.0 - expected.len() as u64);
+    let end = Lsn(from.0 + known.len() as u64);
+    let mut expected = &known[..];
     let mut stream = match probe.stream(cx, None, facts.timeline, from).await {
         Ok(stream) => stream,
         Err(error) if error.kind == ErrorKind::Unreachable || matches!(error.kind, ErrorKind::Stopped(_)) => {
             return Err(error);
         }
-        Err(error) => return Ok(Some(format!("could not {error}"))),
+        Err(error) => return Ok(Some(Gap::Missing(format!("could not {error}")))),
     };
     let limited = cx.within(super::LOG_TIMEOUT);
     while !expected.is_empty() {
@@ -279,20 +293,42 @@ async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Optio
             Some(Received::Piece { bytes, .. }) => {
                 let (piece, rest) = expected.split_at(bytes.len().min(expected.len()));
                 if bytes.get(..piece.len()) != Some(piece) {
-                    return Ok(Some(put_back()));
+                    return Ok(Some(put_back(end)));
                 }
                 expected = rest;
             }
             Some(Received::Alive { .. }) => {}
             Some(Received::Left { .. }) | None => {
-                return Ok(Some(format!(
+                return Ok(Some(Gap::Missing(format!(
                     "the server left timeline {} before {}",
                     facts.timeline, facts.until
-                )));
+                ))));
             }
         }
     }
     Ok(None)
+}
+
+/// Sets what was received of the server's log apart: it has another one now.
+async fn set_apart(
+    cx: &Cx,
+    session: &Session,
+    to: &Arc<dyn CopyWriter>,
+    identity: &Identity,
+    prior: Timestamp,
+) -> Result<(), DriverError> {
+    let Some(journal) = to.journal() else { return Ok(()) };
+    // A clock that was put back, too, must not make it older than the copy that leads on to it.
+    let at = super::stream::now(cx, session).await?.1.max(prior + SignedDuration::from_micros(1));
+    let (system, timeline) = (identity.system, identity.timeline);
+    let setting = tokio::task::spawn_blocking(move || {
+        let mut held = of_history(journal.held()?, None);
+        held.retain(|piece| piece.of.system == system && piece.of.timeline == timeline);
+        if held.is_empty() { Ok(()) } else { journal.set_apart(&held, at) }
+    });
+    setting
+        .await
+        .map_err(|error| DriverError::new(ErrorKind::Other, "set the journal's log apart").because(error))?
 }
 
 /// What kind of copy is made, and a slot that keeps the log for the next one.
@@ -310,9 +346,9 @@ pub(super) async fn course(
     let is_active = known.as_ref().is_some_and(|slot| slot.is_active);
     let found = match prior(to, cluster).await? {
         Ok(None) => Ok(None),
-        Err(why) => Err(why),
+        Err(why) => Err(Gap::Missing(why)),
         Ok(Some(mut prior)) => {
-            let mut damaged = None;
+            let (mut damaged, mut ahead) = (None, None);
             if let Some(restart) = known.as_ref().and_then(|slot| slot.restart).filter(|at| *at > prior.begin)
             {
                 // What the server has let go of, it has sent to whoever keeps the journal.
@@ -320,20 +356,35 @@ pub(super) async fn course(
                     Ok(()) => {}
                     // What is damaged keeps nothing.
                     Err(error) if error.kind == ErrorKind::Corrupt => {
-                        damaged = Some(format!("could not {error}"));
+                        damaged = Some(Gap::Missing(format!("could not {error}")));
                     }
                     Err(error) => return Err(error),
                 }
                 prior.durable = restart;
+                if prior.then > identity.position {
+                    let (position, _) = super::stream::now(cx, session).await?;
+                    ahead = (prior.then > position).then(|| {
+                        Gap::Parted(format!(
+                            "the log was received up to {}, the server's ends at {position}: it was put back",
+                            prior.then
+                        ))
+                    });
+                }
             }
             prior.slot = (!is_active).then(|| name.clone());
-            let gap = gap(&prior.facts, prior.then, identity, cluster, known.as_ref());
-            match gap.map(|why| damaged.unwrap_or(why)) {
-                None => match parted(cx, &mut probe, &prior).await? {
-                    None => prior.readable().await?.map(Some),
-                    Some(why) => Err(why),
-                },
-                Some(why) => Err(why),
+            let gap = match gap(&prior.facts, prior.then, identity, cluster, known.as_ref()) {
+                Some(gap) => Some(damaged.unwrap_or(gap)),
+                None if ahead.is_some() => ahead,
+                None => parted(cx, &mut probe, &prior).await?,
+            };
+            match gap {
+                None => prior.readable().await?.map(Some).map_err(Gap::Missing),
+                Some(Gap::Parted(why)) => {
+                    // What is received from here on goes on from what the server is now.
+                    set_apart(cx, session, to, identity, prior.at).await?;
+                    Err(Gap::Parted(why))
+                }
+                Some(missing) => Err(missing),
             }
         }
     };
@@ -353,7 +404,7 @@ pub(super) async fn course(
         line.create_slot(cx, &name).await?;
     }
     let prior = match found {
-        Err(why) => return Ok(Course::Base { prior: None, gap: Some(why) }),
+        Err(Gap::Missing(why) | Gap::Parted(why)) => return Ok(Course::Base { prior: None, gap: Some(why) }),
         Ok(None) => return Ok(Course::Base { prior: None, gap: None }),
         Ok(Some(prior)) => prior,
     };
@@ -383,6 +434,7 @@ impl Prior {
         let held = held
             .await
             .map_err(|error| DriverError::new(ErrorKind::Other, "look into the journal").because(error))??;
+        let held = of_history(held, Some(self.at));
         let (pieces, then) = without_hole(&held, system, self.facts.timeline, self.begin);
         (self.pieces, self.then, self.journal) = (pieces, then, Some(journal));
         Ok(())
@@ -405,6 +457,26 @@ impl Prior {
         }
     }
 
+    /// What the journal keeps between two positions, or why it cannot be read.
+    async fn kept_between(&self, from: Lsn, to: Lsn) -> Result<Result<Vec<u8>, Gap>, DriverError> {
+        let Some(journal) = self.journal.clone() else { return Ok(Ok(Vec::new())) };
+        let pieces = self.pieces.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut kept = Vec::new();
+            bytes_of(&*journal, &pieces, from, to, &mut |bytes| {
+                kept.extend_from_slice(&bytes);
+                Ok(())
+            })
+            .map(|()| kept)
+        });
+        match reading.await {
+            Ok(Ok(kept)) => Ok(Ok(kept)),
+            Ok(Err(error)) if matches!(error.kind, ErrorKind::Stopped(_)) => Err(error),
+            Ok(Err(error)) => Ok(Err(Gap::Missing(format!("could not {error}")))),
+            Err(error) => Err(DriverError::new(ErrorKind::Other, "read the journal").because(error)),
+        }
+    }
+
     /// What the journal keeps, in order: called on a blocking thread.
     pub(super) fn kept_bytes(
         &self,
@@ -418,9 +490,14 @@ impl Prior {
         }
     }
 
-    /// What the journal keeps before this is in the copy before.
+    /// What the journal keeps of this is in the copy before, and in those before that.
     pub(super) fn released(&self, system: u64) -> Released {
-        Released { system, timeline: self.facts.timeline, before: self.begin }
+        Released { system, timeline: self.facts.timeline, from: self.since(), before: self.begin }
+    }
+
+    /// From where on this and the copies before hold the log without a hole.
+    pub(super) fn since(&self) -> Lsn {
+        self.facts.since.unwrap_or(self.facts.from)
     }
 
     /// Whether a file of its log is behind what is received anew.

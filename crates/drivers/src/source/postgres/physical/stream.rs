@@ -27,6 +27,15 @@ const MARK_RATIO: u32 = 12;
 /// Bytes that are handed on at once: whoever takes them has a queue for small ones.
 const AT_ONCE: usize = 128 << 10;
 
+/// The pieces to which a copy of this instant leads on; without one, those of the server as it is.
+///
+/// Pieces that were set apart are of the log that a server had before it was put back: only copies from before lead on to them.
+pub(super) fn of_history(held: Vec<HeldPiece>, copy: Option<Timestamp>) -> Vec<HeldPiece> {
+    let next =
+        copy.and_then(|at| held.iter().filter_map(|piece| piece.apart).filter(|apart| *apart > at).min());
+    held.into_iter().filter(|piece| piece.apart == next).collect()
+}
+
 /// Pieces of one timeline that reach from a position without a hole, and how far.
 pub(super) fn without_hole(
     held: &[HeldPiece],
@@ -312,6 +321,7 @@ impl PostgresSource {
         let held = tokio::task::spawn_blocking(move || asked.held()).await;
         let held = held
             .map_err(|error| DriverError::new(ErrorKind::Other, "look into the journal").because(error))??;
+        let held = of_history(held, None);
         let begin = Segment::of(timeline, restart, size).start(size);
         let (pieces, reached) = without_hole(&held, system, timeline, begin);
         // From the beginning of the file in which it ended: what is sent again must be the same.
@@ -357,7 +367,7 @@ impl PostgresSource {
 }
 
 /// Where the server's log ends, and when that is by its clock.
-async fn now(cx: &Cx, session: &Session) -> Result<(Lsn, Timestamp), DriverError> {
+pub(super) async fn now(cx: &Cx, session: &Session) -> Result<(Lsn, Timestamp), DriverError> {
     let sql = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END)::text, \
                to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
     let row = session.row(cx, "ask where the log ends", sql).await?;
@@ -441,14 +451,14 @@ mod tests {
             to: Lsn(to),
             complete_at: Timestamp::from_second(to.cast_signed()).ok(),
         };
-        HeldPiece { of, key: format!("{timeline}-{from}-{to}") }
+        HeldPiece { of, key: format!("{timeline}-{from}-{to}"), apart: None }
     }
 
     struct Kept;
 
     impl Journal for Kept {
         fn put(&self, of: &PieceOf, _: &Bytes) -> Result<HeldPiece, DriverError> {
-            Ok(HeldPiece { of: *of, key: String::new() })
+            Ok(HeldPiece { of: *of, key: String::new(), apart: None })
         }
 
         fn held(&self) -> Result<Vec<HeldPiece>, DriverError> {
@@ -458,6 +468,10 @@ mod tests {
         fn read(&self, piece: &HeldPiece) -> Result<Bytes, DriverError> {
             // Every byte is its position.
             Ok((piece.of.from.0..piece.of.to.0).map(|at| at.to_le_bytes()[0]).collect())
+        }
+
+        fn set_apart(&self, _: &[HeldPiece], _: Timestamp) -> Result<(), DriverError> {
+            Ok(())
         }
 
         fn remove(&self, _: &[HeldPiece]) -> Result<(), DriverError> {
@@ -496,6 +510,19 @@ mod tests {
         assert!(mark.of.is_mark() && held.iter().all(|piece| !piece.of.is_mark()));
         let (used, reached) = without_hole(&[piece(1, 5, 25), mark], 7, Timeline::FIRST, Lsn(5));
         assert_eq!((used.len(), reached.0), (1, 25));
+    }
+
+    #[test]
+    fn a_copy_leads_on_to_the_log_of_its_own_time() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let apart =
+            |from: u64, second: i64| HeldPiece { apart: Some(at(second)), ..piece(1, from, from + 5) };
+        let held = vec![apart(5, 100), apart(10, 100), apart(7, 200), piece(1, 6, 9)];
+        let of = |copy: Option<i64>| -> Vec<u64> {
+            of_history(held.clone(), copy.map(at)).iter().map(|piece| piece.of.from.0).collect()
+        };
+        assert_eq!((of(Some(90)), of(Some(100)), of(Some(199))), (vec![5, 10], vec![7], vec![7]));
+        assert_eq!((of(Some(200)), of(Some(900)), of(None)), (vec![6], vec![6], vec![6]));
     }
 
     #[test]
