@@ -30,6 +30,8 @@ pub struct SourceFacts {
     pub identity: String,
     /// Bytes that a restore needs, estimated.
     pub size_bytes: u64,
+    /// Bytes of a database's log that are written in an hour, on average; unknown where nothing counts them, or not for long enough.
+    pub log_bytes_per_hour: Option<u64>,
     /// What stands in the way of a backup or of a drill here, and what the source itself has wrong.
     pub findings: Vec<Finding>,
 }

@@ -8,6 +8,7 @@
 //! whatever it needs arrives as an argument, so that every judgement can be recomputed from receipts alone.
 
 pub mod adopt;
+pub mod advice;
 pub mod assess;
 pub mod canonical;
 pub mod check;

@@ -134,6 +134,35 @@ fn where_the_log_is_not_to_be_had_a_base_backup_is_taken_and_the_gap_is_told() {
 }
 
 #[test]
+fn doctor_says_what_to_change_so_that_the_promise_can_be_kept() {
+    let server = busy_server();
+    let continuous = source(&server, "1d");
+    let logical = continuous.replace("mode = \"continuous\"\n", "").replace("base_every = \"1d\"\n", "");
+    let of = |promise: &str, source: &str| {
+        let product = Product::new(PROGRAM, &format!("[services.shop]\n{promise}\n{source}")).unwrap();
+        let said = product.run(&["doctor"]).unwrap().expect(0).unwrap();
+        said.lines().filter(|line| line.contains("TM-12")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let strict = "rpo = \"15m\"\nrto = \"10m\"\n";
+    let said = of(strict, &logical);
+    assert_eq!(said.len(), 2, "{said:#?}");
+    assert!(
+        said[0].contains("mode = \"continuous\"") && said[1].contains("mode = \"physical\""),
+        "{said:#?}"
+    );
+    assert!(of(strict, &continuous).is_empty());
+    assert!(of("rpo = \"1d\"\nrto = \"4h\"\n", &logical).is_empty());
+    // Once a drill has shown that it is fast enough.
+    let product =
+        Product::new(PROGRAM, &format!("[services.shop]\nrpo = \"1d\"\nrto = \"10m\"\n{logical}")).unwrap();
+    let doctor = || product.run(&["doctor"]).unwrap().expect(0).unwrap();
+    assert!(doctor().contains("TM-12"));
+    backup(&product);
+    product.run(&["drill", "shop"]).unwrap().expect(0).unwrap();
+    assert!(!doctor().contains("TM-12"));
+}
+
+#[test]
 fn a_tablespace_that_was_made_meanwhile_needs_a_base_backup_and_loses_no_moment_before_it() {
     let server = busy_server();
     let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();

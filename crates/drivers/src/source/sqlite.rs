@@ -848,6 +848,7 @@ fn probe(source: &SqliteSource, watch: &Watch) -> Result<SourceFacts, DriverErro
         ),
         identity: format!("file:{}:{}", metadata.dev(), metadata.ino()),
         size_bytes,
+        log_bytes_per_hour: None,
         findings,
     })
 }

@@ -322,6 +322,7 @@ impl Source for Double {
             summary: "a double".to_owned(),
             identity: "live".to_owned(),
             size_bytes: 4096,
+            log_bytes_per_hour: None,
             findings: Vec::new(),
         })
     }

@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use seaworthy_catalog::OpenMode;
 use seaworthy_drivers::store::Reached;
-use seaworthy_interface::{Cx, SandboxProvider as _};
+use seaworthy_interface::{Cx, SandboxProvider as _, SourceFacts};
+use seaworthy_model::advice::{Asked, advise};
 use seaworthy_model::finding::{Finding, FindingCode, Severity};
+use seaworthy_model::forecast::Forecast;
+use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::Receipt;
-use seaworthy_model::service::{RepositorySpec, Service};
+use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
+use seaworthy_model::source::SourceSpec;
 use seaworthy_repository::Repository;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -162,8 +166,13 @@ pub(crate) async fn run(cli: &Cli, face: &Face, cancel: CancellationToken) -> Ou
             room(&mut round, &format!("room for {}", spec.name), Path::new(&spec.location))?;
         }
     }
+    let points = match Memory::open_to_read(cli, &setup.state).await {
+        Ok(memory) => memory.every_point().await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    let measured = Measured { receipts: &receipts, points: &points };
     for service in &inventory.services {
-        sources(&mut round, &setup, service, &cx).await?;
+        sources(&mut round, &setup, service, &measured, &cx).await?;
     }
     let worst = round.probes.iter().map(|probe| probe.health).max().unwrap_or(Health::Fail);
     if face.json {
@@ -414,7 +423,40 @@ async fn ledger(round: &mut Round<'_>, setup: &Setup) -> Outcome<()> {
     }
 }
 
-async fn sources(round: &mut Round<'_>, setup: &Setup, service: &Service, cx: &Cx) -> Outcome<()> {
+/// What earlier runs have shown.
+struct Measured<'a> {
+    receipts: &'a [Receipt],
+    points: &'a [RecoveryPoint],
+}
+
+impl Measured<'_> {
+    /// Whether the way in which a source is backed up can keep its promise.
+    fn advice(&self, service: &Service, source: &ServiceSource, facts: &SourceFacts) -> Vec<Finding> {
+        let SourceSpec::Postgres(spec) = &source.spec else { return Vec::new() };
+        let own = self
+            .points
+            .iter()
+            .filter(|point| point.service == service.name && point.source == source.name && !point.is_gone());
+        let newest = own.max_by_key(|point| (point.point, point.sequence));
+        let forecast = newest.and_then(|point| Forecast::of(self.receipts, self.points, point));
+        advise(&Asked {
+            subject: &format!("{}/{}", service.name, source.name),
+            mode: spec.mode,
+            objective: service.objective,
+            size_bytes: facts.size_bytes,
+            log_bytes_per_hour: facts.log_bytes_per_hour,
+            forecast: forecast.as_ref(),
+        })
+    }
+}
+
+async fn sources(
+    round: &mut Round<'_>,
+    setup: &Setup,
+    service: &Service,
+    measured: &Measured<'_>,
+    cx: &Cx,
+) -> Outcome<()> {
     for source in &service.sources {
         let began = Instant::now();
         let name = format!("{}/{}", service.name, source.name);
@@ -432,10 +474,17 @@ async fn sources(round: &mut Round<'_>, setup: &Setup, service: &Service, cx: &C
                     began,
                     &name,
                     Health::Ok,
-                    format!("{}, {} to restore", facts.summary, bytes(facts.size_bytes)),
+                    format!(
+                        "{}, {} to restore{}",
+                        facts.summary,
+                        bytes(facts.size_bytes),
+                        facts
+                            .log_bytes_per_hour
+                            .map_or_else(String::new, |log| format!(", {} of log an hour", bytes(log)))
+                    ),
                     None,
                 )?;
-                for finding in &facts.findings {
+                for finding in facts.findings.iter().chain(&measured.advice(service, source, &facts)) {
                     round.finding(began, &name, finding)?;
                 }
             }

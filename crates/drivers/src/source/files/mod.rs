@@ -209,6 +209,7 @@ fn probe(source: &FilesSource, watch: &Watch) -> Result<SourceFacts, DriverError
         summary: format!("{} trees, {at_least}{entries} entries, {bytes} bytes", source.roots.len()),
         identity: format!("files:{}", identity.join(",")),
         size_bytes: bytes,
+        log_bytes_per_hour: None,
         findings: problems,
     })
 }

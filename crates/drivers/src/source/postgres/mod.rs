@@ -45,7 +45,7 @@ use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 use secrecy::SecretString;
 
-use self::session::{Address, Purpose, Session, flag, parsed, text};
+use self::session::{Address, Purpose, Session, flag, optional, parsed, text};
 use self::tools::Tool;
 pub use self::tools::installation;
 
@@ -189,6 +189,17 @@ async fn flaws(cx: &Cx, session: &Session, view: &catalog::View) -> Result<Vec<F
     Ok(findings)
 }
 
+/// How much log the server writes in an hour, on average since it counts; unknown before version 14, of a standby, and for the first ten minutes.
+async fn log_rate(cx: &Cx, session: &Session) -> Result<Option<u64>, DriverError> {
+    if session.version < 140_000 {
+        return Ok(None);
+    }
+    let sql = "SELECT CASE WHEN NOT pg_is_in_recovery() AND now() - stats_reset > interval '10 minutes' \
+               THEN round(wal_bytes * 3600 / extract(epoch FROM now() - stats_reset))::text END FROM pg_stat_wal";
+    let row = session.row(cx, "ask how much log is written", sql).await?;
+    Ok(optional(&row, 0)?.and_then(|text| text.parse().ok()))
+}
+
 #[async_trait]
 impl Source for PostgresSource {
     async fn probe(&self, cx: &Cx) -> Result<SourceFacts, DriverError> {
@@ -208,8 +219,9 @@ impl Source for PostgresSource {
             .await?;
         let mut findings = flaws(cx, &session, &catalog::View::default()).await?;
         let is_cluster = self.spec.mode.is_of_cluster();
+        let log_bytes_per_hour = log_rate(cx, &session).await?;
         if is_cluster {
-            findings.extend(self.obstacles(cx, &session).await?);
+            findings.extend(self.obstacles(cx, &session, log_bytes_per_hour).await?);
         }
         let unreadable = session
             .query(
@@ -279,6 +291,7 @@ impl Source for PostgresSource {
                 ),
                 identity: text(&row, 0)?,
                 size_bytes: parsed(&sizes, 0)?,
+                log_bytes_per_hour,
                 findings,
             });
         }
@@ -291,6 +304,7 @@ impl Source for PostgresSource {
             ),
             identity: format!("{}/{}", text(&row, 0)?, self.spec.database),
             size_bytes: parsed(&row, 2)?,
+            log_bytes_per_hour,
             findings,
         })
     }

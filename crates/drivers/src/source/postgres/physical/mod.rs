@@ -32,6 +32,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use seaworthy_interface::{Captured, CopyPath, CopyWriter, Cx, DriverError, ErrorKind, Progress};
+use seaworthy_model::advice;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::signature::sha256;
 use seaworthy_model::source::PostgresMode;
@@ -395,7 +396,12 @@ fn unfit(error: Unfit) -> DriverError {
 
 impl PostgresSource {
     /// What stands in the way of a base backup of this server by this role.
-    pub(super) async fn obstacles(&self, cx: &Cx, session: &Session) -> Result<Vec<Finding>, DriverError> {
+    pub(super) async fn obstacles(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        log_bytes_per_hour: Option<u64>,
+    ) -> Result<Vec<Finding>, DriverError> {
         let mut findings = Vec::new();
         let subject = printable(&self.spec.database);
         let mut add = |code, detail: String| findings.push(Finding::new(code, subject.clone(), detail));
@@ -417,9 +423,17 @@ impl PostgresSource {
             }
         }
         if matches!(self.spec.mode, PostgresMode::Continuous { .. }) && text(&row, 4)? == "-1" {
-            let detail = "max_slot_wal_keep_size is -1: were backups to stop, the log that is kept for the next one would fill the \
-                          server's disk; set it, for example to 20GB";
-            add(FindingCode::EnvSettings, detail.to_owned());
+            let enough = advice::to_keep(log_bytes_per_hour).map_or_else(
+                || "for example to 20GB".to_owned(),
+                |size| format!("to {size} at least, which is a day of it"),
+            );
+            add(
+                FindingCode::EnvSettings,
+                format!(
+                    "max_slot_wal_keep_size is -1: were backups to stop, the log that is kept for the next one would fill the server's \
+                     disk; set it, {enough}"
+                ),
+            );
         }
         if !flag(&row, 3)? && text(&row, 3)? != "on" {
             let detail = "full_page_writes is off: a page that is read while it is written stays torn";
