@@ -512,7 +512,8 @@ fn a_log_that_is_received_all_the_time_is_there_to_the_last_byte_whoever_is_kill
         server.restart("immediate").unwrap();
         let marks: Vec<Mark> = (1..4).map(|number| mark(&server, number)).collect();
         wait_for(&product, &server);
-        assert_eq!(kept(&product).1, 0, "no hole");
+        let told = product.run(&["wal", "status", "shop"]).unwrap().expect(0).unwrap();
+        assert_eq!(kept(&product).1, 0, "no hole: {told}");
         let expected = |beside: &dyn Fn(&str) -> String| {
             beside("SELECT count(*), sum(id), (SELECT count(*) FROM marks) FROM orders")
         };
@@ -715,16 +716,18 @@ fn has(marks: &str, number: u32) -> bool {
 
 #[test]
 fn a_server_that_was_put_back_is_received_on_and_what_it_had_written_before_is_not_lost() {
-    // Whether it has written more by then than it had before it was put back.
-    for is_longer in [false, true] {
+    // Whether it has written more by then than it had before it was put back, and whether it had let go of the log from before.
+    for (is_longer, is_let_go) in [(false, false), (true, false), (false, true), (true, true)] {
         let server = busy_server();
         server.sql("shop", "CREATE TABLE IF NOT EXISTS marks (n int)").unwrap();
         let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
         backup(&product);
-        let receiver = Receiver::begin(&product);
+        let receiver = is_let_go.then(|| Receiver::begin(&product));
         mark(&server, 1);
-        server.sql("shop", "SELECT pg_switch_wal()").unwrap();
-        wait_for(&product, &server);
+        if is_let_go {
+            server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+            wait_for(&product, &server);
+        }
         drop(receiver);
         let (data, aside) = (server.path().join("data"), server.path().join("aside"));
         let copy = |from: &Path, to: &Path| {
@@ -755,8 +758,16 @@ fn a_server_that_was_put_back_is_received_on_and_what_it_had_written_before_is_n
         let told = if is_longer { "was put back" } else { "receive the log" };
         assert!(refused.stderr.contains(told), "{is_longer}: {}", refused.stderr);
         let second = backup(&product);
-        assert_eq!((kind(&product, &second), codes_of(&second)), ((true, false), vec!["TM-10".to_owned()]));
-        assert!(second.to_string().contains("put back"), "{second:#}");
+        if is_let_go {
+            assert_eq!(
+                (kind(&product, &second), codes_of(&second)),
+                ((true, false), vec!["TM-10".to_owned()])
+            );
+            assert!(second.to_string().contains("put back"), "{second:#}");
+        } else {
+            // The copy before is as much of what the server is now.
+            assert_eq!((kind(&product, &second), codes_of(&second)), ((false, false), vec![]), "{second:#}");
+        }
         // It is received on, and drilled to its end.
         let receiver = Receiver::begin(&product);
         let later = mark(&server, 4);
@@ -767,6 +778,11 @@ fn a_server_that_was_put_back_is_received_on_and_what_it_had_written_before_is_n
         is_shown(&drill, code, "latest");
         let marks = until(&product, &server, &later.time, "later").unwrap();
         assert!(has(&marks, 3) && has(&marks, 4) && !has(&marks, 2), "{marks}");
+        let told = product.run(&["wal", "status", "shop"]).unwrap().expect(0).unwrap();
+        assert!(told.contains("from before the server was put back"), "{told}");
+        if !is_let_go {
+            continue;
+        }
         // What was written before is where the first copy leads to.
         let marks = until(&product, &server, &lost.time, "lost").unwrap();
         assert!(has(&marks, 1) && has(&marks, 2) && !has(&marks, 3), "{marks}");
@@ -774,8 +790,6 @@ fn a_server_that_was_put_back_is_received_on_and_what_it_had_written_before_is_n
         assert_eq!(kind(&product, &prove(&product, "shop", 2)), (false, false));
         let marks = until(&product, &server, &lost.time, "lost").unwrap();
         assert!(has(&marks, 2) && !has(&marks, 3), "{marks}");
-        let told = product.run(&["wal", "status", "shop"]).unwrap().expect(0).unwrap();
-        assert!(told.contains("from before the server was put back"), "{told}");
     }
 }
 

@@ -13,6 +13,7 @@ use seaworthy_model::canonical;
 use seaworthy_model::finding::Finding;
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
 use seaworthy_model::signature::{Envelope, SigningKey, sha256};
+use seaworthy_model::wal::Lsn;
 use seaworthy_repository::Repository;
 
 use super::{Phase, Stopwatch};
@@ -139,18 +140,10 @@ async fn once(
     })
 }
 
-/// Removes from the journal what an earlier copy holds. The copy is durable, whatever comes of it.
+/// Removes from the journal what earlier copies hold. The copy is durable, whatever comes of it.
 async fn let_go(journal: Arc<dyn Journal>, released: Released) -> Option<Finding> {
     let removing = blocking("let go of the log that copies hold", move || {
-        let held = journal.held()?;
-        let is_released = |piece: &HeldPiece| {
-            let of = piece.of;
-            (of.system, of.timeline) == (released.system, released.timeline)
-                && piece.apart.is_none()
-                && of.from >= released.from
-                && of.to <= released.before
-        };
-        journal.remove(&held.into_iter().filter(is_released).collect::<Vec<_>>())
+        journal.remove(&of_copies(journal.held()?, released))
     });
     match removing.await {
         Ok(()) => None,
@@ -158,6 +151,23 @@ async fn let_go(journal: Arc<dyn Journal>, released: Released) -> Option<Finding
         Err(error) if error.kind == ErrorKind::PermissionDenied => None,
         Err(error) => Some(super::finding_of(&error, "journal")),
     }
+}
+
+/// Pieces that copies hold.
+///
+/// A file of the log is received from its beginning, and copies may hold it from within. What comes before that is held by no copy, and
+/// is of use only behind an older one: where nothing leads to it from the file before, it goes, too.
+fn of_copies(held: Vec<HeldPiece>, released: Released) -> Vec<HeldPiece> {
+    let is_of = |piece: &HeldPiece| {
+        (piece.of.system, piece.of.timeline) == (released.system, released.timeline) && piece.apart.is_none()
+    };
+    let own: Vec<HeldPiece> = held.into_iter().filter(is_of).collect();
+    let start = own.first().map_or(released.from, |piece| {
+        Lsn(released.from.0 - released.from.0 % piece.of.segment_bytes.bytes())
+    });
+    let is_led_to = own.iter().any(|piece| piece.of.from < start && piece.of.to == start);
+    let from = if is_led_to { released.from } else { start };
+    own.into_iter().filter(|piece| piece.of.from >= from && piece.of.to <= released.before).collect()
 }
 
 /// The error that ended a backup, after the session was given up. That it could not be given up is said beside it: packs
@@ -240,4 +250,46 @@ fn notes(captured: &Captured, request: &BackupRequest) -> String {
         "This snapshot holds {}/{} as of {}.\nTo restore it without Seaworthy:\n\n{how}\nwitness.json says what a faithful restore holds.\n",
         request.service, request.source, captured.point
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use seaworthy_interface::PieceOf;
+    use seaworthy_model::wal::{SegmentSize, Timeline};
+
+    use super::*;
+
+    #[test]
+    fn what_no_copy_holds_stays_where_something_leads_to_it() {
+        let file = SegmentSize::USUAL.bytes();
+        let piece = |from: u64, to: u64| HeldPiece {
+            of: PieceOf {
+                system: 7,
+                timeline: Timeline::FIRST,
+                segment_bytes: SegmentSize::USUAL,
+                from: Lsn(from),
+                to: Lsn(to),
+                complete_at: None,
+            },
+            key: format!("{from}"),
+            apart: None,
+        };
+        let released =
+            Released { system: 7, timeline: Timeline::FIRST, from: Lsn(file + 50), before: Lsn(2 * file) };
+        let gone = |held: &[HeldPiece]| -> Vec<u64> {
+            of_copies(held.to_vec(), released).iter().map(|piece| piece.of.from.0).collect()
+        };
+        let own = [piece(file, file + 40), piece(file + 40, file + 60), piece(file + 60, 2 * file)];
+        assert_eq!(gone(&own), [file, file + 40, file + 60]);
+        let with = |piece: HeldPiece| [&[piece][..], &own[..]].concat();
+        assert_eq!(gone(&with(piece(file - 10, file))), [file + 60]);
+        // There is a hole before the file.
+        assert_eq!(gone(&with(piece(file - 10, file - 1))), [file, file + 40, file + 60]);
+        // What is behind the copies, of another cluster, of another timeline, or set apart stays.
+        let mut others = [piece(2 * file - 1, 2 * file + 1), own[2].clone(), own[2].clone(), own[2].clone()];
+        others[1].of.system = 8;
+        others[2].of.timeline = Timeline::new(2).unwrap();
+        others[3].apart = Some(Timestamp::UNIX_EPOCH);
+        assert!(gone(&others).is_empty());
+    }
 }

@@ -48,7 +48,8 @@ pub struct PhysicalFacts {
     /// The log between the copy before and this base backup, where one is beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub between: Option<Between>,
-    /// From where on this copy and those before it hold the log without a hole; unknown of copies of earlier versions.
+    /// From where on this copy and those before it hold the log without a hole, zero where no copy was before them; unknown of copies of earlier
+    /// versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Lsn>,
     /// Where tablespaces lay on the source, by object identifier.

@@ -12,7 +12,7 @@ use seaworthy_interface::{
     CopyWriter, Cx, DriverError, EarlierCopy, ErrorKind, HeldPiece, Journal, Released,
 };
 use seaworthy_model::signature::sha256;
-use seaworthy_model::wal::{Lsn, Segment, WalFile};
+use seaworthy_model::wal::{Lsn, Segment, Timeline, WalFile};
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 use seaworthy_model::witness::{PhysicalFacts, Witness};
 
@@ -102,32 +102,8 @@ pub(super) async fn slot(cx: &Cx, session: &Session, name: &str) -> Result<Optio
     Ok(Some(Slot { is_active: flag(row, 0)?, restart, is_lost }))
 }
 
-/// Why the log since a copy is not to be had.
-enum Gap {
-    /// Something of it is missing, or cannot be read.
-    Missing(String),
-    /// The server's log is another one: it was put back, on the same timeline.
-    Parted(String),
-}
-
 /// Why the log since a copy is not to be had; nothing where it is.
 fn gap(
-    facts: &PhysicalFacts,
-    then: Lsn,
-    identity: &Identity,
-    cluster: &Cluster,
-    slot: Option<&Slot>,
-) -> Option<Gap> {
-    if identity.position < facts.until && facts.timeline == identity.timeline {
-        return Some(Gap::Parted(format!(
-            "the copy before ends at {}, the server's log at {}: it was put back",
-            facts.until, identity.position
-        )));
-    }
-    missing(facts, then, identity, cluster, slot).map(Gap::Missing)
-}
-
-fn missing(
     facts: &PhysicalFacts,
     then: Lsn,
     identity: &Identity,
@@ -142,6 +118,12 @@ fn missing(
     }
     if facts.segment_bytes != cluster.segment {
         return Some("the files of the log have another length".to_owned());
+    }
+    if identity.position < facts.until {
+        return Some(format!(
+            "the copy before ends at {}, the server's log at {}: it was put back",
+            facts.until, identity.position
+        ));
     }
     let Some(slot) = slot else { return Some("the replication slot is gone".to_owned()) };
     match slot.restart {
@@ -235,7 +217,7 @@ async fn prior(
 }
 
 /// Why the server's log is another one than that of the copy before; nothing where both are the same up to its end.
-async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Option<Gap>, DriverError> {
+async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Option<String>, DriverError> {
     let facts = &prior.facts;
     let size = facts.segment_bytes;
     let name = Segment::of(facts.timeline, prior.begin, size).name(size);
@@ -244,17 +226,17 @@ async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Optio
     let held = match read.await {
         Ok(Ok(held)) => held,
         Ok(Err(error)) if matches!(error.kind, ErrorKind::Stopped(_)) => return Err(error),
-        Ok(Err(error)) => return Ok(Some(Gap::Missing(format!("could not {error}")))),
+        Ok(Err(error)) => return Ok(Some(format!("could not {error}"))),
         Err(error) => return Err(DriverError::new(ErrorKind::Other, "read the copy before").because(error)),
     };
     let wanted = usize::try_from(facts.until.0 - prior.begin.0).unwrap_or(usize::MAX);
     let Some(of_copy) = held.get(..wanted) else {
-        return Ok(Some(Gap::Missing(format!("the copy before holds {} bytes of {name}", held.len()))));
+        return Ok(Some(format!("the copy before holds {} bytes of {name}", held.len())));
     };
     let put_back = |at: Lsn| {
-        Gap::Parted(format!(
+        format!(
             "the server's log before {at} is not the one that is kept of it: it was put back, or is another server's"
-        ))
+        )
     };
     let (mut from, mut known) = (prior.begin, of_copy.to_vec());
     if prior.journal.is_some() && prior.then > prior.begin {
@@ -279,56 +261,125 @@ async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Optio
         known.extend(of_copy.get(both.len()..).unwrap_or_default());
     }
     let end = Lsn(from.0 + known.len() as u64);
-    let mut expected = &known[..];
-    let mut stream = match probe.stream(cx, None, facts.timeline, from).await {
+    Ok(match sends(cx, probe, facts.timeline, from, &known).await? {
+        Sends::Same => None,
+        Sends::Another => Some(put_back(end)),
+        Sends::Nothing(why) => Some(why),
+    })
+}
+
+/// What was received of the server's log, of its history as far as that is known, and the last of it.
+pub(super) async fn received_so_far(
+    to: &Arc<dyn CopyWriter>,
+    identity: &Identity,
+) -> Result<Option<(Vec<HeldPiece>, HeldPiece)>, DriverError> {
+    let Some(journal) = to.journal() else { return Ok(None) };
+    let (system, timeline) = (identity.system, identity.timeline);
+    let looking = tokio::task::spawn_blocking(move || {
+        let all = match journal.held() {
+            Ok(all) => all,
+            // What is damaged is told where it is needed.
+            Err(error) if error.kind == ErrorKind::Corrupt => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut held = of_history(all, None);
+        held.retain(|piece| piece.of.system == system && piece.of.timeline == timeline);
+        let last = held.iter().filter(|piece| !piece.of.is_mark()).max_by_key(|piece| piece.of.to).cloned();
+        Ok(last.map(|last| (held, last)))
+    });
+    looking
+        .await
+        .map_err(|error| DriverError::new(ErrorKind::Other, "look into the journal").because(error))?
+}
+
+/// Sets what was received apart where the server has another log now: it was put back, and what is received from here on goes on from what it
+/// is. Where its log is not to be had there, nothing that it sends can contradict what was received.
+pub(super) async fn set_apart(
+    cx: &Cx,
+    session: &Session,
+    mut probe: Replication,
+    to: &Arc<dyn CopyWriter>,
+    on_standby: bool,
+    (held, last): (Vec<HeldPiece>, HeldPiece),
+) -> Result<(), DriverError> {
+    let Some(journal) = to.journal() else { return Ok(()) };
+    let (position, now) = super::stream::now(cx, session).await?;
+    if last.of.to > position && on_standby {
+        // A standby that has just started says nothing of what it has.
+        return Ok(());
+    }
+    if last.of.to <= position {
+        let (asked, piece) = (Arc::clone(&journal), last.clone());
+        let reading = tokio::task::spawn_blocking(move || asked.read(&piece)).await;
+        let bytes = match reading {
+            Ok(Ok(bytes)) => bytes,
+            // What is damaged is told where it is needed.
+            Ok(Err(error)) if error.kind == ErrorKind::Corrupt => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            Err(error) => return Err(DriverError::new(ErrorKind::Other, "read the journal").because(error)),
+        };
+        if sends(cx, &mut probe, last.of.timeline, last.of.from, &bytes).await? != Sends::Another {
+            return Ok(());
+        }
+    }
+    // Later than anything that is known of it, also by a clock that was put back, too.
+    let known = held.iter().filter_map(|piece| piece.of.complete_at).max();
+    let at = known.map_or(now, |known| now.max(known + SignedDuration::from_micros(1)));
+    tokio::task::spawn_blocking(move || journal.set_apart(&held, at))
+        .await
+        .map_err(|error| DriverError::new(ErrorKind::Other, "set the journal's log apart").because(error))?
+}
+
+/// What a server sends from a position on.
+#[derive(Debug, PartialEq, Eq)]
+enum Sends {
+    /// The same as was expected.
+    Same,
+    /// Something else.
+    Another,
+    /// Nothing, and why.
+    Nothing(String),
+}
+
+/// Compares what the server sends from a position on with what it should be.
+async fn sends(
+    cx: &Cx,
+    probe: &mut Replication,
+    timeline: Timeline,
+    from: Lsn,
+    mut expected: &[u8],
+) -> Result<Sends, DriverError> {
+    let mut stream = match probe.stream(cx, None, timeline, from).await {
         Ok(stream) => stream,
         Err(error) if error.kind == ErrorKind::Unreachable || matches!(error.kind, ErrorKind::Stopped(_)) => {
             return Err(error);
         }
-        Err(error) => return Ok(Some(Gap::Missing(format!("could not {error}")))),
+        Err(error) => return Ok(Sends::Nothing(format!("could not {error}"))),
     };
     let limited = cx.within(super::LOG_TIMEOUT);
     while !expected.is_empty() {
-        match stream.next(&limited).await? {
-            Some(Received::Piece { bytes, .. }) => {
+        match stream.next(&limited).await {
+            Ok(Some(Received::Piece { bytes, .. })) => {
                 let (piece, rest) = expected.split_at(bytes.len().min(expected.len()));
                 if bytes.get(..piece.len()) != Some(piece) {
-                    return Ok(Some(put_back(end)));
+                    return Ok(Sends::Another);
                 }
                 expected = rest;
             }
-            Some(Received::Alive { .. }) => {}
-            Some(Received::Left { .. }) | None => {
-                return Ok(Some(Gap::Missing(format!(
-                    "the server left timeline {} before {}",
-                    facts.timeline, facts.until
-                ))));
+            Ok(Some(Received::Alive { .. })) => {}
+            Ok(Some(Received::Left { .. }) | None) => {
+                return Ok(Sends::Nothing(format!("the server left timeline {timeline} after {from}")));
             }
+            Err(error)
+                if error.kind == ErrorKind::Unreachable || matches!(error.kind, ErrorKind::Stopped(_)) =>
+            {
+                return Err(error);
+            }
+            // It has let go of it.
+            Err(error) => return Ok(Sends::Nothing(format!("could not {error}"))),
         }
     }
-    Ok(None)
-}
-
-/// Sets what was received of the server's log apart: it has another one now.
-async fn set_apart(
-    cx: &Cx,
-    session: &Session,
-    to: &Arc<dyn CopyWriter>,
-    identity: &Identity,
-    prior: Timestamp,
-) -> Result<(), DriverError> {
-    let Some(journal) = to.journal() else { return Ok(()) };
-    // A clock that was put back, too, must not make it older than the copy that leads on to it.
-    let at = super::stream::now(cx, session).await?.1.max(prior + SignedDuration::from_micros(1));
-    let (system, timeline) = (identity.system, identity.timeline);
-    let setting = tokio::task::spawn_blocking(move || {
-        let mut held = of_history(journal.held()?, None);
-        held.retain(|piece| piece.of.system == system && piece.of.timeline == timeline);
-        if held.is_empty() { Ok(()) } else { journal.set_apart(&held, at) }
-    });
-    setting
-        .await
-        .map_err(|error| DriverError::new(ErrorKind::Other, "set the journal's log apart").because(error))?
+    Ok(Sends::Same)
 }
 
 /// What kind of copy is made, and a slot that keeps the log for the next one.
@@ -346,7 +397,7 @@ pub(super) async fn course(
     let is_active = known.as_ref().is_some_and(|slot| slot.is_active);
     let found = match prior(to, cluster).await? {
         Ok(None) => Ok(None),
-        Err(why) => Err(Gap::Missing(why)),
+        Err(why) => Err(why),
         Ok(Some(mut prior)) => {
             let (mut damaged, mut ahead) = (None, None);
             if let Some(restart) = known.as_ref().and_then(|slot| slot.restart).filter(|at| *at > prior.begin)
@@ -356,18 +407,18 @@ pub(super) async fn course(
                     Ok(()) => {}
                     // What is damaged keeps nothing.
                     Err(error) if error.kind == ErrorKind::Corrupt => {
-                        damaged = Some(Gap::Missing(format!("could not {error}")));
+                        damaged = Some(format!("could not {error}"));
                     }
                     Err(error) => return Err(error),
                 }
                 prior.durable = restart;
-                if prior.then > identity.position {
+                if prior.then > identity.position && !cluster.on_standby {
                     let (position, _) = super::stream::now(cx, session).await?;
                     ahead = (prior.then > position).then(|| {
-                        Gap::Parted(format!(
+                        format!(
                             "the log was received up to {}, the server's ends at {position}: it was put back",
                             prior.then
-                        ))
+                        )
                     });
                 }
             }
@@ -378,13 +429,8 @@ pub(super) async fn course(
                 None => parted(cx, &mut probe, &prior).await?,
             };
             match gap {
-                None => prior.readable().await?.map(Some).map_err(Gap::Missing),
-                Some(Gap::Parted(why)) => {
-                    // What is received from here on goes on from what the server is now.
-                    set_apart(cx, session, to, identity, prior.at).await?;
-                    Err(Gap::Parted(why))
-                }
-                Some(missing) => Err(missing),
+                None => prior.readable().await?.map(Some),
+                Some(why) => Err(why),
             }
         }
     };
@@ -404,7 +450,7 @@ pub(super) async fn course(
         line.create_slot(cx, &name).await?;
     }
     let prior = match found {
-        Err(Gap::Missing(why) | Gap::Parted(why)) => return Ok(Course::Base { prior: None, gap: Some(why) }),
+        Err(why) => return Ok(Course::Base { prior: None, gap: Some(why) }),
         Ok(None) => return Ok(Course::Base { prior: None, gap: None }),
         Ok(Some(prior)) => prior,
     };
@@ -458,7 +504,7 @@ impl Prior {
     }
 
     /// What the journal keeps between two positions, or why it cannot be read.
-    async fn kept_between(&self, from: Lsn, to: Lsn) -> Result<Result<Vec<u8>, Gap>, DriverError> {
+    async fn kept_between(&self, from: Lsn, to: Lsn) -> Result<Result<Vec<u8>, String>, DriverError> {
         let Some(journal) = self.journal.clone() else { return Ok(Ok(Vec::new())) };
         let pieces = self.pieces.clone();
         let reading = tokio::task::spawn_blocking(move || {
@@ -472,7 +518,7 @@ impl Prior {
         match reading.await {
             Ok(Ok(kept)) => Ok(Ok(kept)),
             Ok(Err(error)) if matches!(error.kind, ErrorKind::Stopped(_)) => Err(error),
-            Ok(Err(error)) => Ok(Err(Gap::Missing(format!("could not {error}")))),
+            Ok(Err(error)) => Ok(Err(format!("could not {error}"))),
             Err(error) => Err(DriverError::new(ErrorKind::Other, "read the journal").because(error)),
         }
     }

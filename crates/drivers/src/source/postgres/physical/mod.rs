@@ -544,6 +544,10 @@ impl PostgresSource {
             (Some(every), Some(room)) => {
                 cx.phase("look at the copy before");
                 let probe = self.replication(cx).await?;
+                if let Some(received) = follow::received_so_far(&to, &identity).await? {
+                    let probe = self.replication(cx).await?;
+                    follow::set_apart(cx, &room.session, probe, &to, cluster.on_standby, received).await?;
+                }
                 let asked = follow::Asked { session: &room.session, cluster: &cluster, identity: &identity };
                 follow::course(cx, asked, &mut line, probe, &to, every).await?
             }
@@ -551,7 +555,8 @@ impl PostgresSource {
         };
         let (mut captured, gap) = match course {
             Course::Base { prior, gap } => {
-                let captured = self.based(cx, &rooms, cluster, &mut line, prior, &unseen, to).await?;
+                let since = (prior.is_none() && gap.is_none()).then_some(Lsn(0));
+                let captured = self.based(cx, &rooms, cluster, &mut line, prior, since, &unseen, to).await?;
                 (captured, gap)
             }
             Course::Log(prior) => {
@@ -578,6 +583,7 @@ impl PostgresSource {
         cluster: Cluster,
         line: &mut Replication,
         prior: Option<Prior>,
+        since: Option<Lsn>,
         unseen: &[(String, String)],
         to: Arc<dyn CopyWriter>,
     ) -> Result<Captured, DriverError> {
@@ -662,7 +668,8 @@ impl PostgresSource {
             log: seen.digests.own,
             manifest: based.stored.manifest,
             base: Some(BaseFacts { at: seen.moment.snapshot.at, bytes: based.stored.bytes }),
-            since: Some(prior.as_ref().map_or(from, |prior| prior.since())),
+            // Before the first copy there is nothing that would lead to anything.
+            since: Some(since.unwrap_or_else(|| prior.as_ref().map_or(from, |prior| prior.since()))),
             between,
             tablespaces,
             others: BTreeMap::new(),

@@ -144,6 +144,18 @@ impl Keeping<'_> {
         Lsn(self.start().0 + self.current.kept as u64)
     }
 
+    /// What the server is told that it may let go of: nothing until it has sent the same as before, because one that was put back would
+    /// let go of what nobody has received.
+    fn acknowledged(&self) -> Lsn {
+        // A server takes zero for a sign of life.
+        if self.is_compared() { self.told.durable } else { Lsn(0) }
+    }
+
+    /// Whether the server has sent again what is kept of the file.
+    fn is_compared(&self) -> bool {
+        self.current.bytes.len() >= self.current.known.len()
+    }
+
     /// Keeps what has come and is not kept yet.
     async fn keep(&mut self) -> Result<(), DriverError> {
         let begin = self.current.kept.min(self.current.bytes.len());
@@ -422,7 +434,7 @@ async fn follow(
         if is_due || is_asked {
             keeping.keep().await?;
         }
-        if asked.elapsed() >= mark_every && keeping.since.is_none() {
+        if asked.elapsed() >= mark_every && keeping.since.is_none() && keeping.is_compared() {
             // Nothing has come for a while: is that because nothing was written?
             let (end, at) = now(cx, session).await?;
             if end <= keeping.durable() {
@@ -431,7 +443,7 @@ async fn follow(
             asked = tokio::time::Instant::now();
         }
         if is_due || is_asked || acknowledged.elapsed() >= ALIVE_EVERY || keeping.since.is_none() {
-            stream.acknowledge(cx, keeping.told.durable, Timestamp::now().as_microsecond()).await?;
+            stream.acknowledge(cx, keeping.acknowledged(), Timestamp::now().as_microsecond()).await?;
             acknowledged = tokio::time::Instant::now();
             told(keeping.told);
         }
