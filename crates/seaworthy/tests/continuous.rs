@@ -134,6 +134,21 @@ fn where_the_log_is_not_to_be_had_a_base_backup_is_taken_and_the_gap_is_told() {
 }
 
 #[test]
+fn a_server_that_cannot_load_its_compiler_is_backed_up() {
+    // What is installed here of it beside the system's own lacks the library.
+    let programs = seaworthy_testkit::components::second_postgres_bin().unwrap();
+    let server = Server::start_from(programs, &["jit=on"]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(1_000)).unwrap();
+    server.sql("shop", "ALTER SYSTEM SET jit_above_cost = 10; SELECT pg_reload_conf()").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let asked = server.sql("shop", "SELECT sum(id) FROM orders");
+    assert!(asked.is_err_and(|error| error.to_string().contains("could not load library")), "it can compile");
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    backup(&product);
+}
+
+#[test]
 fn doctor_says_what_to_change_so_that_the_promise_can_be_kept() {
     let server = busy_server();
     let continuous = source(&server, "1d");

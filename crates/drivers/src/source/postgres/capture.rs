@@ -409,6 +409,13 @@ impl PostgresSource {
             // Queries of the catalogue are too short to be compiled, whatever the planner thinks; hashing a large table is
             // a sixth faster when it is, where the server's administrator has not turned that off.
             session.execute(cx, "let the server decide whether it compiles", "RESET jit").await?;
+            // One whose library cannot be loaded says so once in a session, and then goes on without it.
+            match session.row(cx, "ask whether it can", "SELECT pg_catalog.pg_jit_available()::text").await {
+                Err(error) if matches!(error.kind, ErrorKind::Stopped(_) | ErrorKind::Unreachable) => {
+                    return Err(error);
+                }
+                Ok(_) | Err(_) => {}
+            }
             session.execute(cx, "import the snapshot", &begin).await?;
             sessions.push(session);
         }
