@@ -250,15 +250,16 @@ async fn parted(cx: &Cx, probe: &mut Replication, prior: &Prior) -> Result<Optio
         }
         // What it has not let go of must be the same there: it may have been put back since.
         let start = |position: Lsn| Segment::of(facts.timeline, position, size).start(size);
-        from = prior.begin.max(start(prior.durable)).max(start(Lsn(prior.then.0 - 1)));
-        if from >= prior.then {
-            return Ok(None);
-        }
+        from = prior.begin.max(start(prior.durable)).max(start(Lsn(prior.then.0 - 1))).min(prior.then);
         known = match prior.kept_between(from, prior.then).await? {
             Ok(last) => last,
             Err(gap) => return Ok(Some(gap)),
         };
         known.extend(of_copy.get(both.len()..).unwrap_or_default());
+        if known.is_empty() {
+            // It has let go of all of it.
+            return Ok(None);
+        }
     }
     let end = Lsn(from.0 + known.len() as u64);
     Ok(match sends(cx, probe, facts.timeline, from, &known).await? {
