@@ -6,8 +6,9 @@
 //!
 //! Some run at a time, and what has held is kept: a sweep of hours may be cut off, and go on with `--go-on`.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,10 @@ pub(crate) struct Options {
     /// Tests at once. They wait more than they compute: two left a machine of two cores idle for 57 % of the time.
     #[arg(long, default_value_t = 4)]
     jobs: usize,
+    /// Run this one test and keep nothing: what this command runs as many times at once as it has jobs. What a test leaves
+    /// running can be told from what another one runs by the process that began it.
+    #[arg(long, hide = true)]
+    alone: Option<String>,
 }
 
 /// How much is swept.
@@ -128,6 +133,12 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     if !found.missing.is_empty() {
         return Err(found.missing.join("; ").into());
     }
+    if let Some(test) = &options.alone {
+        let mut command = tests(&root, options, &found);
+        command.args(["--nocapture", "--exact", test]);
+        let is_success = process::run(&mut command, LIMIT, Echo::Shown)?.is_success();
+        return Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let mut list = tests(&root, options, &found);
     let ran = process::run(list.args(["--list", "--format", "terse"]), LIMIT, Echo::Quiet)?;
     let all = listed(&ran.output, options.only.as_deref());
@@ -153,16 +164,15 @@ pub(crate) fn run(options: &Options) -> TaskResult {
         let mut has_failed = false;
         while let Some(test) = locked(&left)?.pop() {
             let began = Instant::now();
-            let mut command = tests(&root, options, &found);
-            command.args(["--nocapture", "--exact", &test]);
-            let ran = process::run(&mut command, LIMIT, Echo::Shown).map_err(|error| error.to_string())?;
-            if !ran.is_success() {
+            let (is_success, output) = alone(&options.sweep, &test).map_err(|error| error.to_string())?;
+            if !is_success {
+                println!("{test} has not held");
                 has_failed = true;
                 continue;
             }
             let part = Part {
                 test,
-                figures: figures(&ran.output),
+                figures: figures(&output),
                 took_s: began.elapsed().as_secs(),
                 version: version.clone(),
                 date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
@@ -186,6 +196,28 @@ pub(crate) fn run(options: &Options) -> TaskResult {
         has_failed |= ended?;
     }
     Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Runs a test in a process of its own; whether it held, and what it said, which is shown meanwhile. The process ends by itself
+/// at [`LIMIT`].
+fn alone(sweep: &Sweep, test: &str) -> std::io::Result<(bool, String)> {
+    let Sweep { kills, calls, faults, cuts, seed } = sweep;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["crash", "--alone", test]).stdin(Stdio::null()).stdout(Stdio::piped());
+    for (name, value) in
+        [("--kills", kills), ("--calls", calls), ("--faults", faults), ("--cuts", cuts), ("--seed", seed)]
+    {
+        command.args([name, &value.to_string()]);
+    }
+    let mut child = command.spawn()?;
+    let mut output = String::new();
+    for line in child.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+        let line = line?;
+        println!("{line}");
+        output.push_str(&line);
+        output.push('\n');
+    }
+    Ok((child.wait()?.success(), output))
 }
 
 fn locked<T>(of: &Mutex<T>) -> Result<MutexGuard<'_, T>, String> {
