@@ -237,6 +237,7 @@ impl<'a> Menu<'a> {
     }
 
     fn full(&self, given: &Restore) -> Outcome<Vec<Order>> {
+        let until = super::moment(given.until.as_deref())?;
         let mut services: Vec<&ServiceName> = self.offers.iter().map(|offer| &offer.service.name).collect();
         services.dedup();
         let mut lines = vec![Line { words: "all of them".to_owned(), is: None }];
@@ -262,7 +263,8 @@ impl<'a> Menu<'a> {
                 // It is asked for all the same: that it cannot be had must be in the exit code.
                 self.face.say(format!("✗ {}/{}: no copy is known", offer.service.name, offer.source.name))?;
                 let choice = given.choice.clone();
-                orders.push(below(&to, &offer.service.name, &offer.source.name, choice, false)?);
+                let order = below(&to, &offer.service.name, &offer.source.name, choice, false)?;
+                orders.push(Order { until: until.clone(), ..order });
                 continue;
             };
             self.face.say(format!(
@@ -275,7 +277,8 @@ impl<'a> Menu<'a> {
             needed = needed.saturating_add(point.restore_bytes);
             let mut choice = given.choice.clone();
             choice.from = Some(point.repository.name.to_string());
-            orders.push(below(&to, &offer.service.name, &offer.source.name, choice, false)?);
+            let order = below(&to, &offer.service.name, &offer.source.name, choice, false)?;
+            orders.push(Order { until: until.clone(), ..order });
         }
         self.face.say(room(&to, needed)?)?;
         Ok(orders)
@@ -440,6 +443,9 @@ fn command(cli: &Cli, task: Task, orders: &[Order]) -> String {
             }
             if task != Task::Full {
                 words.extend(["--point".to_owned(), order.choice.point.clone()]);
+            }
+            if let Some(until) = &order.until {
+                words.extend(["--until".to_owned(), quoted(&until.to_string())]);
             }
             for table in &order.tables {
                 words.extend(["--table".to_owned(), quoted(table)]);
