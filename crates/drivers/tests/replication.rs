@@ -360,7 +360,7 @@ async fn what_is_received_is_the_log_and_only_what_is_durable_is_let_go() {
         let restart = "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'keeper'";
         assert_eq!(say(restart), kept.to_string());
         let now = jiff::Timestamp::now().as_microsecond();
-        stream.acknowledge(&cx, segment.end(size), now).await.unwrap();
+        stream.acknowledge(&cx, segment.end(size), now, false).await.unwrap();
         let until = Instant::now() + Duration::from_secs(20);
         while say(flushed) != segment.end(size).to_string() || say(restart) != segment.end(size).to_string() {
             assert!(Instant::now() < until, "{} {}", say(flushed), say(restart));

@@ -1,10 +1,11 @@
 //! The journal of one source, in a repository.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use seaworthy_interface::{Cx, DriverError, ErrorKind, HeldPiece, Journal, PieceOf};
+use seaworthy_interface::{Cx, DriverError, ErrorKind, HeldFile, HeldPiece, Journal, PieceOf};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::Digest;
 use seaworthy_model::signature::sha256;
@@ -17,6 +18,11 @@ use crate::store::{control, driver_error};
 const SCHEMA: u32 = 1;
 /// The form of the words that set pieces apart; versions that do not know them refuse the whole journal.
 const SCHEMA_APART: u32 = 2;
+/// The form of the words about a file that is kept whole; the same holds of them.
+const SCHEMA_FILE: u32 = 3;
+
+/// Entries that are looked at at once.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// What is said of a piece.
 #[derive(Serialize, Deserialize)]
@@ -38,6 +44,16 @@ struct Apart {
     sha256: Digest,
 }
 
+/// A file that is kept whole.
+#[derive(Serialize, Deserialize)]
+struct Named {
+    schema: u32,
+    lineage: String,
+    system: u64,
+    name: String,
+    sha256: Digest,
+}
+
 /// What every entry says of itself.
 #[derive(Deserialize)]
 struct Any {
@@ -50,6 +66,8 @@ pub struct RepositoryJournal {
     repository: Repository,
     control: Control,
     lineage: String,
+    /// Forms and words of entries that were looked at: an entry never changes. Of other sources' entries no words.
+    known: Mutex<BTreeMap<Id, (u32, Vec<u8>)>>,
 }
 
 impl std::fmt::Debug for RepositoryJournal {
@@ -71,7 +89,7 @@ impl RepositoryJournal {
     }
 
     pub(crate) fn with(repository: &Repository, control: Control, lineage: String) -> Self {
-        Self { repository: repository.clone(), control, lineage }
+        Self { repository: repository.clone(), control, lineage, known: Mutex::default() }
     }
 
     /// The names of pieces that an entry sets apart.
@@ -89,8 +107,62 @@ impl RepositoryJournal {
     }
 
     fn id(piece: &HeldPiece) -> Result<Id, DriverError> {
-        Id::parse(&piece.key)
-            .ok_or_else(|| DriverError::new(ErrorKind::NotFound, format!("find the piece `{}`", piece.key)))
+        Self::named(&piece.key)
+    }
+
+    fn named(key: &str) -> Result<Id, DriverError> {
+        Id::parse(key).ok_or_else(|| DriverError::new(ErrorKind::NotFound, format!("find the piece `{key}`")))
+    }
+
+    /// Every entry of this source: its name, its form and its words.
+    fn entries(&self) -> Result<Vec<(Id, u32, Vec<u8>)>, DriverError> {
+        let what = "look what is kept of the log";
+        let listed = self.repository.journal(&self.control).map_err(|error| driver_error(what, error))?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let there: BTreeSet<Id> = listed.iter().map(|listed| listed.id).collect();
+        known.retain(|id, _| there.contains(id));
+        let new: Vec<Id> = there.into_iter().filter(|id| !known.contains_key(id)).collect();
+        // On an object store each is a request, and there may be thousands of them.
+        let share = new.len().div_ceil(LOOKS_AT_ONCE).max(1);
+        let read = std::thread::scope(|scope| {
+            let looks: Vec<_> = new
+                .chunks(share)
+                .map(|part| {
+                    scope.spawn(|| part.iter().map(|id| self.look(id)).collect::<Result<Vec<_>, _>>())
+                })
+                .collect();
+            looks
+                .into_iter()
+                .map(|look| {
+                    look.join().unwrap_or_else(|_| {
+                        Err(DriverError::new(
+                            ErrorKind::Other,
+                            "look what is kept of the log: a look has panicked",
+                        ))
+                    })
+                })
+                .collect::<Result<Vec<_>, _>>()
+        });
+        for (id, words) in read?.into_iter().flatten().flatten() {
+            let any: Any = serde_json::from_slice(&words).map_err(|error| wrong(&id, error))?;
+            if ![SCHEMA, SCHEMA_APART, SCHEMA_FILE].contains(&any.schema) {
+                return Err(wrong(&id, format!("a newer version has written it ({})", any.schema)));
+            }
+            // Of another source it is enough to know that it is not of this one.
+            let words = if any.lineage == self.lineage { words } else { Vec::new() };
+            known.insert(id, (any.schema, words));
+        }
+        let own = known.iter().filter(|(_, (_, words))| !words.is_empty());
+        Ok(own.map(|(id, (schema, words))| (*id, *schema, words.clone())).collect())
+    }
+
+    /// The words of an entry; nothing where somebody else has removed it meanwhile: a copy holds it.
+    fn look(&self, id: &Id) -> Result<Option<(Id, Vec<u8>)>, DriverError> {
+        match self.repository.journal_words(id, &self.control) {
+            Ok(words) => Ok(Some((*id, words))),
+            Err(RepositoryError::Missing { .. }) => Ok(None),
+            Err(error) => Err(driver_error("look what is kept of the log", error)),
+        }
     }
 }
 
@@ -107,31 +179,17 @@ impl Journal for RepositoryJournal {
     }
 
     fn held(&self) -> Result<Vec<HeldPiece>, DriverError> {
-        let what = "look what is kept of the log";
         let (mut held, mut apart) = (Vec::new(), BTreeMap::new());
-        for listed in self.repository.journal(&self.control).map_err(|error| driver_error(what, error))? {
-            let words = match self.repository.journal_words(&listed.id, &self.control) {
-                Ok(words) => words,
-                // Removed by somebody else meanwhile: a copy holds it.
-                Err(RepositoryError::Missing { .. }) => continue,
-                Err(error) => return Err(driver_error(what, error)),
-            };
-            let any: Any = serde_json::from_slice(&words).map_err(|error| wrong(&listed.id, error))?;
-            if any.schema != SCHEMA && any.schema != SCHEMA_APART {
-                return Err(wrong(&listed.id, format!("a newer version has written it ({})", any.schema)));
-            }
-            if any.lineage != self.lineage {
-                continue;
-            }
-            if any.schema == SCHEMA_APART {
-                for (key, at) in self.apart(&listed.id)? {
+        for (id, schema, words) in self.entries()? {
+            if schema == SCHEMA_APART {
+                for (key, at) in self.apart(&id)? {
                     let first = apart.entry(key).or_insert(at);
                     *first = at.min(*first);
                 }
-                continue;
+            } else if schema == SCHEMA {
+                let words: Words = serde_json::from_slice(&words).map_err(|error| wrong(&id, error))?;
+                held.push(HeldPiece { of: words.of, key: id.hex(), apart: None });
             }
-            let words: Words = serde_json::from_slice(&words).map_err(|error| wrong(&listed.id, error))?;
-            held.push(HeldPiece { of: words.of, key: listed.id.hex(), apart: None });
         }
         for piece in &mut held {
             piece.apart = apart.get(&piece.key).copied();
@@ -154,6 +212,46 @@ impl Journal for RepositoryJournal {
         let is_it = words.of == piece.of && words.lineage == self.lineage && words.sha256 == sha256(&bytes);
         if !is_it || bytes.len() as u64 != length {
             return Err(wrong(&id, "it is another piece than it was").code(FindingCode::ObjectSwapped));
+        }
+        Ok(Bytes::from(bytes))
+    }
+
+    fn put_file(&self, system: u64, name: &str, bytes: &Bytes) -> Result<HeldFile, DriverError> {
+        let what = "store a file of the log";
+        let (lineage, own) = (self.lineage.clone(), name.to_owned());
+        let words = Named { schema: SCHEMA_FILE, lineage, system, name: own, sha256: sha256(bytes) };
+        let words = serde_json::to_vec(&words)
+            .map_err(|error| DriverError::new(ErrorKind::Other, what).because(error))?;
+        self.repository
+            .journal_put(&words, bytes, &self.control)
+            .map(|id| HeldFile { system, name: name.to_owned(), key: id.hex() })
+            .map_err(|error| driver_error(what, error))
+    }
+
+    fn files(&self) -> Result<Vec<HeldFile>, DriverError> {
+        let mut files = Vec::new();
+        for (id, schema, words) in self.entries()? {
+            if schema == SCHEMA_FILE {
+                let words: Named = serde_json::from_slice(&words).map_err(|error| wrong(&id, error))?;
+                files.push(HeldFile { system: words.system, name: words.name, key: id.hex() });
+            }
+        }
+        files.sort_by(|one, other| {
+            (one.system, &one.name, &one.key).cmp(&(other.system, &other.name, &other.key))
+        });
+        Ok(files)
+    }
+
+    fn read_file(&self, file: &HeldFile) -> Result<Bytes, DriverError> {
+        let id = Self::named(&file.key)?;
+        let (words, bytes) = self
+            .repository
+            .journal_get(&id, &self.control)
+            .map_err(|error| driver_error("read a file of the log", error))?;
+        let words: Named = serde_json::from_slice(&words).map_err(|error| wrong(&id, error))?;
+        let is_it = words.system == file.system && words.name == file.name && words.lineage == self.lineage;
+        if !is_it || words.sha256 != sha256(&bytes) {
+            return Err(wrong(&id, "it is another file than it was").code(FindingCode::ObjectSwapped));
         }
         Ok(Bytes::from(bytes))
     }

@@ -15,8 +15,8 @@ use seaworthy_engine::{DrillDone, DrillRequest, Moment, drill};
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
     Captured, CopyEntry, CopyPath, CopyReader, CopyWriter, Cx, Damage, Delivered, DriverError, EntryKind,
-    ErrorKind, Exec, ExecOutcome, HeldPiece, Journal, NewTarget, PieceOf, Restored, Restoring, Sandbox,
-    SandboxFacts, SandboxProcess, SandboxProvider, Source, SourceFacts,
+    ErrorKind, Exec, ExecOutcome, HeldFile, HeldPiece, Journal, NewTarget, PieceOf, Restored, Restoring,
+    Sandbox, SandboxFacts, SandboxProcess, SandboxProvider, Source, SourceFacts,
 };
 use seaworthy_model::check::{Question, UserCheck};
 use seaworthy_model::finding::{Finding, FindingCode};
@@ -110,6 +110,18 @@ impl Journal for NoJournal {
     fn read(&self, _: &HeldPiece) -> Result<bytes::Bytes, DriverError> {
         Ok(bytes::Bytes::new())
     }
+    fn put_file(&self, system: u64, name: &str, _: &bytes::Bytes) -> Result<HeldFile, DriverError> {
+        Ok(HeldFile { system, name: name.to_owned(), key: String::new() })
+    }
+
+    fn files(&self) -> Result<Vec<HeldFile>, DriverError> {
+        Ok(Vec::new())
+    }
+
+    fn read_file(&self, _: &HeldFile) -> Result<bytes::Bytes, DriverError> {
+        Ok(bytes::Bytes::new())
+    }
+
     fn set_apart(&self, _: &[HeldPiece], _: Timestamp) -> Result<(), DriverError> {
         Ok(())
     }

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     NotFound,
     /// It is in the way: exists, locked, not empty.
     Conflict,
+    /// Somebody else uses it, and will not for ever.
+    Busy,
     /// It is there and wrong.
     Corrupt,
     /// It cannot be done with what is installed here.
@@ -40,7 +42,7 @@ impl ErrorKind {
     /// Whether trying again may help. Asked by one retry loop, in the engine.
     #[must_use]
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Unreachable)
+        matches!(self, Self::Unreachable | Self::Busy)
     }
 }
 

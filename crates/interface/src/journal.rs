@@ -48,6 +48,17 @@ pub struct HeldPiece {
     pub apart: Option<Timestamp>,
 }
 
+/// A file that is kept beside the pieces of a log, whole and by its name: where timelines left one another, the note of a base backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldFile {
+    /// The cluster.
+    pub system: u64,
+    /// The name that the server gave it.
+    pub name: String,
+    /// Its name where it is kept.
+    pub key: String,
+}
+
 /// What is kept of one source's log, outside of copies. Calls block.
 pub trait Journal: Send + Sync {
     /// Keeps a piece: durable when this returns.
@@ -62,9 +73,38 @@ pub trait Journal: Send + Sync {
     /// Lets go of pieces that copies hold.
     fn remove(&self, pieces: &[HeldPiece]) -> Result<(), DriverError>;
 
+    /// Keeps a file whole, under a name: durable when this returns.
+    fn put_file(&self, system: u64, name: &str, bytes: &Bytes) -> Result<HeldFile, DriverError>;
+
+    /// The files that are kept whole. An error is never an empty list.
+    fn files(&self) -> Result<Vec<HeldFile>, DriverError>;
+
+    /// The bytes of such a file, authenticated.
+    fn read_file(&self, file: &HeldFile) -> Result<Bytes, DriverError>;
+
     /// Says that the log of these pieces is not the server's any more; they stay where they are. All of them or none: durable when
     /// this returns.
     fn set_apart(&self, pieces: &[HeldPiece], at: Timestamp) -> Result<(), DriverError>;
+}
+
+/// What became of a file of its log that a server handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// So many bytes of it were stored; what was kept of it before is the same.
+    Stored(u64),
+    /// All of it was kept before, and is the same.
+    Known,
+}
+
+/// What a server that recovers is handed when it asks for a file of its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handed {
+    /// The file.
+    File(Bytes),
+    /// Its beginning, with zeros behind it: all that is kept of its timeline ends there.
+    UpTo(Bytes, Lsn),
+    /// Nothing: what is kept of the log ends before it.
+    Beyond,
 }
 
 /// How far a stream is.

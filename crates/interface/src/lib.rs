@@ -18,6 +18,6 @@ pub use copy::{
 };
 pub use cx::{Cx, Progress, Stop};
 pub use error::{DriverError, ErrorKind};
-pub use journal::{HeldPiece, Journal, PieceOf, Streamed};
+pub use journal::{Handed, HeldFile, HeldPiece, Journal, PieceOf, Pushed, Streamed};
 pub use sandbox::{Exec, ExecOutcome, Sandbox, SandboxFacts, SandboxProcess, SandboxProvider};
-pub use source::{Captured, Damage, Delivered, NewTarget, Released, Restored, Source, SourceFacts};
+pub use source::{Captured, Damage, Delivered, LogFile, NewTarget, Released, Restored, Source, SourceFacts};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use jiff::Timestamp;
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::copy::{CopyReader, CopyWriter, Written};
 use crate::cx::Cx;
 use crate::error::{DriverError, ErrorKind};
-use crate::journal::{Journal, Streamed};
+use crate::journal::{Handed, Journal, Pushed, Streamed};
 use crate::sandbox::Sandbox;
 
 /// What a source says of itself without being read.
@@ -66,6 +67,15 @@ pub struct Released {
     pub from: Lsn,
     /// Everything before this.
     pub before: Lsn,
+}
+
+/// A file of a server's log, as the server names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// Its name: 24 hexadecimal digits, with `.partial` or `.backup`, or `00000002.history`.
+    pub name: String,
+    /// The cluster whose server asks; unknown where it does not say.
+    pub system: Option<u64>,
 }
 
 /// A damage made on purpose in a scratch restore: the control line.
@@ -224,6 +234,41 @@ pub trait Source: fmt::Debug + Send + Sync {
         cx.check()?;
         Err(DriverError::new(ErrorKind::Unsupported, "receive the log: this source has none")
             .hint("a PostgreSQL source with mode = \"continuous\" has one"))
+    }
+
+    /// Keeps a file of its log that the server hands over (`archive_command`): durable in the journal when this returns. The same again changes
+    /// nothing; other bytes than are kept of it, in the journal or in one of `copies`, are an error, as is a file of another cluster.
+    async fn keep_log_file(
+        &self,
+        cx: &Cx,
+        copies: &[(Witness, Arc<dyn CopyReader>)],
+        journal: Arc<dyn Journal>,
+        file: &LogFile,
+        bytes: Bytes,
+    ) -> Result<Pushed, DriverError> {
+        drop((journal, bytes));
+        let (_, _) = (copies, file);
+        cx.check()?;
+        Err(DriverError::new(ErrorKind::Unsupported, "keep a file of the log: this source has none"))
+    }
+
+    /// Hands a file of its log to a server that recovers (`restore_command`), from `copies` and the journal, read record by record. It is
+    /// [`Handed::Beyond`] only where nothing of it, and nothing behind it, is kept; a hole is an error.
+    ///
+    /// `copies` are those that may hold it, and the newest one of the log's history; `of` is the instant of the copy that is recovered, where the
+    /// log that is wanted is not the newest one.
+    async fn log_file(
+        &self,
+        cx: &Cx,
+        copies: &[(Witness, Arc<dyn CopyReader>)],
+        journal: Arc<dyn Journal>,
+        file: &LogFile,
+        of: Option<Timestamp>,
+    ) -> Result<Handed, DriverError> {
+        drop(journal);
+        let (_, _, _) = (copies, file, of);
+        cx.check()?;
+        Err(DriverError::new(ErrorKind::Unsupported, "hand a file of the log over: this source has none"))
     }
 
     /// Restores the first of these copies to a new place for people, as of a moment that its log holds, or that the logs of the copies

@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     Refused = 20,
     /// Stopped by a signal.
     Interrupted = 130,
+    /// A server that recovers is not told that its log has ended: every failure of `wal get`.
+    Withheld = 200,
 }
 
 /// Every code with what it means, for `seaworthy help exit-codes` and the reference.
@@ -55,6 +57,10 @@ pub(crate) const TABLE: &[(Exit, &str)] = &[
     (Exit::WrongKey, "no key opens the repository, or the adopted copy"),
     (Exit::Refused, "refused by a safety rule"),
     (Exit::Interrupted, "interrupted by a signal"),
+    (
+        Exit::Withheld,
+        "wal get: a file of the log could not be handed over; it has no other code for a failure, and 1 only where the log that is kept ends before the file",
+    ),
 ];
 
 impl Exit {

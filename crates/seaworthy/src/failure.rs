@@ -113,6 +113,7 @@ impl From<DriverError> for Failure {
             ErrorKind::Stopped(Stop::Cancelled) => Exit::Interrupted,
             ErrorKind::Stopped(Stop::DeadlineExceeded) => Exit::Unknown,
             ErrorKind::NotFound => Exit::NotFound,
+            ErrorKind::Busy => Exit::Locked,
             ErrorKind::Refused => Exit::Refused,
             ErrorKind::Unreachable
             | ErrorKind::Unauthenticated

@@ -835,3 +835,141 @@ fn what_was_received_before_a_hole_stays_where_no_copy_holds_it() {
         assert!(error.contains("ends at"), "{error}");
     }
 }
+
+#[test]
+fn log_behind_a_copy_that_is_bad_is_not_let_go_of_and_its_absence_from_copies_is_told() {
+    let server = busy_server();
+    server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    let first = backup(&product);
+    let receiver = Receiver::begin(&product);
+    mark(&server, 1);
+    backup(&product);
+    // The second one is shown to be bad, by a question that it answers wrongly.
+    let question = "[[services.shop.sources.cluster.checks]]\nkind = \"sql\"\nname = \"never\"\nquery = \"SELECT false\"\n";
+    product.configure(&format!("{}{question}", source(&server, "1d"))).unwrap();
+    product.drill("shop", 5).unwrap();
+    product.configure(&source(&server, "1d")).unwrap();
+    let late = mark(&server, 2);
+    mark(&server, 3);
+    wait_for(&product, &server);
+    let third = backup(&product);
+    assert_eq!(
+        (kind(&product, &third), codes_of(&third)),
+        ((true, false), vec!["TM-10".to_owned()]),
+        "{third:#}"
+    );
+    mark(&server, 4);
+    wait_for(&product, &server);
+    assert_eq!(codes_of(&backup(&product)), Vec::<String>::new());
+    drop(receiver);
+    // From the first one, and what was received: in no copy.
+    let to = server.path().join("from-the-first");
+    let id = &first["copy"].as_str().unwrap()[..12];
+    let ran =
+        product.run(&["restore", "shop", "--point", id, "--until", &late.time, "--to", to.to_str().unwrap()]);
+    ran.unwrap().expect(0).unwrap();
+    let beside = server.start_beside(&to).unwrap();
+    let marks = beside.sql("shop", "SELECT string_agg(n::text, ',' ORDER BY n) FROM marks").unwrap();
+    assert!(has(&marks, 2) && !has(&marks, 4), "{marks}");
+}
+
+#[test]
+fn a_copy_that_was_named_and_does_not_lead_to_the_moment_is_refused_and_nothing_is_blamed() {
+    let server = busy_server();
+    server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    let first = backup(&product)["copy"].as_str().unwrap()[..12].to_owned();
+    let receiver = Receiver::begin(&product);
+    for number in 1..4 {
+        mark(&server, number);
+        server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+        wait_for(&product, &server);
+        backup(&product);
+    }
+    let ran = product.run(&["drill", "shop", "--point", &first, "--until", "latest"]).unwrap();
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("leave --point out"), "{}", ran.stderr);
+    drop(receiver);
+    let (drill, code) = drill_until(&product, "latest");
+    is_shown(&drill, code, "latest");
+}
+
+#[test]
+fn a_receiver_waits_for_whoever_receives_before_it() {
+    let server = busy_server();
+    server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    backup(&product);
+    let first = Receiver::begin(&product);
+    mark(&server, 1);
+    wait_for(&product, &server);
+    let mut second = Receiver::begin(&product);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(second.0.try_wait().unwrap().is_none(), "it goes on trying");
+    drop(first);
+    mark(&server, 2);
+    wait_for(&product, &server);
+}
+
+#[test]
+fn settings_that_were_larger_for_a_while_do_not_speak_against_a_copy() {
+    let server = busy_server();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    prove(&product, "shop", 0);
+    server.sql("shop", "ALTER SYSTEM SET max_connections = 230").unwrap();
+    server.restart("fast").unwrap();
+    server.sql("shop", "ALTER SYSTEM RESET max_connections").unwrap();
+    server.restart("fast").unwrap();
+    server.sql("shop", "INSERT INTO orders (customer, placed) VALUES (1, now())").unwrap();
+    let second = prove(&product, "shop", 1);
+    assert_eq!(physical(&product, &second["copy"])["settings"]["max_connections"], "230");
+    // And behind the copy.
+    let receiver = Receiver::begin(&product);
+    server.sql("shop", "ALTER SYSTEM SET max_connections = 260").unwrap();
+    server.restart("fast").unwrap();
+    server.sql("shop", "INSERT INTO orders (customer, placed) VALUES (1, now())").unwrap();
+    wait_for(&product, &server);
+    drop(receiver);
+    let (drill, code) = drill_until(&product, "latest");
+    is_shown(&drill, code, "latest");
+}
+
+#[test]
+fn a_server_that_was_put_back_is_told_also_where_what_was_received_ends_with_a_file() {
+    let server = busy_server();
+    server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+    let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+    backup(&product);
+    let (data, aside) = (server.path().join("data"), server.path().join("aside"));
+    let copy = |from: &Path, to: &Path| {
+        let mut command = std::process::Command::new("cp");
+        assert!(command.arg("-a").arg(from).arg(to).status().unwrap().success());
+    };
+    server.stop().unwrap();
+    copy(&data, &aside);
+    server.restart("fast").unwrap();
+    let receiver = Receiver::begin(&product);
+    mark(&server, 1);
+    server.sql("shop", "SELECT pg_switch_wal()").unwrap();
+    wait_for(&product, &server);
+    drop(receiver);
+    let (end, _) = kept(&product);
+    server.stop().unwrap();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&aside, &data);
+    server.restart("fast").unwrap();
+    // It writes farther than it had before.
+    while position(&server.sql("shop", "SELECT pg_current_wal_flush_lsn()").unwrap()) <= end + (1 << 20) {
+        let more = "INSERT INTO orders (customer, placed) SELECT 1, now() FROM generate_series(1, 20000)";
+        server.sql("shop", more).unwrap();
+    }
+    let restart = "SELECT restart_lsn FROM pg_replication_slots";
+    let before = server.sql("shop", restart).unwrap();
+    let refused = product.run(&["wal", "stream", "shop"]).unwrap();
+    assert!(refused.code != Some(0) && refused.stderr.contains("was put back"), "{refused:?}");
+    assert_eq!(server.sql("shop", restart).unwrap(), before, "nothing was acknowledged");
+    backup(&product);
+    server.sql("shop", "INSERT INTO orders (customer, placed) VALUES (1, now())").unwrap();
+    prove(&product, "shop", 1);
+}

@@ -851,4 +851,5 @@ fn a_dump_tool_that_is_killed_leaves_no_copy_and_the_next_backup_works() {
             .trim(),
         "1"
     );
+    println!("figure: dump: the tool was killed while it wrote, {caught} times in three backups");
 }

@@ -73,7 +73,7 @@ pub fn finding_of(error: &DriverError, subject: &str) -> Finding {
         ErrorKind::Unsupported => FindingCode::EnvBinary,
         ErrorKind::Conflict => FindingCode::ScratchNotFresh,
         ErrorKind::Refused => FindingCode::LiveTarget,
-        ErrorKind::Unfollowable | ErrorKind::Other => FindingCode::EnvOther,
+        ErrorKind::Unfollowable | ErrorKind::Busy | ErrorKind::Other => FindingCode::EnvOther,
     });
     Finding::new(code, subject, chain(error))
 }

@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 
 mod coverage;
 mod history;
+mod supply;
 mod target;
 
 pub use self::coverage::{Coverage, Ends, Hole, Reach, TwoHistories, Unreachable};
 pub use self::history::{History, HistoryError, Switch};
+pub use self::supply::Supply;
 pub use self::target::{MOMENT, Reached, Target, TargetError};
 
 /// A position in the log: bytes since its beginning.

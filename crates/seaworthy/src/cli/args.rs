@@ -515,6 +515,33 @@ pub(crate) enum WalAction {
         #[command(flatten)]
         of: WalOf,
     },
+    /// Keep a file of the log that the server hands over; for archive_command: seaworthy wal push SERVICE %p
+    Push {
+        #[command(flatten)]
+        of: WalOf,
+        /// The file: %p
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Hand a file of the log to a server that recovers; for restore_command: seaworthy wal get SERVICE %f %p
+    #[command(
+        long_about = "Hand a file of the log to a server that recovers; for restore_command: seaworthy wal get SERVICE %f %p\n\n\
+        It ends with 1 only where nothing of the file, and nothing behind it, is kept: PostgreSQL takes that for the end of the log. \
+        Whatever else goes wrong ends with 200, which stops the recovery: a hole is never taken for the end."
+    )]
+    Get {
+        #[command(flatten)]
+        of: WalOf,
+        /// The file's name: %f
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Where to put it: %p
+        #[arg(value_name = "TO")]
+        to: PathBuf,
+        /// The copy that is recovered, where the server was put back after it: its log goes on otherwise
+        #[arg(long, value_name = "ID")]
+        point: Option<String>,
+    },
     /// Show what is kept of the log outside of copies
     Status {
         #[command(flatten)]

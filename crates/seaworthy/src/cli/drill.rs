@@ -333,7 +333,8 @@ pub(crate) fn worse(one: Exit, other: Exit) -> Exit {
         | Exit::Locked
         | Exit::WrongKey
         | Exit::Refused
-        | Exit::Interrupted => 3,
+        | Exit::Interrupted
+        | Exit::Withheld => 3,
     };
     if rank(other) > rank(one) { other } else { one }
 }

@@ -34,9 +34,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
 use seaworthy_interface::{
-    Captured, CopyReader, CopyWriter, Cx, Delivered, DriverError, ErrorKind, Journal, NewTarget, Restored,
-    Sandbox, Source, SourceFacts, Streamed,
+    Captured, CopyReader, CopyWriter, Cx, Delivered, DriverError, ErrorKind, Handed, Journal, LogFile,
+    NewTarget, Pushed, Restored, Sandbox, Source, SourceFacts, Streamed,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::source::{PostgresMode, PostgresSpec, Tls};
@@ -200,6 +202,20 @@ async fn log_rate(cx: &Cx, session: &Session) -> Result<Option<u64>, DriverError
     Ok(optional(&row, 0)?.and_then(|text| text.parse().ok()))
 }
 
+impl PostgresSource {
+    /// Whether its copies hold the log, so that what is kept of it leads on from one.
+    fn has_log(&self, what: &str) -> Result<(), DriverError> {
+        if matches!(self.spec.mode, PostgresMode::Continuous { .. }) {
+            return Ok(());
+        }
+        Err(DriverError::new(
+            ErrorKind::Unsupported,
+            format!("{what}: the mode is {}", self.spec.mode.word()),
+        )
+        .hint("write mode = \"continuous\", and take a copy, of which the log goes on"))
+    }
+}
+
 #[async_trait]
 impl Source for PostgresSource {
     async fn probe(&self, cx: &Cx) -> Result<SourceFacts, DriverError> {
@@ -356,14 +372,33 @@ impl Source for PostgresSource {
         every: Duration,
         told: &(dyn Fn(Streamed) + Send + Sync),
     ) -> Result<(), DriverError> {
-        if !matches!(self.spec.mode, PostgresMode::Continuous { .. }) {
-            return Err(DriverError::new(
-                ErrorKind::Unsupported,
-                format!("receive the log: the mode is {}", self.spec.mode.word()),
-            )
-            .hint("write mode = \"continuous\", and take a copy, of which the log goes on"));
-        }
+        self.has_log("receive the log")?;
         self.stream_log(cx, lineage, journal, every, told).await
+    }
+
+    async fn keep_log_file(
+        &self,
+        cx: &Cx,
+        copies: &[(Witness, Arc<dyn CopyReader>)],
+        journal: Arc<dyn Journal>,
+        file: &LogFile,
+        bytes: Bytes,
+    ) -> Result<Pushed, DriverError> {
+        self.has_log("keep a file of the log")?;
+        let (copies, file) = (logged(copies)?, file.clone());
+        restore::blocking(cx, move || physical::archived::keep(&copies, &journal, &file, &bytes)).await
+    }
+
+    async fn log_file(
+        &self,
+        cx: &Cx,
+        copies: &[(Witness, Arc<dyn CopyReader>)],
+        journal: Arc<dyn Journal>,
+        file: &LogFile,
+        of: Option<Timestamp>,
+    ) -> Result<Handed, DriverError> {
+        let (copies, file) = (logged(copies)?, file.clone());
+        restore::blocking(cx, move || physical::archived::hand(&copies, &journal, &file, of)).await
     }
 
     async fn deliver_until(
@@ -395,6 +430,18 @@ impl Source for PostgresSource {
 }
 
 /// Copies that hold a log.
+/// Those copies that hold a log.
+fn logged(copies: &[(Witness, Arc<dyn CopyReader>)]) -> Result<Vec<physical::deliver::Copy>, DriverError> {
+    let mut logged = Vec::new();
+    for (witness, from) in copies {
+        let witness = own_witness(witness)?;
+        if witness.physical.is_some() {
+            logged.push((witness.clone(), Arc::clone(from)));
+        }
+    }
+    Ok(logged)
+}
+
 fn clusters(
     copies: &[(Witness, Arc<dyn CopyReader>)],
     until: &Target,

@@ -23,6 +23,7 @@ use seaworthy_repository::LockKind;
 use tokio_util::sync::CancellationToken;
 
 use self::until::Ground;
+pub(crate) use self::until::facts;
 use crate::app::{App, Opened, reference, run_failure};
 use crate::cli::args::{Choice, Cli, Restore};
 use crate::cli::drill::Chosen;

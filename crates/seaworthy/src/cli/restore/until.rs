@@ -36,7 +36,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) choice: &'a Choice,
 }
 
-fn facts(witness: &Witness) -> Option<&PhysicalFacts> {
+/// What a copy of a whole cluster says of its log.
+pub(crate) fn facts(witness: &Witness) -> Option<&PhysicalFacts> {
     match witness {
         Witness::Postgres(witness) => witness.physical.as_ref(),
         Witness::Sqlite(_) | Witness::Files(_) => None,
@@ -70,11 +71,51 @@ impl Ground<'_> {
         }))
     }
 
+    /// Refuses a copy that was named where the moment is behind its end and the log that leads there is in a newer copy.
+    async fn leads_to(&self, chosen: &Chosen, until: &Target) -> Outcome<()> {
+        let point = &chosen.point;
+        let id = reference(&chosen.spec, &chosen.repository).id;
+        let points = app::points(self.memory, &self.service.name, &self.source.name, Some(&id)).await?;
+        let Some(newer) = points
+            .iter()
+            .filter(|other| !other.is_gone() && other.point > point.point)
+            .min_by_key(|other| other.point)
+        else {
+            return Ok(());
+        };
+        let is_behind = match until {
+            Target::Latest => true,
+            Target::Time(time) => *time > point.point,
+            Target::Position(position) => {
+                let (witness, _) = self.read(chosen, point).await?;
+                facts(&witness).is_some_and(|facts| facts.until < *position)
+            }
+            Target::Transaction(_) | Target::Name(_) | Target::Immediate => false,
+        };
+        if !is_behind || self.leads_on(chosen, point).await? {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "restore to {}: the log behind the copy of {} is in newer copies, the next one is of {}",
+                printable(&until.to_string()),
+                instant(point.point),
+                instant(newer.point)
+            ),
+        )
+        .hint("leave --point out: the copy that leads to the moment is found"))
+    }
+
     /// The copy to restore, and those behind it.
     pub(crate) async fn choose(&self, opened: &mut Opened, until: &Target) -> Outcome<(Chosen, Vec<Behind>)> {
         let newest =
             choose(self.setup, self.memory, self.cx, opened, self.service, self.source, self.choice).await?;
-        if self.choice.point != "latest" || !matches!(until, Target::Time(_) | Target::Position(_)) {
+        if self.choice.point != "latest" {
+            self.leads_to(&newest, until).await?;
+            return Ok((newest, Vec::new()));
+        }
+        if !matches!(until, Target::Time(_) | Target::Position(_)) {
             return Ok((newest, Vec::new()));
         }
         let id = reference(&newest.spec, &newest.repository).id;

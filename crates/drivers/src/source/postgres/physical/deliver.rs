@@ -15,13 +15,14 @@ use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, Erro
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::Digest;
 use seaworthy_model::signature::sha256;
-use seaworthy_model::wal::{Lsn, Segment, Target};
+use seaworthy_model::wal::{Lsn, Segment, Target, WalFile};
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
 use seaworthy_model::witness::{PhysicalFacts, PhysicalSeen};
 
 use super::super::restore::blocking;
 use super::super::wal::page::{self, Expected, Link};
 use super::super::wal::stop::{NoStop, Search};
+use super::super::wal::transaction;
 use super::restore::{physical_of, remap, removed, stopping, written};
 use super::stream::{bytes_of, complete_at, of_history, without_hole};
 use super::{BETWEEN, DATA, SPACES, data_path, in_data, log_path, named, space_path, verify};
@@ -75,13 +76,10 @@ pub(super) fn chain(copies: &[Copy]) -> Result<PhysicalFacts, DriverError> {
             facts.log.insert(name.clone(), digest.clone());
         }
         (facts.last, facts.until) = (next.last, next.until);
-        for (name, value) in &next.settings {
-            let number = |value: &str| value.parse::<u64>().unwrap_or(0);
-            let kept = facts.settings.entry(name.clone()).or_default();
-            if number(value) > number(kept) {
-                kept.clone_from(value);
-            }
-        }
+        super::raise(
+            &mut facts.settings,
+            next.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+        );
     }
     Ok(facts)
 }
@@ -176,12 +174,18 @@ fn tail(
         let come = Lsn(segment.start(size).0 + bytes.len() as u64);
         bytes.resize(usize::try_from(size.bytes()).unwrap_or(usize::MAX), 0);
         let expected = Expected { segment, size, system: Some(system) };
-        let walked =
-            page::walk_telling(bytes, &expected, &link, &mut |record| last = (record.at, record.end));
+        // A record may be longer than a file, and not all of it have come.
+        let first = page::first_record(bytes, segment.start(size));
+        let walked = page::walk_telling(bytes, &expected, &link, &mut |record| {
+            last = (record.at, record.end);
+            if let Some(seen) = transaction::settings(record.bytes) {
+                super::raise_to(&mut facts.settings, &seen);
+            }
+        });
         match walked {
             Ok(walked) => link = walked.link,
             // What is behind the last whole record has not all come yet.
-            Err(_) if is_last && page::ends_before(bytes, segment.start(size), last.1, come) => {}
+            Err(_) if is_last && page::ends_before(bytes, segment.start(size), last.1.max(first), come) => {}
             Err(wrong) => {
                 return Err(DriverError::new(
                     ErrorKind::Corrupt,
@@ -212,6 +216,11 @@ fn tail(
         whole(segment, &mut bytes, true)?;
     }
     (facts.last, facts.until) = last;
+    // Files that hold nothing but the beginning of a record that has not all come.
+    facts.log.retain(|name, _| match WalFile::parse(name, size) {
+        Ok(WalFile::Segment(segment)) => segment.start(size) < facts.until,
+        _ => true,
+    });
     Ok(Tail { complete_at: complete_at(&held, system, facts.timeline, end), beyond })
 }
 

@@ -19,6 +19,7 @@ use seaworthy_model::witness::{PhysicalFacts, Witness};
 use super::super::names::literal;
 use super::super::replication::{Identity, Received, Replication};
 use super::super::session::{Session, flag, optional, text};
+use super::super::wal::page::{self, Expected, Link};
 use super::stream::{bytes_of, of_history, without_hole};
 use super::{Cluster, DATA, SPACES, named};
 
@@ -39,8 +40,10 @@ pub(super) struct Prior {
     journal: Option<Arc<dyn Journal>>,
     /// From where on the server sends it: where the pieces end.
     pub(super) then: Lsn,
-    /// The slot, unless somebody else receives through it.
+    /// The slot that keeps the log meanwhile.
     pub(super) slot: Option<String>,
+    /// Whether that one ends with the connection: somebody else receives through the source's own.
+    pub(super) is_temporary: bool,
     /// Up to where the server may let go of the log.
     pub(super) durable: Lsn,
 }
@@ -212,6 +215,7 @@ async fn prior(
         journal: None,
         then: begin,
         slot: None,
+        is_temporary: false,
         durable: begin,
     })))
 }
@@ -285,12 +289,27 @@ pub(super) async fn received_so_far(
         };
         let mut held = of_history(all, None);
         held.retain(|piece| piece.of.system == system && piece.of.timeline == timeline);
-        let last = held.iter().filter(|piece| !piece.of.is_mark()).max_by_key(|piece| piece.of.to).cloned();
+        let last = last_told(&*journal, &held)?;
         Ok(last.map(|last| (held, last)))
     });
     looking
         .await
         .map_err(|error| DriverError::new(ErrorKind::Other, "look into the journal").because(error))?
+}
+
+/// The last piece that tells two logs apart: behind a switch the rest of a file is zeros, on every server.
+pub(super) fn last_told(journal: &dyn Journal, held: &[HeldPiece]) -> Result<Option<HeldPiece>, DriverError> {
+    let mut pieces: Vec<&HeldPiece> = held.iter().filter(|piece| !piece.of.is_mark()).collect();
+    pieces.sort_by_key(|piece| std::cmp::Reverse(piece.of.to));
+    for piece in &pieces {
+        match journal.read(piece) {
+            Ok(bytes) if bytes.iter().all(|byte| *byte == 0) => {}
+            // What is damaged is told by whoever compares it.
+            Err(error) if error.kind != ErrorKind::Corrupt => return Err(error),
+            Ok(_) | Err(_) => return Ok(Some((*piece).clone())),
+        }
+    }
+    Ok(pieces.first().map(|piece| (*piece).clone()))
 }
 
 /// Sets what was received apart where the server has another log now: it was put back, and what is received from here on goes on from what it
@@ -333,7 +352,7 @@ pub(super) async fn set_apart(
 
 /// What a server sends from a position on.
 #[derive(Debug, PartialEq, Eq)]
-enum Sends {
+pub(super) enum Sends {
     /// The same as was expected.
     Same,
     /// Something else.
@@ -343,7 +362,7 @@ enum Sends {
 }
 
 /// Compares what the server sends from a position on with what it should be.
-async fn sends(
+pub(super) async fn sends(
     cx: &Cx,
     probe: &mut Replication,
     timeline: Timeline,
@@ -396,6 +415,14 @@ pub(super) async fn course(
     let name = slot_name(&to.lineage());
     let known = slot(cx, session, &name).await?;
     let is_active = known.as_ref().is_some_and(|slot| slot.is_active);
+    // Whoever receives through the slot lets the server go of what is needed here, while it is read.
+    let own = if is_active && to.journal().is_some() {
+        let own = format!("seaworthy_{}", &sha256(format!("{:?}", Timestamp::now()).as_bytes()).0[7..23]);
+        line.create_temporary_slot(cx, &own).await?;
+        Some(own)
+    } else {
+        None
+    };
     let found = match prior(to, cluster).await? {
         Ok(None) => Ok(None),
         Err(why) => Err(why),
@@ -423,14 +450,15 @@ pub(super) async fn course(
                     });
                 }
             }
-            prior.slot = (!is_active).then(|| name.clone());
+            prior.slot = Some(own.clone().unwrap_or_else(|| name.clone()));
+            prior.is_temporary = own.is_some();
             let gap = match gap(&prior.facts, prior.then, identity, cluster, known.as_ref()) {
                 Some(gap) => Some(damaged.unwrap_or(gap)),
                 None if ahead.is_some() => ahead,
                 None => parted(cx, &mut probe, &prior).await?,
             };
             match gap {
-                None => prior.readable().await?.map(Some),
+                None => prior.readable(identity.system).await?.map(Some),
                 Some(why) => Err(why),
             }
         }
@@ -487,13 +515,18 @@ impl Prior {
         Ok(())
     }
 
-    /// Itself, where what the journal keeps can be read; after an attempt that came to nothing that is looked at first.
-    async fn readable(self) -> Result<Result<Self, String>, DriverError> {
-        if !self.earlier.is_left() || self.then <= self.begin {
+    /// Whether some of the log since comes from the journal.
+    pub(super) fn is_fed(&self) -> bool {
+        self.journal.is_some() && self.then > self.begin
+    }
+
+    /// Itself, where what the journal keeps can be read and is one log; after an attempt that came to nothing that is looked at first.
+    async fn readable(self, system: u64) -> Result<Result<Self, String>, DriverError> {
+        if !self.earlier.is_left() || !self.is_fed() {
             return Ok(Ok(self));
         }
         let reading = tokio::task::spawn_blocking(move || {
-            let read = self.kept_bytes(&mut |_| Ok(()));
+            let read = self.walk(system);
             (self, read)
         });
         match reading.await {
@@ -522,6 +555,30 @@ impl Prior {
             Ok(Err(error)) => Ok(Err(format!("could not {error}"))),
             Err(error) => Err(DriverError::new(ErrorKind::Other, "read the journal").because(error)),
         }
+    }
+
+    /// Reads what the journal keeps record by record, as far as files are whole.
+    fn walk(&self, system: u64) -> Result<(), DriverError> {
+        let size = self.facts.segment_bytes;
+        let mut segment = Segment::of(self.facts.timeline, self.begin, size);
+        let (mut bytes, mut link) = (Vec::new(), Link::default());
+        self.kept_bytes(&mut |mut piece| {
+            while !piece.is_empty() {
+                let room = usize::try_from(size.bytes()).unwrap_or(usize::MAX) - bytes.len();
+                bytes.extend_from_slice(&piece.split_to(room.min(piece.len())));
+                if bytes.len() as u64 == size.bytes() {
+                    let expected = Expected { segment, size, system: Some(system) };
+                    let walked = page::walk(&bytes, &expected, &link).map_err(|wrong| {
+                        let name = segment.name(size);
+                        DriverError::new(ErrorKind::Corrupt, format!("read the journal: {name}: {wrong}"))
+                    })?;
+                    link = walked.link;
+                    segment = Segment::of(segment.timeline, segment.end(size), size);
+                    bytes.clear();
+                }
+            }
+            Ok(())
+        })
     }
 
     /// What the journal keeps, in order: called on a blocking thread.

@@ -14,7 +14,7 @@ use seaworthy_model::signature::sha256;
 use seaworthy_model::wal::{Lsn, Segment, SegmentSize, Timeline};
 
 use super::super::wal::page::{self, Expected, Link, Record, Wrong};
-use super::super::wal::transaction::{ending, makes_tablespace};
+use super::super::wal::transaction::{ending, makes_tablespace, settings};
 use super::moment::{Ended, Read};
 use super::{between_path, in_data, log_path};
 
@@ -47,8 +47,7 @@ pub(super) struct Keeper {
     /// Files that begin before it lie between the copy before and this one's base backup: they are kept beside it.
     own: Lsn,
     digests: Digests,
-    /// Where tablespaces were made.
-    spaces: Vec<Lsn>,
+    told: Told,
     /// The last record of the files that are whole: of an idle server there may be none behind it.
     last: Option<(Lsn, Lsn)>,
 }
@@ -62,6 +61,8 @@ pub(super) struct Digests {
     pub(super) before: BTreeMap<String, Digest>,
     /// Where tablespaces were made, in order.
     pub(super) spaces: Vec<Lsn>,
+    /// The largest that the settings of [`super::AT_LEAST`] were, where the log says so; zero where it does not.
+    pub(super) settings: [u32; 5],
 }
 
 impl std::fmt::Debug for Keeper {
@@ -80,9 +81,23 @@ fn wrong(segment: Segment, size: SegmentSize, wrong: &Wrong) -> DriverError {
         .hint("the server sends a log that it could not recover with itself; look at its disk")
 }
 
-fn remember(read: &mut Read, spaces: &mut Vec<Lsn>, watched: Option<Lsn>, record: Record<'_>) {
+/// What the log says that a restore needs to know.
+#[derive(Debug, Default)]
+struct Told {
+    /// Where tablespaces were made.
+    spaces: Vec<Lsn>,
+    /// The largest that the settings were which a server needs to recover.
+    settings: [u32; 5],
+}
+
+fn remember(read: &mut Read, told: &mut Told, watched: Option<Lsn>, record: Record<'_>) {
     if makes_tablespace(record.bytes) {
-        spaces.push(record.at);
+        told.spaces.push(record.at);
+    }
+    if let Some(settings) = settings(record.bytes) {
+        for (kept, setting) in told.settings.iter_mut().zip(settings) {
+            *kept = setting.max(*kept);
+        }
     }
     let Some(watched) = watched else { return };
     read.records.push((record.at, record.end));
@@ -116,7 +131,7 @@ impl Keeper {
             read: Read::default(),
             own,
             digests: Digests::default(),
-            spaces: Vec::new(),
+            told: Told::default(),
             last: None,
         }
     }
@@ -156,7 +171,7 @@ impl Keeper {
         let done = std::mem::replace(&mut self.current, Held { segment: next, bytes: Vec::new() });
         let expected = self.expected(done.segment);
         let walked = page::walk_telling(&done.bytes, &expected, &self.link, &mut |record| {
-            remember(&mut self.read, &mut self.spaces, self.watched, record);
+            remember(&mut self.read, &mut self.told, self.watched, record);
             self.last = Some((record.at, record.end));
         });
         self.link = walked.map_err(|error| wrong(done.segment, self.size, &error))?.link;
@@ -206,9 +221,9 @@ impl Keeper {
         let expected = self.expected(self.current.segment);
         // It ends where nothing has come yet: the first thing that is wrong is that end. What is wrong before it is found when the
         // file is whole, or missing from what is remembered, so that no position is found.
-        let mut spaces = Vec::new();
+        let mut told = Told::default();
         let ended = page::walk_telling(&padded, &expected, &self.link, &mut |record| {
-            remember(&mut read, &mut spaces, Some(watched), record);
+            remember(&mut read, &mut told, Some(watched), record);
         });
         drop(ended);
         if read.records.is_empty() {
@@ -238,13 +253,13 @@ impl Keeper {
                 // It ends where the copy does, so that its walk ends there.
                 let (expected, link) = (self.expected(file.segment), std::mem::take(&mut self.link));
                 let ended = page::walk_telling(&file.bytes, &expected, &link, &mut |record| {
-                    remember(&mut self.read, &mut self.spaces, None, record);
+                    remember(&mut self.read, &mut self.told, None, record);
                 });
                 drop(ended);
             }
         }
-        self.spaces.retain(|at| *at < until);
-        Ok(Digests { spaces: self.spaces, ..self.digests })
+        self.told.spaces.retain(|at| *at < until);
+        Ok(Digests { spaces: self.told.spaces, settings: self.told.settings, ..self.digests })
     }
 
     /// Puts the history of the timeline into the copy: a server follows no other one than the first without it.

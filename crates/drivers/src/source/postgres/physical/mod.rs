@@ -15,6 +15,7 @@
 //! A least-privileged role: `LOGIN REPLICATION` and a line of `pg_hba.conf` for `replication`; for the witness `CONNECT` and
 //! `GRANT pg_read_all_data TO role` (PostgreSQL 14 and newer), as for a dump.
 
+pub(super) mod archived;
 pub(super) mod deliver;
 mod follow;
 mod log;
@@ -81,14 +82,30 @@ const ALIVE_EVERY: Duration = Duration::from_secs(10);
 /// What a sequence may stand ahead of after a recovery: a server writes so many of its values into the log in advance
 /// (`SEQ_LOG_VALS` of `src/backend/commands/sequence.c`).
 const SEQUENCE_AHEAD: i64 = 32;
-/// Settings that a recovering server needs to be as large as the source's.
-pub(super) const AT_LEAST: &[&str] = &[
+/// Settings that a recovering server needs to be as large as the source's, in the order in which the log names them.
+pub(super) const AT_LEAST: [&str; 5] = [
     "max_connections",
     "max_worker_processes",
     "max_wal_senders",
     "max_prepared_transactions",
     "max_locks_per_transaction",
 ];
+
+/// Makes settings at least as large as others.
+fn raise<'a>(settings: &mut BTreeMap<String, String>, others: impl Iterator<Item = (&'a str, &'a str)>) {
+    let number = |value: &str| value.parse::<u64>().unwrap_or(0);
+    for (name, value) in others {
+        if number(value) > settings.get(name).map_or(0, |kept| number(kept)) {
+            settings.insert(name.to_owned(), value.to_owned());
+        }
+    }
+}
+
+/// The same, with what the log has said of them: a server that was restarted with larger ones in between.
+fn raise_to(settings: &mut BTreeMap<String, String>, seen: &[u32; 5]) {
+    let seen = seen.map(|value| value.to_string());
+    raise(settings, AT_LEAST.into_iter().zip(seen.iter().map(String::as_str)));
+}
 
 fn named(name: &str) -> Result<CopyPath, DriverError> {
     CopyPath::new(name)
@@ -232,13 +249,31 @@ impl Log {
 
 /// What keeps the log while it is received.
 struct Keeping {
-    /// The slot; nothing where somebody else receives through it, who keeps the log there meanwhile.
+    /// The slot.
     slot: Option<String>,
     /// Up to where it is held elsewhere for good: the server may let go of that, and of nothing behind it. Nothing where the slot
     /// ends with the connection.
     durable: Option<Lsn>,
     /// The copy before: what the journal keeps since then comes first.
     prior: Option<Arc<Prior>>,
+}
+
+impl Keeping {
+    fn behind(prior: &Arc<Prior>) -> Self {
+        Self {
+            slot: prior.slot.clone(),
+            durable: (!prior.is_temporary).then_some(prior.durable),
+            prior: Some(Arc::clone(prior)),
+        }
+    }
+}
+
+/// A log that does not go on as it was received is no reason to take no copy: one that stands alone leaves it out.
+fn of_what_is_fed(error: DriverError, is_fed: bool) -> DriverError {
+    if is_fed && error.kind == ErrorKind::Corrupt {
+        return DriverError::new(ErrorKind::Unfollowable, "follow the log that was received").because(error);
+    }
+    error
 }
 
 /// Receives the log until it is stopped; only an error ends it otherwise.
@@ -277,7 +312,7 @@ async fn receive(
     let mut stream = connection.stream(cx, keeping.slot.as_deref(), timeline, from).await?;
     if let Some(durable) = keeping.durable {
         // At once: a short backup would never come to say it.
-        stream.acknowledge(cx, durable, jiff::Timestamp::now().as_microsecond()).await?;
+        stream.acknowledge(cx, durable, jiff::Timestamp::now().as_microsecond(), false).await?;
     }
     let mut told = tokio::time::Instant::now();
     loop {
@@ -312,7 +347,7 @@ async fn receive(
         if must_tell || told.elapsed() >= ALIVE_EVERY {
             // Where the slot ends with this connection, nothing is asked of the server that was sent before.
             let safe = keeping.durable.unwrap_or_else(|| stream.position());
-            stream.acknowledge(cx, safe, jiff::Timestamp::now().as_microsecond()).await?;
+            stream.acknowledge(cx, safe, jiff::Timestamp::now().as_microsecond(), false).await?;
             told = tokio::time::Instant::now();
         }
     }
@@ -471,7 +506,7 @@ impl PostgresSource {
         let mut settings = BTreeMap::new();
         for name in AT_LEAST {
             let sql = format!("SELECT current_setting({})", super::names::literal(name));
-            settings.insert((*name).to_owned(), text(&session.row(cx, "read a setting", &sql).await?, 0)?);
+            settings.insert(name.to_owned(), text(&session.row(cx, "read a setting", &sql).await?, 0)?);
         }
         let mut others = Vec::new();
         let list = "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate \
@@ -540,11 +575,13 @@ impl PostgresSource {
             .code(FindingCode::WrongSource)
             .hint("two servers share this address; name one of them"));
         }
+        let mut was_received = false;
         let course = match (every, rooms.first()) {
             (Some(every), Some(room)) => {
                 cx.phase("look at the copy before");
                 let probe = self.replication(cx).await?;
                 if let Some(received) = follow::received_so_far(&to, &identity).await? {
+                    was_received = true;
                     let probe = self.replication(cx).await?;
                     follow::set_apart(cx, &room.session, probe, &to, cluster.on_standby, received).await?;
                 }
@@ -555,12 +592,22 @@ impl PostgresSource {
         };
         let (mut captured, gap) = match course {
             Course::Base { prior, gap } => {
+                // What was received belongs to copies from before: it is not thrown away as if there had been none.
+                let gap = gap.or_else(|| {
+                    (prior.is_none() && was_received).then(|| {
+                        "the log was received before, and no copy that is good leads on to it up to here"
+                            .to_owned()
+                    })
+                });
                 let since = (prior.is_none() && gap.is_none()).then_some(Lsn(0));
-                let captured = self.based(cx, &rooms, cluster, &mut line, prior, since, &unseen, to).await?;
-                (captured, gap)
+                let is_fed = prior.as_ref().is_some_and(Prior::is_fed);
+                let based = self.based(cx, &rooms, cluster, &mut line, prior, since, &unseen, to).await;
+                (based.map_err(|error| of_what_is_fed(error, is_fed))?, gap)
             }
             Course::Log(prior) => {
-                (self.followed(cx, &rooms, cluster, &mut line, prior, &unseen, to).await?, None)
+                let is_fed = prior.is_fed();
+                let followed = self.followed(cx, &rooms, cluster, &mut line, prior, &unseen, to).await;
+                (followed.map_err(|error| of_what_is_fed(error, is_fed))?, None)
             }
         };
         captured.is_complete = unseen.is_empty();
@@ -590,11 +637,7 @@ impl PostgresSource {
         let mut files = self.replication(cx).await?;
         let prior = prior.map(Arc::new);
         let mut keeping = match &prior {
-            Some(prior) => Keeping {
-                slot: prior.slot.clone(),
-                durable: Some(prior.durable),
-                prior: Some(Arc::clone(prior)),
-            },
+            Some(prior) => Keeping::behind(prior),
             None => {
                 let own = sha256(format!("{:?}", jiff::Timestamp::now()).as_bytes());
                 let slot = format!("seaworthy_{}", &own.0[7..23]);
@@ -650,6 +693,8 @@ impl PostgresSource {
             )
             .hint("back up again"));
         }
+        let mut settings = cluster.settings.clone();
+        raise_to(&mut settings, &seen.digests.settings);
         // Of a standby no file may lie between: what leads here is then in the first of its own.
         let between = prior.as_ref().map(|prior| Between {
             since: prior.at,
@@ -664,7 +709,7 @@ impl PostgresSource {
             until: seen.moment.last.1,
             segment_bytes: cluster.segment,
             has_checksums: cluster.has_checksums,
-            settings: cluster.settings.clone(),
+            settings,
             log: seen.digests.own,
             manifest: based.stored.manifest,
             base: Some(BaseFacts { at: seen.moment.snapshot.at, bytes: based.stored.bytes }),
@@ -716,11 +761,7 @@ impl PostgresSource {
         .behind((prior.facts.last, prior.facts.until));
         let prior = Arc::new(prior);
         let before = &prior.facts;
-        let keeping = Keeping {
-            slot: prior.slot.clone(),
-            durable: Some(prior.durable),
-            prior: Some(Arc::clone(&prior)),
-        };
+        let keeping = Keeping::behind(&prior);
         let working =
             async |log: &mut Log| Ok(((), self.witnessed(cx, rooms, &cluster, before.until, log).await?));
         let ((), seen) = received(cx, line, &keeping, keeper, working).await?;
@@ -731,15 +772,13 @@ impl PostgresSource {
         }
         let mut log = prior.log();
         log.extend(seen.digests.own);
-        let settings = cluster.settings.iter().map(|(name, value)| {
-            let number = |value: &str| value.parse::<u64>().unwrap_or(0);
-            let earlier = before.settings.get(name).map_or("0", String::as_str);
-            (name.clone(), number(value).max(number(earlier)).to_string())
-        });
+        let mut settings = cluster.settings.clone();
+        raise(&mut settings, before.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        raise_to(&mut settings, &seen.digests.settings);
         let physical = PhysicalFacts {
             last: seen.moment.last.0,
             until: seen.moment.last.1,
-            settings: settings.collect(),
+            settings,
             log,
             since: Some(prior.since()),
             between: None,

@@ -212,8 +212,8 @@ fn command(
     settings.push(format!("recovery_target_timeline={}", physical.timeline));
     settings.push(format!("cluster_name={nonce}"));
     for name in super::AT_LEAST {
-        let wanted = physical.settings.get(*name).and_then(|value| value.parse::<u32>().ok()).unwrap_or(0);
-        let at_least = if *name == "max_connections" { 20 } else { 2 };
+        let wanted = physical.settings.get(name).and_then(|value| value.parse::<u32>().ok()).unwrap_or(0);
+        let at_least = if name == "max_connections" { 20 } else { 2 };
         settings.push(format!("{name}={}", wanted.max(at_least)));
     }
     let mut arguments = vec![

@@ -17,13 +17,15 @@ use super::super::PostgresSource;
 use super::super::replication::{Received, Stream};
 use super::super::session::{Purpose, Session, parsed};
 use super::super::wal::page::{self, Expected, Link};
-use super::follow::{slot, slot_name};
+use super::follow::{Sends, last_told, sends, slot, slot_name};
 use super::{ALIVE_EVERY, ended_early};
 
 /// Longest piece: several copies of one are in memory while it is stored.
-const PIECE_BYTES_MAX: usize = 4 << 20;
+pub(super) const PIECE_BYTES_MAX: usize = 4 << 20;
 /// An idle server is marked after so many times the longest wait of a byte, and not more often than it is told that we are there: a mark is a file.
 const MARK_RATIO: u32 = 12;
+/// A server that is asked answers at once; after so long without a word the line is taken for broken.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Bytes that are handed on at once: whoever takes them has a queue for small ones.
 const AT_ONCE: usize = 128 << 10;
 
@@ -119,6 +121,17 @@ struct Current {
     known: Bytes,
 }
 
+fn another(at: Lsn) -> DriverError {
+    DriverError::new(
+        ErrorKind::Conflict,
+        format!(
+            "receive the log: at {at} the server sends another log than before: it was put back, or is another server"
+        ),
+    )
+    .code(FindingCode::WrongSource)
+    .hint("take a copy: it begins with a base backup of what the server is now")
+}
+
 struct Keeping<'a> {
     cx: &'a Cx,
     journal: Arc<dyn Journal>,
@@ -130,6 +143,8 @@ struct Keeping<'a> {
     told: Streamed,
     /// Where the server's log ended when it last sent all of it, and when that was.
     ended: Option<(Lsn, Timestamp)>,
+    /// Whether a standby sends it: where its log ends says nothing of what the primary has written.
+    on_standby: bool,
     /// Marks of an idle server that the next one replaces; nothing where they cannot be removed, and so are not made.
     marks: Option<Vec<HeldPiece>>,
 }
@@ -235,15 +250,7 @@ impl Keeping<'_> {
             if let Some(known) = self.current.known.get(at..) {
                 let both = known.len().min(taken.len());
                 if known[..both] != taken[..both] {
-                    return Err(DriverError::new(
-                        ErrorKind::Conflict,
-                        format!(
-                            "receive the log: at {} the server sends another log than before: it was put back, or is another server",
-                            Lsn(self.start().0 + at as u64)
-                        ),
-                    )
-                    .code(FindingCode::WrongSource)
-                    .hint("take a copy: it begins with a base backup of what the server is now"));
+                    return Err(another(Lsn(self.start().0 + at as u64)));
                 }
             }
             self.current.bytes.extend_from_slice(&taken);
@@ -286,6 +293,36 @@ impl Keeping<'_> {
 }
 
 impl PostgresSource {
+    /// Compares the last of what was received with what the server has there. Where it has let go of it, nothing contradicts.
+    async fn same_as_received(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        on_standby: bool,
+        journal: &Arc<dyn Journal>,
+        received: &[HeldPiece],
+    ) -> Result<(), DriverError> {
+        let (asked, pieces) = (Arc::clone(journal), received.to_vec());
+        let reading = tokio::task::spawn_blocking(move || {
+            let Some(last) = last_told(&*asked, &pieces)? else { return Ok(None) };
+            let bytes = asked.read(&last)?;
+            Ok::<_, DriverError>(Some((last, bytes)))
+        });
+        let read = reading
+            .await
+            .map_err(|error| DriverError::new(ErrorKind::Other, "read the journal").because(error))??;
+        let Some((last, bytes)) = read else { return Ok(()) };
+        let (position, _) = now(cx, session).await?;
+        let is_another = if last.of.to > position {
+            // A standby that has just started says nothing of what it has.
+            !on_standby
+        } else {
+            let mut probe = self.replication(cx).await?;
+            sends(cx, &mut probe, last.of.timeline, last.of.from, &bytes).await? == Sends::Another
+        };
+        if is_another { Err(another(last.of.from)) } else { Ok(()) }
+    }
+
     /// See [`seaworthy_interface::Source::stream`].
     pub(in super::super) async fn stream_log(
         &self,
@@ -305,7 +342,7 @@ impl PostgresSource {
         let restart = match &found {
             Some(slot) if slot.is_active => {
                 return Err(DriverError::new(
-                    ErrorKind::Conflict,
+                    ErrorKind::Busy,
                     format!("receive the log: the replication slot {name} is in use"),
                 )
                 .hint(
@@ -335,10 +372,32 @@ impl PostgresSource {
             .map_err(|error| DriverError::new(ErrorKind::Other, "look into the journal").because(error))??;
         let held = of_history(held, None);
         let begin = Segment::of(timeline, restart, size).start(size);
-        let (pieces, reached) = without_hole(&held, system, timeline, begin);
-        // From the beginning of the file in which it ended: what is sent again must be the same.
-        let segment = Segment::of(timeline, reached, size);
+        let (_, reached) = without_hole(&held, system, timeline, begin);
+        let of_now = |piece: &&HeldPiece| {
+            piece.of.system == system && piece.of.timeline == timeline && piece.of.to > reached
+        };
+        let beyond: Vec<HeldPiece> = held.iter().filter(of_now).cloned().collect();
+        if !beyond.is_empty() {
+            // It leads on from somewhere else; what is received from here on must be the same log all the same.
+            self.same_as_received(cx, &session, cluster.on_standby, &journal, &beyond).await?;
+        }
+        // From the beginning of the file in which it ended: what is sent again must be the same. Where it ended with the file, that is the one
+        // before, as long as the server has it.
+        let mut segment = Segment::of(timeline, reached, size);
+        let before = Segment::of(timeline, Lsn(reached.0.saturating_sub(1)), size);
+        if before != segment && without_hole(&held, system, timeline, before.start(size)).1 >= reached {
+            let mut asking = self.replication(cx).await?;
+            match asking.stream(cx, None, timeline, before.start(size)).await {
+                Ok(_) => segment = before,
+                Err(error) if error.kind.is_transient() || matches!(error.kind, ErrorKind::Stopped(_)) => {
+                    return Err(error);
+                }
+                // It has let go of it.
+                Err(_) => {}
+            }
+        }
         let start = segment.start(size);
+        let (pieces, _) = without_hole(&held, system, timeline, start);
         let asked = Arc::clone(&journal);
         let known = tokio::task::spawn_blocking(move || {
             let mut known = BytesMut::new();
@@ -360,7 +419,10 @@ impl PostgresSource {
             stored: (0, 0),
             waited: None,
         };
-        let marks = held.into_iter().filter(|piece| piece.of.is_mark()).collect();
+        let is_mark_of_it = |piece: &HeldPiece| {
+            piece.of.is_mark() && piece.of.system == system && piece.of.timeline == timeline
+        };
+        let marks = held.into_iter().filter(is_mark_of_it).collect();
         let mut keeping = Keeping {
             cx,
             journal,
@@ -370,7 +432,8 @@ impl PostgresSource {
             since: None,
             told: streamed,
             ended: None,
-            marks: Some(marks),
+            marks: (!cluster.on_standby).then_some(marks),
+            on_standby: cluster.on_standby,
         };
         told(keeping.told);
         let mut stream = line.stream(cx, Some(&name), timeline, start).await?;
@@ -378,9 +441,18 @@ impl PostgresSource {
     }
 }
 
+/// The error of a server that has not said anything for too long, although it was asked to.
+fn silent(since: Duration) -> DriverError {
+    DriverError::new(
+        ErrorKind::Unreachable,
+        format!("receive the log: the server has not said anything for {} s", since.as_secs()),
+    )
+}
+
 /// Where the server's log ends, and when that is by its clock.
 pub(super) async fn now(cx: &Cx, session: &Session) -> Result<(Lsn, Timestamp), DriverError> {
-    let sql = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END)::text, \
+    let sql = "SELECT (CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) \
+               ELSE pg_current_wal_flush_lsn() END)::text, \
                to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
     let row = session.row(cx, "ask where the log ends", sql).await?;
     Ok((parsed(&row, 0)?, parsed(&row, 1)?))
@@ -397,17 +469,24 @@ async fn follow(
     let mut acknowledged = tokio::time::Instant::now();
     let mut asked = tokio::time::Instant::now();
     let mark_every = ALIVE_EVERY.max(every.saturating_mul(MARK_RATIO));
+    let mut heard = tokio::time::Instant::now();
     loop {
         let wait = keeping.since.map_or(ALIVE_EVERY, |since| every.saturating_sub(since.elapsed()));
         let limited = cx.within(wait);
         let received = stream.next(&limited).await;
         cx.check()?;
+        if received.is_ok() {
+            heard = tokio::time::Instant::now();
+        } else if heard.elapsed() >= SILENCE_MAX {
+            // The line may be gone without a word: a tunnel whose far end has vanished.
+            return Err(silent(heard.elapsed()));
+        }
         let mut is_asked = false;
         match received {
             Ok(Some(Received::Piece { at, bytes, end, sent_us })) => {
                 keeping.told.server = end;
                 // Nothing more was there when it was sent: what comes before is all that was written until then.
-                if at.0 + bytes.len() as u64 >= end.0 {
+                if at.0 + bytes.len() as u64 >= end.0 && !keeping.on_standby {
                     keeping.ended = Timestamp::from_microsecond(sent_us).ok().map(|sent| (end, sent));
                 }
                 keeping.take(bytes).await?;
@@ -436,14 +515,29 @@ async fn follow(
         }
         if asked.elapsed() >= mark_every && keeping.since.is_none() && keeping.is_compared() {
             // Nothing has come for a while: is that because nothing was written?
-            let (end, at) = now(cx, session).await?;
+            let limited = cx.within(SILENCE_MAX);
+            let answer = now(&limited, session).await;
+            cx.check()?;
+            let (end, at) = answer.map_err(|error| match error.kind {
+                ErrorKind::Stopped(_) => silent(SILENCE_MAX),
+                _ => error,
+            })?;
             if end <= keeping.durable() {
                 keeping.mark(at).await?;
             }
             asked = tokio::time::Instant::now();
         }
         if is_due || is_asked || acknowledged.elapsed() >= ALIVE_EVERY || keeping.since.is_none() {
-            stream.acknowledge(cx, keeping.acknowledged(), Timestamp::now().as_microsecond()).await?;
+            let asks = heard.elapsed() >= ALIVE_EVERY;
+            let limited = cx.within(SILENCE_MAX);
+            let said =
+                stream.acknowledge(&limited, keeping.acknowledged(), Timestamp::now().as_microsecond(), asks);
+            let said = said.await;
+            cx.check()?;
+            said.map_err(|error| match error.kind {
+                ErrorKind::Stopped(_) => silent(SILENCE_MAX),
+                _ => error,
+            })?;
             acknowledged = tokio::time::Instant::now();
             told(keeping.told);
         }
@@ -452,6 +546,8 @@ async fn follow(
 
 #[cfg(test)]
 mod tests {
+    use seaworthy_interface::HeldFile;
+
     use super::*;
 
     fn piece(timeline: u32, from: u64, to: u64) -> HeldPiece {
@@ -480,6 +576,18 @@ mod tests {
         fn read(&self, piece: &HeldPiece) -> Result<Bytes, DriverError> {
             // Every byte is its position.
             Ok((piece.of.from.0..piece.of.to.0).map(|at| at.to_le_bytes()[0]).collect())
+        }
+
+        fn put_file(&self, system: u64, name: &str, _: &Bytes) -> Result<HeldFile, DriverError> {
+            Ok(HeldFile { system, name: name.to_owned(), key: String::new() })
+        }
+
+        fn files(&self) -> Result<Vec<HeldFile>, DriverError> {
+            Ok(Vec::new())
+        }
+
+        fn read_file(&self, _: &HeldFile) -> Result<Bytes, DriverError> {
+            Ok(Bytes::new())
         }
 
         fn set_apart(&self, _: &[HeldPiece], _: Timestamp) -> Result<(), DriverError> {

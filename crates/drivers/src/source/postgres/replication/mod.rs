@@ -388,6 +388,8 @@ fn refused(context: &str, said: Said) -> DriverError {
             Some("raise max_wal_senders, or max_connections; which standbys and receivers are connected?"),
         ),
         ("57P03" | "57P01" | "57P02", _) => (ErrorKind::Unreachable, Some(FindingCode::Unreachable), None),
+        // A slot that another connection receives through.
+        ("55006", _) => (ErrorKind::Busy, None, None),
         (_, "53") => (ErrorKind::Exhausted, None, None),
         _ => (ErrorKind::Other, None, None),
     };

@@ -189,15 +189,22 @@ impl Stream<'_> {
         Ok(Received::Left { timeline, at })
     }
 
-    /// Tells the server that everything before `durable` is safe: it may let go of it. Nothing else may be said here.
-    pub async fn acknowledge(&mut self, cx: &Cx, durable: Lsn, now_us: i64) -> Result<(), DriverError> {
+    /// Tells the server that everything before `durable` is safe: it may let go of it. Nothing else may be said here. It answers at once where it
+    /// is asked to.
+    pub async fn acknowledge(
+        &mut self,
+        cx: &Cx,
+        durable: Lsn,
+        now_us: i64,
+        asks: bool,
+    ) -> Result<(), DriverError> {
         let mut body = vec![b'r'];
         // Written and flushed; nothing is ever applied here.
         for number in [durable.0, durable.0, 0] {
             body.extend_from_slice(&number.to_be_bytes());
         }
         body.extend_from_slice(&now_us.saturating_sub(EPOCH_S * 1_000_000).to_be_bytes());
-        body.push(0);
+        body.push(u8::from(asks));
         let sent = message(b'd', &body);
         cx.run(self.connection.send_raw(CONTEXT, &sent)).await?
     }

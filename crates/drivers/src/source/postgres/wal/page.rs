@@ -296,6 +296,28 @@ pub fn ends_before(bytes: &[u8], start: Lsn, last: Lsn, come: Lsn) -> bool {
     at > come
 }
 
+/// Where in a segment that begins at `start` the first record begins that is not the rest of one from before; behind its end where that rest is
+/// longer. Nothing is checked.
+#[must_use]
+pub fn first_record(bytes: &[u8], start: Lsn) -> Lsn {
+    /// `XLP_FIRST_IS_CONTRECORD` of `xlog_internal.h`, and where a page's header says how much of that record is left.
+    const CONTINUES: u16 = 1;
+    const LEFT_AT: usize = 16;
+    if bytes.len() < LONG_HEADER || u16_at(bytes, 2) & CONTINUES == 0 {
+        return start;
+    }
+    let (mut at, mut left) = (LONG_HEADER, u32_at(bytes, LEFT_AT) as usize);
+    loop {
+        let taken = (PAGE - at % PAGE).min(left);
+        (at, left) = (at + taken, left - taken);
+        if left == 0 {
+            // Records begin at multiples of eight.
+            return Lsn(start.0 + at.next_multiple_of(8) as u64);
+        }
+        at += SHORT_HEADER;
+    }
+}
+
 /// Where a reading of a segment stands.
 struct Walk<'a> {
     bytes: &'a [u8],

@@ -57,6 +57,32 @@ pub fn makes_tablespace(record: &[u8]) -> bool {
     of == (Some(&TABLESPACES), Some(MAKES_ONE))
 }
 
+/// The manager of the log itself, its record that says how large settings are now, and where that begins behind the record's own header and
+/// the two bytes that announce it.
+const LOG: u8 = 0;
+const SETTINGS: u8 = 0x60;
+const SETTINGS_AT: usize = 26;
+const ANNOUNCED_AT: usize = 24;
+/// `XLR_BLOCK_ID_DATA_SHORT`: the record's own data follow.
+const OWN_DATA: u8 = 255;
+
+/// What a record says of the settings that a server which recovers needs to be at least as large: `max_connections`, `max_worker_processes`,
+/// `max_wal_senders`, `max_prepared_transactions` and `max_locks_per_transaction`. The format is that of `xl_parameter_change` in
+/// `src/include/access/xlog_internal.h`.
+#[must_use]
+pub fn settings(record: &[u8]) -> Option<[u32; 5]> {
+    let of = (record.get(MANAGER_AT), record.get(INFO_AT).map(|info| info & 0xf0));
+    if of != (Some(&LOG), Some(SETTINGS)) || record.get(ANNOUNCED_AT) != Some(&OWN_DATA) {
+        return None;
+    }
+    let mut settings = [0; 5];
+    for (at, setting) in settings.iter_mut().enumerate() {
+        let from = SETTINGS_AT + 4 * at;
+        *setting = u32::from_le_bytes(record.get(from..from + 4)?.try_into().ok()?);
+    }
+    Some(settings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +114,12 @@ mod tests {
             assert_eq!(makes_tablespace(&record(manager, info)), makes, "{manager} {info:#x}");
         }
         assert_eq!(ending(&[0; 10]), None);
+        let mut changed = vec![0; 26];
+        (changed[16], changed[17], changed[24], changed[25]) = (0x60, 0, 255, 28);
+        for number in [200_u32, 8, 10, 0, 64, 1, 0] {
+            changed.extend_from_slice(&number.to_le_bytes());
+        }
+        assert_eq!(settings(&changed), Some([200, 8, 10, 0, 64]));
+        assert_eq!((settings(&changed[..40]), settings(&record(1, 0x60))), (None, None));
     }
 }

@@ -1,5 +1,7 @@
 //! `wal`: a server's log, received all the time; and what of it is kept outside of copies.
 
+mod file;
+
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,9 +15,9 @@ use seaworthy_model::wal::Coverage;
 use seaworthy_repository::Repository;
 use tokio_util::sync::CancellationToken;
 
-use super::restore::pick;
 use crate::app::Opened;
 use crate::cli::args::{self, Cli, WalAction};
+use crate::cli::restore::pick;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::output::{Face, Tone, bytes, count, duration};
@@ -80,6 +82,14 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Wal, cancel: C
                 return Ok(Exit::Ok);
             }
             stream(face, &setup, &chosen, &cancel).await
+        }
+        WalAction::Push { of, file } => {
+            let asked = file::Asked { cli, face, setup: &setup, of, cancel: &cancel };
+            file::push(&asked, file).await
+        }
+        WalAction::Get { of, name, to, point } => {
+            let asked = file::Asked { cli, face, setup: &setup, of, cancel: &cancel };
+            file::get(&asked, name, to, point.as_deref()).await
         }
         WalAction::Status { of } => status(face, &setup, &chosen(&setup, of)?, &cancel).await,
     }

@@ -1,0 +1,222 @@
+//! What a server hands over file by file is kept, and handed to one that recovers; a hole is never the end of the log.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use seaworthy_testkit::postgres::{Server, programs, shop};
+use seaworthy_testkit::product::{Product, Ran, run};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_seaworthy");
+
+struct Estate {
+    server: Server,
+    product: Product,
+    /// Files that the server has archived, by its own means.
+    archive: PathBuf,
+}
+
+impl Estate {
+    fn new(programs: PathBuf) -> Self {
+        let server = Server::start_from(programs, &["wal_keep_size=1GB"]).unwrap();
+        server.create("shop", &[]).unwrap();
+        server.sql("shop", &shop(500)).unwrap();
+        server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
+        let source = format!(
+            "[services.shop.sources.cluster]\nkind = \"postgres\"\nmode = \"continuous\"\nbase_every = \"1d\"\nhost = \"{}\"\nport = {}\n\
+             user = \"postgres\"\ndatabase = \"shop\"\nbin_dir = \"{}\"\n\n",
+            server.host(),
+            server.port(),
+            server.programs().display()
+        );
+        let product = Product::new(PROGRAM, &source).unwrap();
+        let archive = server.path().join("data/pg_wal");
+        product.run(&["backup", "shop"]).unwrap().expect(0).unwrap();
+        Self { server, product, archive }
+    }
+
+    /// Writes a mark and ends the file of the log that it is in: the file's name.
+    fn mark(&self, number: u32) -> String {
+        let write =
+            format!("INSERT INTO marks VALUES ({number}); SELECT pg_walfile_name(pg_current_wal_lsn())");
+        let name = self.server.sql("shop", &write).unwrap().trim().to_owned();
+        self.server.sql("shop", "SELECT pg_switch_wal(); CHECKPOINT").unwrap();
+        name
+    }
+
+    /// Runs it as the server does: in its data directory.
+    fn here(&self, arguments: &[&str]) -> Ran {
+        let mut command: Command = self.product.command(arguments);
+        command.current_dir(self.server.path().join("data"));
+        run(command).unwrap()
+    }
+
+    fn push(&self, name: &str) -> Ran {
+        self.here(&["wal", "push", "shop", &format!("pg_wal/{name}"), "--json"])
+    }
+
+    fn get(&self, name: &str) -> (Ran, PathBuf) {
+        let to = self.product.path().join("got");
+        if to.exists() {
+            std::fs::remove_file(&to).unwrap();
+        }
+        (self.here(&["wal", "get", "shop", name, to.to_str().unwrap()]), to)
+    }
+}
+
+fn after(name: &str, by: u64) -> String {
+    let (head, tail) = name.split_at(16);
+    format!("{head}{:08X}", u64::from_str_radix(tail, 16).unwrap() + by)
+}
+
+#[test]
+fn what_is_pushed_is_handed_to_a_server_that_recovers_and_a_hole_stops_it() {
+    for programs in [programs().unwrap(), seaworthy_testkit::components::second_postgres_bin().unwrap()] {
+        let estate = Estate::new(programs);
+        let names: Vec<String> = (1..=4).map(|number| estate.mark(number)).collect();
+        let last = names.last().unwrap();
+        for name in &names {
+            let pushed = estate.push(name).expect(0).unwrap();
+            assert!(pushed.contains("\"stored\":"), "{pushed}");
+            // Again, as a server does that has crashed before it knew: nothing more is stored.
+            let again = estate.push(name).expect(0).unwrap();
+            assert!(again.contains("\"stored\":0"), "{again}");
+        }
+        for name in &names {
+            let (ran, to) = estate.get(name);
+            ran.expect(0).unwrap();
+            assert!(
+                std::fs::read(&to).unwrap() == std::fs::read(estate.archive.join(name)).unwrap(),
+                "{name}"
+            );
+        }
+        // Behind the end: the one code that means it.
+        for beyond in [after(last, 1), after(last, 40), "00000002.history".to_owned()] {
+            let (ran, to) = estate.get(&beyond);
+            assert_eq!(ran.code, Some(1), "{beyond}: {ran:?}");
+            assert!(!to.exists());
+        }
+        // Nothing else may look like it.
+        let elsewhere = estate.product.path().join("nowhere/got");
+        let mut others: Vec<Vec<&str>> = vec![
+            vec!["wal", "get", "shop"],
+            vec!["wal", "get", "nobody", last, "got"],
+            vec!["wal", "get", "shop", "no-name-of-a-file", "got"],
+            vec!["wal", "get", "shop", last, elsewhere.to_str().unwrap()],
+            vec!["wal", "get", "shop", last, "got", "--from", "nowhere"],
+            vec!["wal", "get", "shop", last, "got", "--point", "ffffffff"],
+            vec!["wal", "get", "shop", last, "got", "--no-such-option"],
+            vec!["wal", "get", "shop", last, "got", "--config", "/nowhere.toml"],
+        ];
+        let before_all = after(&names[0], 0).replace(&names[0][16..], "00000001");
+        others.push(vec!["wal", "get", "shop", &before_all, "got"]);
+        for words in others {
+            let ran = estate.here(&words);
+            assert_eq!(ran.code, Some(200), "{words:?}: {ran:?}");
+        }
+
+        // What is in a copy is handed over from there.
+        let second = estate.product.backup("shop").unwrap();
+        assert_eq!(second["findings"].as_array().map(Vec::len), Some(0), "{second:#}");
+        let third = estate.product.backup("shop").unwrap();
+        assert!(third["copy"].is_string());
+        let (ran, to) = estate.get(&names[1]);
+        ran.expect(0).unwrap();
+        assert!(std::fs::read(&to).unwrap() == std::fs::read(estate.archive.join(&names[1])).unwrap());
+
+        // A hole: the one after next is pushed, the next is not.
+        let (left_out, kept) = (estate.mark(5), estate.mark(6));
+        estate.push(&kept).expect(0).unwrap();
+        let (ran, _) = estate.get(&left_out);
+        assert_eq!(ran.code, Some(200), "{ran:?}");
+        assert!(ran.stderr.contains("is missing, and more is kept"), "{}", ran.stderr);
+        estate.push(&left_out).expect(0).unwrap();
+
+        // Recovered by the server itself with what it is handed, file by file, as a standby or a person without this program's restore does.
+        let to = estate.server.path().join("recovered");
+        estate.product.run(&["restore", "shop", "--to", to.to_str().unwrap()]).unwrap().expect(0).unwrap();
+        let handed = estate.server.path().join("handed");
+        std::fs::create_dir(&handed).unwrap();
+        let mut name = names[0].clone();
+        loop {
+            let (ran, got) = estate.get(&name);
+            if ran.code == Some(1) {
+                break;
+            }
+            ran.expect(0).unwrap();
+            std::fs::copy(&got, handed.join(&name)).unwrap();
+            name = after(&name, 1);
+        }
+        let conf = to.join("data/postgresql.auto.conf");
+        let text = std::fs::read_to_string(&conf).unwrap();
+        let own: String = text
+            .lines()
+            .filter(|line| !line.starts_with("recovery_target") && !line.starts_with("restore_command"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        std::fs::write(&conf, format!("{own}restore_command = 'cp {}/%f %p'\n", handed.display())).unwrap();
+        let beside = estate.server.start_beside(&to).unwrap();
+        let marks = beside.sql("shop", "SELECT string_agg(n::text, ',' ORDER BY n) FROM marks").unwrap();
+        assert_eq!(marks.trim(), "1,2,3,4,5,6");
+    }
+}
+
+#[test]
+fn what_does_not_belong_is_not_kept() {
+    let estate = Estate::new(programs().unwrap());
+    let name = estate.mark(1);
+    estate.push(&name).expect(0).unwrap();
+    let place = estate.product.path().join("pg_wal");
+    std::fs::create_dir(&place).unwrap();
+    let put = |name: &str, bytes: &[u8]| -> String {
+        std::fs::write(place.join(name), bytes).unwrap();
+        place.join(name).to_str().unwrap().to_owned()
+    };
+    let refused = |path: &str, words: &str| {
+        let ran = estate.product.run(&["wal", "push", "shop", path]).unwrap();
+        assert!(ran.code != Some(0) && ran.stderr.contains(words), "{path}: {ran:?}");
+    };
+    let whole = std::fs::read(estate.archive.join(&name)).unwrap();
+    // The same name, and something else in it: a record whose checksum is right and that was never written there cannot be made here, so
+    // that zeros behind a switch stand for it.
+    let mut other = whole.clone();
+    let last = other.len() - 1;
+    other[last] = 1;
+    refused(&put(&name, &other), "other bytes are kept");
+    let next = estate.mark(2);
+    let bytes = std::fs::read(estate.archive.join(&next)).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[200] ^= 1;
+    refused(&put(&next, &flipped), &next);
+    refused(&put(&next, &bytes[..bytes.len() / 2]), &next);
+    refused(&put(&after(&next, 7), &bytes), &after(&next, 7));
+    refused(&put("postgresql.conf", b"port = 1"), "postgresql.conf");
+    refused(&put("00000002.history", b"no history"), "history of timeline 2");
+    // Of another cluster.
+    let foreign = Estate::new(programs().unwrap());
+    let theirs = foreign.mark(1);
+    refused(foreign.archive.join(&theirs).to_str().unwrap(), "cluster");
+    let ran = foreign.here(&["wal", "push", "shop", &format!("pg_wal/{theirs}")]);
+    ran.expect(0).unwrap();
+    let (ran, _) = estate.get(&theirs);
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    // None of it was kept.
+    let (ran, _) = estate.get(&next);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    estate.push(&next).expect(0).unwrap();
+
+    // A history is kept under its name, and is what it was.
+    let history = "1\t0/5000000\tno recovery target specified\n";
+    let path = put("00000002.history", history.as_bytes());
+    for _ in 0..2 {
+        estate.product.run(&["wal", "push", "shop", &path]).unwrap().expect(0).unwrap();
+    }
+    let (ran, to) = estate.get("00000002.history");
+    ran.expect(0).unwrap();
+    assert_eq!(std::fs::read_to_string(to).unwrap(), history);
+    refused(&put("00000002.history", b"1\t0/6000000\tno recovery target specified\n"), "another one is kept");
+    let (ran, _) = estate.get("00000003.history");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(Path::new(&path).exists());
+}
