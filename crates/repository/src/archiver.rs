@@ -616,7 +616,7 @@ fn read_file(reading: &Reading, worker: &mut Worker, job: &FileJob) -> Found {
             changed = true;
         }
         return Found::File {
-            node: finish_node(job.name.to_bytes(), &after, xattrs, &pieces, reading),
+            node: finish_node(job.name.to_bytes(), &before, xattrs, &pieces, reading),
             pieces,
             changed_while_read: changed,
             blocks_512: blocks_of(&after),
@@ -625,14 +625,17 @@ fn read_file(reading: &Reading, worker: &mut Worker, job: &FileJob) -> Found {
     }
 }
 
+/// The node of a file that was read, with the metadata of before the reading: whatever was written during it shows other times
+/// than these, and the next backup reads the file again. With those of afterwards, torn pieces would look like the file that is
+/// there now, and be taken over as unchanged for ever.
 fn finish_node(
     name: &[u8],
-    stat: &Stat,
+    before: &Stat,
     xattrs: Vec<Xattr>,
     pieces: &[Piece],
     reading: &Reading,
 ) -> Box<Node> {
-    let mut node = node_of(name, stat, &reading.names);
+    let mut node = node_of(name, before, &reading.names);
     node.xattrs = xattrs;
     // Trap 2: the bytes that were read, whatever stat says.
     node.size = total(pieces);
@@ -704,7 +707,7 @@ impl LargeFile {
             return Found::Again(Box::new(self.job.clone()), self.attempt);
         }
         Found::File {
-            node: finish_node(self.job.name.to_bytes(), &after, xattrs, &pieces, &self.reading),
+            node: finish_node(self.job.name.to_bytes(), &self.before, xattrs, &pieces, &self.reading),
             pieces,
             changed_while_read: changed,
             blocks_512: blocks_of(&after),
