@@ -311,6 +311,7 @@ struct Walk<'a> {
     excludes: Vec<Vec<u8>>,
     root: Vec<u8>,
     device: u64,
+    settled_before: i128,
     frames: HashMap<u64, Frame>,
     stack: Vec<u64>,
     next_frame: u64,
@@ -743,6 +744,7 @@ impl<'a> Walk<'a> {
             excludes: options.excludes.iter().map(|pattern| pattern.as_bytes().to_vec()).collect(),
             root: bytes,
             device: 0,
+            settled_before: session.settled_before(),
             frames: HashMap::new(),
             stack: Vec::new(),
             next_frame: 0,
@@ -993,7 +995,7 @@ impl<'a> Walk<'a> {
             NodeKind::File => {
                 let slot = frame.slot();
                 if let Some(old) = &old
-                    && let Some(pieces) = unchanged(old, &stat, &self.session.packer)?
+                    && let Some(pieces) = unchanged(old, &stat, self.settled_before, &self.session.packer)?
                 {
                     let mut node = node_of(name.to_bytes(), &stat, &self.reading.names);
                     node.xattrs = old.xattrs.clone();
@@ -1340,11 +1342,13 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The pieces of a file that need not be read: everything that would change with its content is as in the parent, and all
-/// its blobs are indexed.
-fn unchanged(old: &Node, stat: &Stat, packer: &Packer) -> Result<Option<Vec<Piece>>> {
+/// The pieces of a file that need not be read: everything that would change with its content is as in the parent, it was last
+/// touched before `settled_before` (see [`crate::SETTLED`]), and all its blobs are indexed.
+fn unchanged(old: &Node, stat: &Stat, settled_before: i128, packer: &Packer) -> Result<Option<Vec<Piece>>> {
     let Some(content) = &old.content else { return Ok(None) };
-    let fresh = old.size == size_of(stat)
+    let is_settled = old.mtime.unix_nanos() < settled_before && old.ctime.unix_nanos() < settled_before;
+    let fresh = is_settled
+        && old.size == size_of(stat)
         && old.inode == stat.st_ino
         && old.mtime.unix_nanos() == stat_time(stat.st_mtime, stat.st_mtime_nsec).unix_nanos()
         && old.ctime.unix_nanos() == stat_time(stat.st_ctime, stat.st_ctime_nsec).unix_nanos();

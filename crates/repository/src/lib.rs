@@ -75,8 +75,8 @@ pub use read::{FileReader, SnapshotEntry, Step};
 pub use repository::{InitOptions, KeySummary, OpenOptions, Repository};
 pub use restore::{Owners, RestoreOptions, RestoreProblem, RestoreSummary};
 pub use session::{
-    Committed, FileMeta, FileWriter, Incomplete, IncompleteReason, ParentUse, Piece, Session, SessionOptions,
-    SnapshotPath, StoredFile,
+    Committed, FileMeta, FileWriter, Incomplete, IncompleteReason, ParentUse, Piece, SETTLED, Session,
+    SessionOptions, SnapshotPath, StoredFile,
 };
 pub use snapshot::{Snapshot, SnapshotSummary};
 pub use store::{Attest, Attested, FileKind, Listed, Store, open_store};

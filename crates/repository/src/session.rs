@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -30,6 +31,14 @@ use crate::treewriter::TreeWriter;
 
 /// Pieces are handed to a worker once this many bytes of them are together.
 const BATCH: usize = 512 << 10;
+
+/// How long a file must have been left alone, when the parent was begun, to be taken over from it without being read.
+///
+/// Equal times do not show equal content by themselves: what is written in the same tick of the clock shows the same time, what is
+/// written through a mapping shows it only where its page was not waiting to be written back, and the clock of a file server is not
+/// ours. Linux writes such pages back after 30 s, and looks for them every 5 s; 60 s hold that, and the seconds by which clocks differ.
+/// A file that was touched later is read once more, by the next backup.
+pub const SETTLED: Duration = Duration::from_secs(60);
 
 /// From which snapshot unchanged files of real trees are taken over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +71,9 @@ pub struct SessionOptions {
     pub program_version: String,
     /// Whose unchanged files are taken over.
     pub parent: ParentUse,
+    /// How long these must have been left alone when the parent was begun. Less than [`SETTLED`] only where nothing is written within
+    /// a tick of the clock, and nothing through a mapping.
+    pub settled: Duration,
     /// Target size of a pack in bytes.
     pub pack_size: usize,
     /// zstd level.
@@ -83,6 +95,7 @@ impl Default for SessionOptions {
             time: None,
             program_version: concat!("seaworthy ", env!("CARGO_PKG_VERSION")).into(),
             parent: ParentUse::Automatic,
+            settled: SETTLED,
             pack_size: 16 << 20,
             compression_level: DEFAULT_LEVEL,
             workers: 0,
@@ -448,6 +461,14 @@ impl SessionInner {
             spare.push(worker);
         }
         result
+    }
+
+    /// What was touched at this time or later may have been written again since the parent has read it, and show the same times.
+    /// In nanoseconds since 1970; without a parent nothing is taken over.
+    pub(crate) fn settled_before(&self) -> i128 {
+        let margin = i128::try_from(self.options.settled.as_nanos()).unwrap_or(i128::MAX);
+        let began = self.parent.as_ref().map_or(i128::MIN, |(_, parent)| parent.began().unix_nanos());
+        began.saturating_sub(margin)
     }
 
     pub(crate) fn ensure(&self) -> Result<()> {

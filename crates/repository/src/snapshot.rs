@@ -76,6 +76,17 @@ go_struct! {
 }
 
 impl Snapshot {
+    /// No later than anything in it was read: the begin of the run where that is told, or its instant where that is earlier.
+    #[must_use]
+    pub fn began(&self) -> Time {
+        match &self.summary {
+            Some(summary) if summary.backup_start.unix_nanos() < self.time.unix_nanos() => {
+                summary.backup_start
+            }
+            Some(_) | None => self.time,
+        }
+    }
+
     /// Reads the JSON; refuses one without a tree.
     pub fn decode(id: &SnapshotId, plaintext: &[u8]) -> Result<Self> {
         let bad = |why: String| RepositoryError::inconsistent(Object::Snapshot, id, why);

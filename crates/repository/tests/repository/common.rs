@@ -74,6 +74,8 @@ pub(crate) fn options(path: &str) -> SessionOptions {
         hostname: "test-host".into(),
         paths: vec![path.into()],
         workers: 2,
+        // What the tests take over they have just made.
+        settled: std::time::Duration::ZERO,
         ..SessionOptions::default()
     }
 }

@@ -148,7 +148,7 @@ fn failure_3_unreadable_vanished_and_changing_files_make_the_run_incomplete() {
 /// Rewrites the first byte of a file in place, once whenever it has been opened and a part of it was read: its beginning is by
 /// then of the past, and its end is not read yet. Returns how often that was.
 fn rewriter(path: &std::path::Path, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<u8> {
-    use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+    use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
     use std::mem::MaybeUninit;
     use std::os::unix::fs::FileExt as _;
     let file = std::fs::File::options().write(true).open(path).unwrap();
@@ -168,7 +168,7 @@ fn rewriter(path: &std::path::Path, stop: &Arc<AtomicBool>) -> std::thread::Join
                 }
                 Err(error) => panic!("{error}"),
             };
-            if flags.bits() & WatchFlags::OPEN.bits() != 0 {
+            if flags.contains(ReadFlags::OPEN) {
                 is_opened = true;
             } else if std::mem::take(&mut is_opened) {
                 rewritten += 1;
