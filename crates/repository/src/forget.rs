@@ -56,6 +56,8 @@ impl Repository {
     }
 
     /// The same, under a lock that is held already and must be exclusive: whoever has looked under it removes what they saw.
+    ///
+    /// Before each snapshot the lock file is looked for; once it is gone nothing more is removed, and that is an error.
     pub fn forget_under(
         &self,
         lock: &Lock,
@@ -90,8 +92,10 @@ impl Repository {
         doomed.sort_by_key(|(id, snapshot)| Reverse((snapshot.time.unix_nanos(), *id)));
         let mut removed = Vec::with_capacity(doomed.len());
         while let Some((id, snapshot)) = doomed.pop() {
+            // A machine that slept does not notice by its own clock how long: who took our lock for that of somebody dead may be
+            // writing by now.
+            lock.ensure_now(control)?;
             control.check()?;
-            lock.ensure()?;
             self.store().delete(FileKind::Snapshot, &id, control)?;
             removed.push((id, snapshot));
         }

@@ -88,3 +88,19 @@ fn what_was_seen_under_a_lock_is_removed_under_it_and_only_under_an_exclusive_on
     assert_eq!(repository.store().list(FileKind::Snapshot, &control()).unwrap().len(), 1);
     repository.ensure_whole(&[second], &control()).unwrap();
 }
+
+/// A machine that was asleep does not notice that its lock was taken for that of somebody dead: the file tells.
+#[test]
+fn under_a_lock_whose_file_is_gone_nothing_is_removed() {
+    let (fixture, first, second) = two();
+    let repository = fixture.reopen();
+    let exclusive = repository.lock(LockKind::Exclusive, &control()).unwrap();
+    for lock in files(&fixture.path().join("locks")) {
+        std::fs::remove_file(lock).unwrap();
+    }
+    exclusive.ensure().unwrap();
+    let refused = repository.forget_under(&exclusive, &[first], &ForgetOptions::default(), &control());
+    assert!(matches!(refused, Err(RepositoryError::Missing { what: Object::Lock, .. })), "{refused:?}");
+    assert_eq!(repository.store().list(FileKind::Snapshot, &control()).unwrap().len(), 2);
+    repository.ensure_whole(&[first, second], &control()).unwrap();
+}
