@@ -514,6 +514,40 @@ async fn a_declared_exclusion_is_scope_and_an_undeclared_one_is_not() {
     assert!(!scratch.tree.join("etc/deep").exists());
 }
 
+/// What is mounted below a root is not in the copy, and nobody has named it: it is left out, and told. What a pattern leaves out is
+/// not told, whatever else was declared.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_one_file_system_and_patterns_leave_out_only_mounts_are_told() {
+    let mut place = Place::with_files();
+    let mounted = place.tree().join("mounted");
+    fs::create_dir(&mounted).unwrap();
+    let run = |arguments: &[&str]| {
+        std::process::Command::new(arguments[0]).args(&arguments[1..]).status().unwrap().success()
+    };
+    let path = mounted.to_str().unwrap().to_owned();
+    assert!(run(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", &path]), "mounting needs root");
+    let captured = {
+        struct Unmount(String);
+        impl Drop for Unmount {
+            fn drop(&mut self) {
+                std::process::Command::new("umount").args(["-l", &self.0]).status().unwrap();
+            }
+        }
+        let _unmount = Unmount(path.clone());
+        fs::write(mounted.join("inside"), b"x").unwrap();
+        wait_until_settled(&mounted);
+        place.spec.exclude = vec!["etc/deep".to_owned()];
+        place.spec.one_file_system = true;
+        place.capture().await.0
+    };
+    assert!(captured.is_complete, "{:?}", captured.findings);
+    let told: Vec<_> =
+        captured.findings.iter().map(|finding| (finding.code, finding.subject.clone())).collect();
+    assert_eq!(told, [(FindingCode::ScopeNarrow, path)]);
+    let witness = files(&captured.witness);
+    assert_eq!(witness.left_out_count, 2, "{:?}", witness.left_out);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_tree_is_implausible_unless_declared() {
     let mut place = Place::new();

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use seaworthy_interface::copy::{EntryState, Written};
+use seaworthy_interface::copy::{EntryState, LeftOut, Written};
 use seaworthy_interface::{DriverError, EntryKind, Piece, TreeEntry, TreeOptions};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_repository::tree::mode;
@@ -53,17 +53,10 @@ fn entry(base: &[u8], event: &TreeEvent<'_>) -> TreeEntry {
             )
         }
         TreeOutcome::Directory => (EntryKind::Directory, Vec::new(), EntryState::Stored),
+        TreeOutcome::MountPoint => (EntryKind::Directory, Vec::new(), EntryState::MountPoint),
         TreeOutcome::Special => (kind(event.node), Vec::new(), EntryState::Stored),
-        TreeOutcome::SocketSkipped => (
-            EntryKind::Socket,
-            Vec::new(),
-            EntryState::Excluded("a socket, which no copy can hold".to_owned()),
-        ),
-        TreeOutcome::Excluded => (
-            kind(event.node),
-            Vec::new(),
-            EntryState::Excluded("by a pattern or because of another file system".to_owned()),
-        ),
+        TreeOutcome::SocketSkipped => (EntryKind::Socket, Vec::new(), EntryState::Excluded(LeftOut::Socket)),
+        TreeOutcome::Excluded => (kind(event.node), Vec::new(), EntryState::Excluded(LeftOut::Pattern)),
         TreeOutcome::Unreadable(error) => {
             (kind(event.node), Vec::new(), EntryState::Unreadable(error.to_string()))
         }
@@ -148,4 +141,19 @@ pub(crate) fn restore(
         });
     }
     Ok(Written { files: done.files, bytes: done.bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pattern_leaves_out_and_what_is_mounted_are_told_apart() {
+        let mounted = Node { kind: NodeKind::Dir, ..Node::default() };
+        let told = |node, outcome| entry(b"/srv", &TreeEvent { path: b"x", node, outcome });
+        let one = told(Some(&mounted), TreeOutcome::MountPoint);
+        assert_eq!((one.kind, one.state), (EntryKind::Directory, EntryState::MountPoint));
+        let other = told(None, TreeOutcome::Excluded);
+        assert_eq!(other.state, EntryState::Excluded(LeftOut::Pattern));
+    }
 }

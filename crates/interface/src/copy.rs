@@ -123,8 +123,28 @@ pub enum EntryState {
     ChangedWhileRead,
     /// Was listed and then gone; nothing of it is stored.
     Vanished,
-    /// Left out: an exclude pattern, another file system, a socket. The reason, for people.
-    Excluded(String),
+    /// A directory on which another file system is mounted: stored empty, and what is mounted there is left out.
+    MountPoint,
+    /// Left out.
+    Excluded(LeftOut),
+}
+
+/// Why an entry is left out of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOut {
+    /// An exclude pattern matches it.
+    Pattern,
+    /// It is a socket, which no copy can hold.
+    Socket,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pattern => "an exclude pattern matches it",
+            Self::Socket => "a socket, which no copy can hold",
+        })
+    }
 }
 
 /// One entry of an archived tree, as it was seen and stored.

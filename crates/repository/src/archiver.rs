@@ -83,6 +83,8 @@ pub enum TreeOutcome<'a> {
     },
     /// A directory, after everything in it.
     Directory,
+    /// A directory on which another file system is mounted: stored empty, and what is mounted there is left out on request.
+    MountPoint,
     /// A symbolic link, device or named pipe.
     Special,
     /// A socket, which no backup can hold.
@@ -113,8 +115,10 @@ pub struct TreeReport {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Directories archived.
+    /// Directories archived, those included on which something is mounted.
     pub directories: u64,
+    /// Of these, those on which another file system is mounted that was left out on request.
+    pub mount_points: u64,
     /// Links, devices and pipes archived.
     pub specials: u64,
     /// Sockets skipped.
@@ -1035,10 +1039,11 @@ impl<'a> Walk<'a> {
                     node.subtree =
                         Some(self.reading.packer.store(&mut self.codec, BlobKind::Tree, tree::EMPTY)?);
                     self.report.directories += 1;
+                    self.report.mount_points += 1;
                     (self.observer)(TreeEvent {
                         path: &path,
                         node: Some(&node),
-                        outcome: TreeOutcome::Directory,
+                        outcome: TreeOutcome::MountPoint,
                     });
                     return self.known_next(number, node);
                 }

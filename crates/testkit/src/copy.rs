@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid};
-use seaworthy_interface::copy::{EntryState, Written};
+use seaworthy_interface::copy::{EntryState, LeftOut, Written};
 use seaworthy_interface::{
     CopyEntry, CopyFile, CopyPath, CopyReader, CopyWriter, Cuts, DriverError, EntryKind, ErrorKind, Piece,
     Restoring, StoredFile, TreeEntry, TreeOptions,
@@ -244,13 +244,19 @@ impl Archiver<'_> {
         let mut entry = describe(from, &metadata).map_err(failed("look at", from))?;
         let relative = from.strip_prefix(self.root).unwrap_or(from).as_os_str().as_bytes();
         if self.options.exclude.iter().any(|pattern| glob(pattern.as_bytes(), relative)) {
-            entry.state = EntryState::Excluded("matches an exclude pattern".to_owned());
-        } else if self.options.one_file_system && metadata.dev() != self.device {
-            entry.state = EntryState::Excluded("lies on another file system".to_owned());
+            entry.state = EntryState::Excluded(LeftOut::Pattern);
         } else if entry.kind == EntryKind::Socket {
-            entry.state = EntryState::Excluded("is a socket".to_owned());
+            entry.state = EntryState::Excluded(LeftOut::Socket);
         }
         if entry.state != EntryState::Stored {
+            (self.observe)(entry);
+            return Ok(());
+        }
+        if entry.kind == EntryKind::Directory && self.options.one_file_system && metadata.dev() != self.device
+        {
+            fs::create_dir(to).map_err(failed("make", to))?;
+            apply(to, &entry, None).map_err(failed("describe", to))?;
+            entry.state = EntryState::MountPoint;
             (self.observe)(entry);
             return Ok(());
         }

@@ -344,3 +344,33 @@ fn excluded_names_are_left_out_and_told() {
     assert!(fixture.repository.node(&committed.id, &path("text"), &control()).is_ok());
     judge(&fixture.path());
 }
+
+/// A file system that is mounted below the root is left out where that is asked for: its directory is stored, empty, and told.
+#[test]
+fn a_mount_point_is_stored_empty_and_told_apart_from_a_directory() {
+    use std::os::unix::fs::MetadataExt as _;
+    let fixture = Fixture::new();
+    // No other directory has mounts below it wherever this runs, and nothing in it is read: it holds devices.
+    let root = std::path::Path::new("/dev");
+    let device = |path: &std::path::Path| std::fs::metadata(path).unwrap().dev();
+    assert_ne!(device(&root.join("pts")), device(root), "nothing is mounted, and this proves nothing");
+    let session = fixture.repository.begin(options("/dev"), &control()).unwrap();
+    let tree = TreeOptions { one_file_system: true, ..TreeOptions::default() };
+    let mut seen = Vec::new();
+    let report = session
+        .tree(root, &tree, &mut |event| {
+            if let TreeOutcome::MountPoint = event.outcome {
+                assert!(event.node.is_some());
+                seen.push(event.path.to_vec());
+            } else {
+                assert!(!event.path.starts_with(b"pts"), "{event:?}");
+            }
+        })
+        .unwrap();
+    assert!(seen.contains(&b"pts".to_vec()), "{seen:?}");
+    assert_eq!(report.mount_points, seen.len() as u64);
+    let committed = session.commit(&control()).unwrap();
+    let stored = fixture.repository.node(&committed.id, &at("/dev/pts"), &control()).unwrap();
+    assert_eq!(stored.subtree, Some(seaworthy_repository::Id::of(seaworthy_repository::tree::EMPTY)));
+    judge(&fixture.path());
+}

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
-use seaworthy_interface::copy::EntryState;
+use seaworthy_interface::copy::{EntryState, LeftOut};
 use seaworthy_interface::{
-    Captured, CopyPath, CopyWriter, Cuts, DriverError, EntryKind, ErrorKind, Progress, TreeEntry,
+    Captured, CopyPath, CopyWriter, Cuts, DriverError, ErrorKind, Progress, TreeEntry,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::source::FilesSpec;
@@ -51,6 +51,8 @@ struct Observed {
     root: usize,
     left_out: Vec<Outside>,
     left_out_count: u64,
+    /// Of what is left out, the mounted file systems, which nobody has named; at most [`NAMED_MAX`] of them.
+    mounted: Vec<Outside>,
     problems: Vec<Outside>,
     problem_count: u64,
     /// The first thing that could not be kept.
@@ -65,6 +67,7 @@ impl Observed {
             root: 0,
             left_out: Vec::new(),
             left_out_count: 0,
+            mounted: Vec::new(),
             problems: Vec::new(),
             problem_count: 0,
             error: None,
@@ -85,6 +88,21 @@ impl Observed {
         }
     }
 
+    /// What is mounted on a directory is left out where that was declared, and is named: no pattern says what it is.
+    fn leave_out_mounted(&mut self, path: &[u8], spec: &FilesSpec) {
+        if !spec.one_file_system {
+            let reason = "another file system is mounted there, and was left out though nothing was declared";
+            self.problem(path, OutsideState::Omitted, reason.to_owned());
+            return;
+        }
+        let reason = "another file system is mounted there, of which nothing is in the copy".to_owned();
+        if self.mounted.len() < NAMED_MAX {
+            let state = OutsideState::Excluded;
+            self.mounted.push(Outside { path: escape(path), state, reason: reason.clone() });
+        }
+        self.leave_out(path, reason);
+    }
+
     fn take(&mut self, entry: TreeEntry, spec: &FilesSpec) {
         if let Err(error) = self.keep(entry, spec) {
             self.error.get_or_insert(error);
@@ -99,6 +117,8 @@ impl Observed {
     fn keep(&mut self, entry: TreeEntry, spec: &FilesSpec) -> Result<(), DriverError> {
         match &entry.state {
             EntryState::Stored => {}
+            // The directory is stored like any other, and empty.
+            EntryState::MountPoint => self.leave_out_mounted(&entry.path, spec),
             EntryState::ChangedWhileRead => {
                 let reason = "three readings differ; the last one is stored".to_owned();
                 self.problem(&entry.path, OutsideState::Torn, reason);
@@ -112,13 +132,12 @@ impl Observed {
                 return self.outside(&entry.path);
             }
             EntryState::Excluded(reason) => {
-                let is_socket = entry.kind == EntryKind::Socket;
-                if !is_socket && spec.exclude.is_empty() && !spec.one_file_system {
+                if *reason == LeftOut::Pattern && spec.exclude.is_empty() {
                     // Nothing was declared: whatever left this out had no right to.
                     let reason = format!("left out though nothing was declared: {reason}");
                     self.problem(&entry.path, OutsideState::Omitted, reason);
                 } else {
-                    self.leave_out(&entry.path, reason.clone());
+                    self.leave_out(&entry.path, reason.to_string());
                 }
                 return self.outside(&entry.path);
             }
@@ -213,7 +232,7 @@ pub(super) fn capture(
     };
     Ok(Captured {
         point,
-        findings: findings(&witness),
+        findings: findings(&witness, &observed.mounted),
         is_complete: witness.problem_count == 0,
         size_bytes: witness.totals.bytes,
         witness: Witness::Files(Box::new(witness)),
@@ -379,8 +398,8 @@ fn changed_at(stat: &Stat) -> Option<Timestamp> {
     Timestamp::new(stat_i64(stat.st_ctime)?, i32::try_from(stat.st_ctime_nsec).ok()?).ok()
 }
 
-/// What a capture has to tell: every problem up to a bound, the rest by number.
-fn findings(witness: &FilesWitness) -> Vec<Finding> {
+/// What a capture has to tell: every problem up to a bound, the rest by number, and what is mounted and left out.
+fn findings(witness: &FilesWitness, mounted: &[Outside]) -> Vec<Finding> {
     let mut problems: Vec<&Outside> = witness.problems.iter().collect();
     // The worst kinds are named first.
     problems.sort_by_key(|problem| match problem.state {
@@ -399,11 +418,8 @@ fn findings(witness: &FilesWitness) -> Vec<Finding> {
             format!("{} more entries are not in the copy for certain", witness.problem_count - named);
         findings.push(Finding::new(first.finding().code, "files", detail));
     }
-    if witness.one_file_system {
-        // Patterns say what they leave out; a mounted file system nobody named.
-        let mounts = witness.left_out.iter().filter(|outside| outside.reason.contains("file system"));
-        findings.extend(mounts.take(NAMED_MAX).map(Outside::finding));
-    }
+    // Patterns say what they leave out; a mounted file system nobody named.
+    findings.extend(mounted.iter().map(Outside::finding));
     for root in witness.empty_roots() {
         let detail = "holds nothing and is not declared `may_be_empty`";
         findings.push(Finding::new(FindingCode::PointImplausible, root, detail));
