@@ -2,7 +2,7 @@
 //!
 //! A pack in which nothing is needed goes. One in which something is needed and something is not is written anew without the
 //! rest, the emptiest first, until the share that is not needed is small. Of a blob with several copies exactly one is kept,
-//! and which one is decided once, for all of them, before anything is done.
+//! and which one is decided once, for all of them, before anything is done. A copy that was read and is not sound is none.
 
 use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
@@ -128,25 +128,35 @@ pub(crate) struct Plan {
     pub(crate) duplicates: u64,
 }
 
-/// Decides. `used` marks the first record of each blob that is needed; of `packs`, what the index does not tell is given.
+/// Blobs and copies of them, by numbers of records of the index.
+#[derive(Clone, Copy)]
+pub(crate) struct Needed<'a> {
+    /// The first record of each blob that is needed.
+    pub(crate) used: &'a Marks,
+    /// Copies that were read and are not what their ids say: none of them is kept.
+    pub(crate) spoilt: &'a Marks,
+}
+
+/// Decides. Of `packs`, what the index does not tell is given.
 ///
-/// Fails when a needed blob is in no pack that is there and of the right size.
-pub(crate) fn plan(used: &Marks, index: &Index, mut packs: Vec<Pack>, wishes: &Wishes) -> Result<Plan> {
+/// Fails when a needed blob is in no pack that is there and of the right size, and when every copy of one is spoilt.
+pub(crate) fn plan(needed: Needed<'_>, index: &Index, mut packs: Vec<Pack>, wishes: &Wishes) -> Result<Plan> {
+    let Needed { used, spoilt } = needed;
     measure(used, index, &mut packs)?;
     let mut stays: Vec<bool> = packs.iter().map(Pack::is_whole).collect();
-    tally(used, index, &mut packs, &stays, None)?;
+    tally(needed, index, &mut packs, &stays, None)?;
     let first = rank(&packs, true, wishes);
     // A doomed pack comes back for what no other has. From then on it is as the others are.
-    choose(used, index, &mut packs, &stays, &first)?;
+    choose(needed, index, &mut packs, &stays, &first)?;
     for (pack, stays) in packs.iter().zip(&mut stays) {
         *stays &= pack.doomed.is_none() || pack.kept_blobs > 0;
     }
     // A pack that goes makes copies in others the only ones, which may make more of them needless. What stays at last is what a
     // second plan would let stay.
     let rank = loop {
-        let moved = tally(used, index, &mut packs, &stays, Some(&first))?;
+        let moved = tally(needed, index, &mut packs, &stays, Some(&first))?;
         let rank = rank(&packs, false, wishes);
-        choose(used, index, &mut packs, &stays, &rank)?;
+        choose(needed, index, &mut packs, &stays, &rank)?;
         let next = staying(&packs, &stays, moved, wishes);
         if next == stays {
             break rank;
@@ -159,8 +169,10 @@ pub(crate) fn plan(used: &Marks, index: &Index, mut packs: Vec<Pack>, wishes: &W
     index.visit(|number, places| {
         if used.has(number) {
             // Where no pack that stays has it, from wherever it is best taken.
-            let chosen = best(places, |pack| stays[pack], &rank).or_else(|| best(places, |_| true, &first));
-            let (at, place) = chosen.expect("a blob has a place");
+            let sound = |at: usize| !spoilt.has(number + at);
+            let chosen = best(places, |at, pack| sound(at) && stays[pack], &rank)
+                .or_else(|| best(places, |at, _| sound(at), &first));
+            let Some((at, place)) = chosen else { return Err(none_is_sound(places)) };
             let pack = &mut packs[place.pack_number as usize];
             if !pack.is_whole() {
                 return Err(unusable(pack, place));
@@ -226,7 +238,7 @@ struct Moved {
 
 /// Finds what is in one pack alone, of those that stay, and what is in none.
 fn tally(
-    used: &Marks,
+    needed: Needed<'_>,
     index: &Index,
     packs: &mut [Pack],
     stays: &[bool],
@@ -235,15 +247,18 @@ fn tally(
     packs.iter_mut().for_each(|pack| pack.sole = 0);
     let mut moved = Moved::default();
     index.visit(|number, places| {
-        if used.has(number) {
-            let mut staying = places.iter().filter(|place| stays[place.pack_number as usize]);
+        if needed.used.has(number) {
+            let sound = |at: usize| !needed.spoilt.has(number + at);
+            let staying = places.iter().enumerate();
+            let mut staying = staying.filter(|(at, place)| sound(*at) && stays[place.pack_number as usize]);
             match (staying.next(), staying.next()) {
-                (Some(only), None) => {
+                (Some((_, only)), None) => {
                     packs[only.pack_number as usize].sole += u64::from(only.blob.length);
                 }
                 (Some(_), Some(_)) => {}
                 (None, _) => {
-                    let Some((_, taken)) = first.and_then(|rank| best(places, |_| true, rank)) else {
+                    let Some((_, taken)) = first.and_then(|rank| best(places, |at, _| sound(at), rank))
+                    else {
                         return Ok(());
                     };
                     moved.bytes += u64::from(taken.blob.length);
@@ -258,16 +273,23 @@ fn tally(
 }
 
 /// Chooses one copy of each needed blob among the packs that stay.
-fn choose(used: &Marks, index: &Index, packs: &mut [Pack], stays: &[bool], rank: &[u32]) -> Result<()> {
+fn choose(needed: Needed<'_>, index: &Index, packs: &mut [Pack], stays: &[bool], rank: &[u32]) -> Result<()> {
     packs.iter_mut().for_each(Pack::keep_nothing);
     index.visit(|number, places| {
-        if used.has(number)
-            && let Some((_, place)) = best(places, |pack| stays[pack], rank)
+        let may = |at: usize, pack: usize| !needed.spoilt.has(number + at) && stays[pack];
+        if needed.used.has(number)
+            && let Some((_, place)) = best(places, may, rank)
         {
             packs[place.pack_number as usize].keep(place);
         }
         Ok(())
     })
+}
+
+fn none_is_sound(places: &[Place]) -> RepositoryError {
+    let blob = places.first().expect("a blob has a place").blob;
+    let why = format!("none of its {} copies is what its id says", places.len());
+    RepositoryError::damaged(blob.kind.object(), blob.id, why)
 }
 
 fn unusable(pack: &Pack, place: &Place) -> RepositoryError {
@@ -309,12 +331,16 @@ fn rank(packs: &[Pack], doomed_last: bool, wishes: &Wishes) -> Vec<u32> {
     rank
 }
 
-/// The preferred of a blob's places in packs that may be taken, and which of them it is.
-fn best<'a>(places: &'a [Place], may: impl Fn(usize) -> bool, rank: &[u32]) -> Option<(usize, &'a Place)> {
+/// The preferred of a blob's places that may be taken, and which of them it is. `may` is asked for which of them, and its pack.
+fn best<'a>(
+    places: &'a [Place],
+    may: impl Fn(usize, usize) -> bool,
+    rank: &[u32],
+) -> Option<(usize, &'a Place)> {
     places
         .iter()
         .enumerate()
-        .filter(|(_, place)| may(place.pack_number as usize))
+        .filter(|(at, place)| may(*at, place.pack_number as usize))
         .min_by_key(|(_, place)| (rank[place.pack_number as usize], place.blob.offset))
 }
 
@@ -380,6 +406,12 @@ mod tests {
     use crate::pack::{self, PackedBlob};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
+
+    /// A plan where no copy is known to be spoilt.
+    fn plan(used: &Marks, index: &Index, packs: Vec<Pack>, wishes: &Wishes) -> Result<Plan> {
+        let spoilt = Marks::new(index.len());
+        super::plan(Needed { used, spoilt: &spoilt }, index, packs, wishes)
+    }
 
     fn wishes() -> Wishes {
         Wishes {
@@ -522,6 +554,26 @@ mod tests {
         found[0].stored = Some(7);
         assert!(matches!(of(&[1, 2], &found), Err(RepositoryError::Damaged { what: Object::Pack, .. })));
         assert_eq!(of(&[2], &found).unwrap().fates, [Fate::Doom, Fate::Keep]);
+    }
+
+    #[test]
+    fn a_spoilt_copy_is_not_kept_and_without_a_sound_one_it_ends() {
+        let (index, found) = index_of(&[vec![data(1, 0), data(2, 5 << 20)], vec![data(2, 0)]]);
+        let marks = used(&index, &[1, 2]);
+        let spoilt = Marks::new(index.len());
+        let of = || {
+            let needed = Needed { used: &marks, spoilt: &spoilt };
+            super::plan(needed, &index, found.clone(), &wishes())
+        };
+        assert_eq!(of().unwrap().fates, [Fate::Keep, Fate::Doom]);
+        let (number, _) = index.find_numbered(BlobKind::Data, &Id([2; 32])).unwrap().unwrap();
+        let in_first = (number..number + 2).find(|n| index.numbered(*n).unwrap().pack_number == 0).unwrap();
+        assert!(spoilt.set(in_first));
+        let planned = of().unwrap();
+        assert_eq!(planned.fates, [Fate::Repack, Fate::Keep], "half of the first is waste now");
+        assert!(!planned.kept.has(in_first));
+        assert!(spoilt.set(if in_first == number { number + 1 } else { number }));
+        assert!(matches!(of(), Err(RepositoryError::Damaged { what: Object::DataBlob, .. })));
     }
 
     proptest! {

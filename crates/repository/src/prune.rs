@@ -2,7 +2,8 @@
 //!
 //! | step | what                                                          | what a crash after it leaves                   |
 //! |------|---------------------------------------------------------------|------------------------------------------------|
-//! | 1    | exclusive lock; snapshots, index, packs, every tree are read  | nothing                                        |
+//! | 1    | exclusive lock; snapshots, index, packs, every tree are read, | nothing                                        |
+//! |      | and of blobs with copies that are given up the one that stays |                                                |
 //! | 2    | kept blobs of half-empty packs into new packs, read back      | packs that no index names                      |
 //! | 3    | index files of the new packs                                  | blobs with two copies                          |
 //! | 4    | new index files without what is given up                      | packs that two index files list alike          |
@@ -19,6 +20,9 @@
 //! a snapshot needs it by then: then it is listed again. Packs that no index names at all are garbage of a crash, or
 //! belong to a writer that has not written its index yet; they are removed when the store has had them for long enough.
 //!
+//! That a pack is there and has the right size shows nothing of its bytes. So before a copy of a needed blob is given up, the copy
+//! that stays is read; where it is not sound, another is kept, and when there is none the run stops.
+//!
 //! Every age is measured by one clock, the store's: the present is the time that it has given to our own lock.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -30,12 +34,14 @@ use crate::control::{Control, Progress};
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::{Id, SnapshotId};
 use crate::index::{self, DoomedPack, Index, IndexBuilder, IndexedPack, Place};
+use crate::large;
 use crate::lock::{Lock, LockKind};
 use crate::marks::Marks;
 use crate::packer::{Packer, PackerOptions, locked};
 use crate::packs;
-use crate::plan::{Fate, Pack, Plan, Wishes, is_past, plan};
+use crate::plan::{Fate, Needed, Pack, Plan, Wishes, is_past, plan};
 use crate::reach::Walk;
+use crate::read::plan_ranges;
 use crate::records;
 use crate::repository::{Repository, in_parallel};
 use crate::session::DEFAULT_LEVEL;
@@ -56,6 +62,10 @@ const INDEX_SMALL_MIN: usize = 16;
 const INDEX_PACKS: usize = 64;
 /// Blobs whose ranges are planned together.
 const PART: usize = 2048;
+/// Copies that are read together before others are given up: 8 MiB of places.
+const PROVED_TOGETHER: usize = 50_000;
+/// Ranges of them that one worker reads with one decoder.
+const PROVED_RANGES: usize = 16;
 /// Deletions under way at once.
 const DELETIONS: usize = 4;
 
@@ -127,6 +137,8 @@ pub struct PruneReport {
     pub needed_bytes: u64,
     /// Further copies of them, which are not kept.
     pub duplicates: u64,
+    /// Copies of them that were to stay in place of others, were read, and are not what their ids say: others are kept.
+    pub spoilt: u64,
     /// Packs that an index listed.
     pub listed: Amount,
     /// Of these, those whose needed blobs were written anew …
@@ -168,7 +180,7 @@ impl Repository {
     /// Takes out what no snapshot needs, under an exclusive lock. Stock restic finds the repository whole at every moment.
     ///
     /// Refuses, with nothing deleted, when a snapshot, a tree or an index cannot be read, when a needed blob is in no index or in
-    /// no pack that is there and of the right size, when there are packs and no snapshots (unless that is allowed), and when
+    /// no pack that is there and of the right size, when of one with several copies none that could stay is sound, when there are packs and no snapshots (unless that is allowed), and when
     /// what is to be left does not hold every needed blob. An error of the store later, a stop, or a lock that could not be
     /// refreshed ends it where it stands: nothing needed is lost, and the next prune ends the work. On a store that keeps versions,
     /// or holds them, deleting only hides; one that refuses to delete is an error.
@@ -272,10 +284,19 @@ impl Prune<'_> {
             now: self.now,
             is_version_2: true,
         };
-        let plan = plan(&used, &found.index, packs, &wishes)?;
+        let (spoilt, proven) = (Marks::new(found.index.len()), Marks::new(found.index.len()));
+        let needed = Needed { used: &used, spoilt: &spoilt };
+        let plan = loop {
+            let plan = plan(needed, &found.index, packs.clone(), &wishes)?;
+            // Each time round there is a copy less that could be kept.
+            if !self.find_spoilt(needed, &proven, &plan, &found.index)? {
+                break plan;
+            }
+        };
         let mut report = PruneReport {
             is_dry_run: self.options.dry_run,
             snapshots: snapshots.len() as u64,
+            spoilt: spoilt.iter().count() as u64,
             ..self.report(&plan, &found)
         };
         let unlisted = self.unlisted(&found.index, &stored, &mut report)?;
@@ -375,6 +396,82 @@ impl Prune<'_> {
             return Err(RepositoryError::refused("not every tree was read; this is a bug"));
         }
         Ok(walk.into_reached())
+    }
+
+    /// Reads the copies that a plan keeps in place of others that it gives up, each once; marks those that are not what their ids say,
+    /// and tells whether there are any. What is written anew is read on the way, and taken from a sound copy.
+    fn find_spoilt(&self, needed: Needed<'_>, proven: &Marks, plan: &Plan, index: &Index) -> Result<bool> {
+        let mut has_spoilt = false;
+        let mut wanted: Vec<(Place, usize)> = Vec::new();
+        let is_given_up = |place: &Place| match plan.fates[place.pack_number as usize] {
+            Fate::Doom | Fate::Repack | Fate::Remove => true,
+            // What waits is looked at again before it is removed; what is dropped is not there.
+            Fate::Keep | Fate::Wait | Fate::Drop => false,
+        };
+        index.visit(|number, places| {
+            if places.len() < 2 || !needed.used.has(number) || !places.iter().any(is_given_up) {
+                return Ok(());
+            }
+            let kept = places.iter().enumerate().find(|(at, _)| plan.kept.has(number + at));
+            if let Some((at, place)) = kept
+                && plan.fates[place.pack_number as usize] == Fate::Keep
+                && proven.set(number + at)
+            {
+                wanted.push((*place, number + at));
+            }
+            if wanted.len() >= PROVED_TOGETHER {
+                has_spoilt |= self.read_kept(std::mem::take(&mut wanted), needed.spoilt)?;
+            }
+            Ok(())
+        })?;
+        has_spoilt |= self.read_kept(wanted, needed.spoilt)?;
+        Ok(has_spoilt)
+    }
+
+    /// Reads these places, and marks those that are not what their ids say; whether there are any.
+    fn read_kept(&self, wanted: Vec<(Place, usize)>, spoilt: &Marks) -> Result<bool> {
+        let inner = &self.repository.inner;
+        let places = wanted.into_iter().map(|(place, number)| (place, (place, number)));
+        let (large, others): (Vec<_>, Vec<_>) =
+            places.partition(|(place, _)| large::is_large_tree(&place.blob));
+        let mut codec = inner.codec(1)?;
+        let mut has_spoilt = false;
+        for (place, (_, number)) in large {
+            self.control.check()?;
+            if !inner.is_sound(&place, &mut codec, self.control)? {
+                spoilt.set(number);
+                has_spoilt = true;
+            }
+        }
+        let jobs = plan_ranges(others);
+        let parts: Vec<_> = jobs.chunks(PROVED_RANGES).collect();
+        let found = in_parallel(&parts, self.workers, |part| {
+            let mut codec = inner.codec(1)?;
+            let mut bytes = Vec::new();
+            let mut has_spoilt = false;
+            for job in *part {
+                self.control.check()?;
+                let range = job.start..job.end;
+                if !self.store.read_into(FileKind::Pack, &job.pack, range, &mut bytes, self.control)? {
+                    return Err(RepositoryError::missing(Object::Pack, job.pack));
+                }
+                for (blob, targets) in &job.blobs {
+                    let from = usize::try_from(u64::from(blob.offset) - job.start).unwrap_or(usize::MAX);
+                    let boxed = bytes.get_mut(from..from.saturating_add(blob.length as usize));
+                    if boxed.is_some_and(|boxed| codec.open(blob, boxed).is_ok()) {
+                        continue;
+                    }
+                    for (place, number) in targets {
+                        if !inner.is_sound(place, &mut codec, self.control)? {
+                            spoilt.set(*number);
+                            has_spoilt = true;
+                        }
+                    }
+                }
+            }
+            Ok(has_spoilt)
+        })?;
+        Ok(has_spoilt || found.contains(&true))
     }
 
     /// What the index does not tell of each pack.

@@ -531,6 +531,24 @@ impl Inner {
         Ok(boxed)
     }
 
+    /// Whether what lies at this very place, and not another copy of it, is what its id says. An error when it cannot be had.
+    pub(crate) fn is_sound(&self, place: &Place, codec: &mut Codec, control: &Control) -> Result<bool> {
+        // What came over a network may have been damaged on its way.
+        for _ in 0..if self.store.is_remote() { 2 } else { 1 } {
+            let read = if large::is_large_tree(&place.blob) {
+                self.read_large_tree(place, control).map(|_| true)
+            } else {
+                self.fetch(place, control).map(|mut boxed| codec.open(&place.blob, &mut boxed).is_ok())
+            };
+            match read {
+                Ok(true) => return Ok(true),
+                Ok(false) | Err(RepositoryError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
     /// The entries of a tree, from any copy of it that is sound; verified before the first is given.
     pub(crate) fn read_tree(
         &self,

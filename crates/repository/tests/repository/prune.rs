@@ -622,6 +622,67 @@ fn a_damaged_blob_is_taken_from_another_copy_or_stops_it_with_nothing_deleted() 
     assert_sound(&fixture.repository, "after the prune");
 }
 
+/// The size of a pack shows nothing of a bit that has flipped in it: before another copy of a needed blob is given up, the one that
+/// stays is read.
+#[test]
+fn the_last_sound_copy_of_a_blob_is_never_given_up_for_one_that_is_damaged() {
+    for options in [at_once(), in_phases(), PruneOptions { max_unused: 0.9, ..at_once() }] {
+        let fixture = Fixture::new();
+        let tree = tree_of(&[b"one", b"two", b"three"]);
+        let trees = pack_of(&fixture, &[(BlobKind::Tree, &tree)]);
+        let large = pack_of(
+            &fixture,
+            &[(BlobKind::Data, b"one"), (BlobKind::Data, b"two"), (BlobKind::Data, b"three")],
+        );
+        let small = pack_of(&fixture, &[(BlobKind::Data, b"two")]);
+        write_index(&fixture, &[trees, large.clone(), small.clone()], &[]);
+        let id = snapshot_of(&fixture, &tree);
+        let plan = prune(&fixture.repository, &PruneOptions { dry_run: true, ..options });
+        assert_eq!((plan.duplicates, plan.spoilt), (1, 0));
+        assert_eq!(plan.removed.packs + plan.doomed.packs, 1, "without damage the small one goes: {plan:?}");
+        let pack =
+            |pack: &IndexedPack| fixture.path().join("data").join(&pack.id.hex()[..2]).join(pack.id.hex());
+        let path = pack(&large);
+        let sound = std::fs::read(&path).unwrap();
+        let mut bytes = sound.clone();
+        bytes[large.blobs[1].offset as usize + 20] ^= 1;
+        overwrite_if_there(&path, &bytes);
+        let report = prune(&fixture.repository, &options);
+        assert_eq!(report.spoilt, 1, "{report:?}");
+        assert_eq!(read(&fixture.reopen(), &id, "/x"), b"onetwothree");
+        let after = prune(&fixture.reopen(), &options);
+        assert!(after.is_unchanged(), "{after:?}");
+        assert_eq!(read(&fixture.reopen(), &id, "/x"), b"onetwothree");
+    }
+}
+
+/// Where no copy is sound that could stay, it stops, and whatever may still be saved is left.
+#[test]
+fn a_blob_of_which_no_copy_is_sound_stops_it_with_nothing_deleted() {
+    let fixture = Fixture::new();
+    let tree = tree_of(&[b"one", b"two"]);
+    let trees = pack_of(&fixture, &[(BlobKind::Tree, &tree)]);
+    let packs = [
+        pack_of(&fixture, &[(BlobKind::Data, b"one"), (BlobKind::Data, b"two")]),
+        pack_of(&fixture, &[(BlobKind::Data, b"two")]),
+    ];
+    write_index(&fixture, &[trees, packs[0].clone(), packs[1].clone()], &[]);
+    snapshot_of(&fixture, &tree);
+    for pack in &packs {
+        let path = fixture.path().join("data").join(&pack.id.hex()[..2]).join(pack.id.hex());
+        let blob = pack.blobs.last().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[blob.offset as usize + 20] ^= 1;
+        overwrite_if_there(&path, &bytes);
+    }
+    let before = content_of(&fixture.path());
+    for dry_run in [true, false] {
+        let error = fixture.repository.prune(&PruneOptions { dry_run, ..at_once() }, &control()).unwrap_err();
+        assert!(matches!(error.root(), RepositoryError::Damaged { what: Object::DataBlob, .. }), "{error:?}");
+        assert_eq!(content_of(&fixture.path()), before);
+    }
+}
+
 #[test]
 fn a_pack_that_is_gone_and_that_nobody_needs_is_no_longer_mentioned() {
     let fixture = Fixture::new();

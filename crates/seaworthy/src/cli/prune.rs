@@ -169,7 +169,7 @@ fn tell(face: &Face, spec: &RepositorySpec, report: &PruneReport) -> Outcome<()>
             "schema": "seaworthy.prune/1", "event": "summary", "repository": spec.name, "rehearsal": report.is_dry_run,
             "snapshots": report.snapshots, "needed_bytes": report.needed_bytes, "removed_bytes": removed, "doomed_bytes": doomed,
             "repacked_bytes": report.repacked.bytes, "unused_bytes": report.unused_bytes, "absent_packs": report.absent,
-            "unlisted_young_bytes": report.unlisted_young.bytes,
+            "unlisted_young_bytes": report.unlisted_young.bytes, "spoilt_copies": report.spoilt,
         }));
     }
     let would = if report.is_dry_run { "would be " } else { "" };
@@ -187,6 +187,13 @@ fn tell(face: &Face, spec: &RepositorySpec, report: &PruneReport) -> Outcome<()>
         face.say(format!(
             "  {} that nobody needs stay, in packs that others need",
             bytes(report.unused_bytes)
+        ))?;
+    }
+    if report.spoilt > 0 {
+        face.say(format!(
+            "  damaged, and not kept in place of a sound one: {} of what is needed; hint: seaworthy check {} --read-data",
+            count(usize::try_from(report.spoilt).unwrap_or(usize::MAX), "copy"),
+            spec.name
         ))?;
     }
     if report.unlisted_young.bytes > 0 {
