@@ -10,7 +10,7 @@ pub mod runner;
 pub mod store;
 mod tree;
 
-pub use act::backup::{BackupDone, BackupRequest, Earlier};
+pub use act::backup::{BackupDone, BackupRequest, Earlier, KnownPlace};
 pub use act::drill::{DrillDone, DrillRequest, drill};
 pub use act::independent::Bringing;
 pub use act::replicate::ReadBack;

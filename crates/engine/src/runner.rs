@@ -31,7 +31,7 @@ use seaworthy_model::witness::Witness;
 use seaworthy_repository::Repository;
 use tokio::time::Instant;
 
-use crate::act::backup::{BackupDone, BackupRequest, Earlier, backup};
+use crate::act::backup::{BackupDone, BackupRequest, KnownPlace, backup};
 use crate::act::drill::{Before, DrillDone, DrillRequest, drill, drill_after};
 use crate::act::independent::{Bringing, bring};
 use crate::act::replicate::{ReadBack, Replicated, is_of_stored_bytes, replicate};
@@ -240,9 +240,9 @@ impl Runner {
         subject: &Subject,
         repository: &Repository,
         place: RepositoryRef,
-        earlier: Option<Earlier>,
+        known: KnownPlace,
     ) -> Result<Sealed<Backup>, RunError> {
-        self.backup_by(cx, subject, place, earlier, async |request| {
+        self.backup_by(cx, subject, place, known, async |request| {
             backup(cx, subject.driver.as_ref(), repository, request).await
         })
         .await
@@ -254,7 +254,7 @@ impl Runner {
         cx: &Cx,
         subject: &Subject,
         place: RepositoryRef,
-        earlier: Option<Earlier>,
+        known: KnownPlace,
         act: impl AsyncFn(&BackupRequest) -> Result<BackupDone, DriverError>,
     ) -> Result<Sealed<Backup>, RunError> {
         let (run, due, started) = self.due(ActKind::Backup, &subject.service, &subject.source).await?;
@@ -273,7 +273,7 @@ impl Runner {
             source_identity: facts.as_ref().map(|facts| facts.identity.clone()),
             key: self.notary.key(),
             started,
-            earlier,
+            known,
         };
         let (result, retries) = patiently(cx, || act(&request)).await;
         let mut body = Backup {

@@ -160,6 +160,9 @@ fn stopped(stop: seaworthy_repository::Stop) -> Stop {
 /// Where the witness lies in every copy.
 pub const WITNESS_PATH: &str = ".seaworthy/witness.json";
 
+/// Damaged packs that a backup names; of the others it tells how many there are.
+const PACKS_NAMED: usize = 20;
+
 /// Longest witness: one of a tree of a million files takes about this much.
 pub const WITNESS_BYTES_MAX: u64 = 1 << 30;
 
@@ -217,7 +220,7 @@ pub async fn begin(
     is_left: bool,
 ) -> Result<Session, DriverError> {
     let repository = repository.clone();
-    let earlier = request.earlier.clone();
+    let earlier = request.known.earlier.clone();
     let lineage = lineage(&request.host, &request.service, &request.source);
     let control = control(cx);
     let options = SessionOptions {
@@ -230,6 +233,7 @@ pub async fn begin(
             format!("run={}", request.run),
         ],
         program_version: request.program.clone(),
+        distrust: request.known.distrust,
         ..SessionOptions::default()
     };
     blocking("begin a copy", move || {
@@ -252,16 +256,28 @@ impl Session {
     /// What is wrong with other copies, as far as it was seen: none of it keeps this one from being made.
     #[must_use]
     pub fn damage_beside(&self) -> Vec<Finding> {
-        let damaged = self.writer.session.damaged_snapshots().iter();
-        damaged
-            .map(|id| {
-                Finding::new(
-                    FindingCode::ReadFailed,
-                    format!("copy {}", id.hex()),
-                    "its snapshot in the repository is damaged; run `seaworthy check --read-data`",
-                )
-            })
-            .collect()
+        let session = &self.writer.session;
+        let copies = session.damaged_snapshots().iter().map(|id| {
+            Finding::new(
+                FindingCode::ReadFailed,
+                format!("copy {}", id.hex()),
+                "its snapshot in the repository is damaged; run `seaworthy check --read-data`",
+            )
+        });
+        let packs = session.damaged_packs();
+        let named = packs.iter().take(PACKS_NAMED).map(|id| {
+            Finding::new(
+                FindingCode::ReadFailed,
+                format!("pack {}", id.hex()),
+                "it is damaged: what this copy needs of it was stored again, and earlier copies may lack it; run `seaworthy check --read-data`",
+            )
+        });
+        let more = packs.len().saturating_sub(PACKS_NAMED);
+        let rest = (more > 0).then(|| {
+            let detail = "further damaged packs; run `seaworthy check --read-data`";
+            Finding::new(FindingCode::ReadFailed, format!("{more} packs"), detail)
+        });
+        copies.chain(named).chain(rest).collect()
     }
 
     /// Makes the copy durable and visible: packs, then index, then snapshot. An error leaves nothing visible.

@@ -394,6 +394,8 @@ impl<'a> Copier<'a> {
                 waiting: 0,
                 index_packs: INDEX_PACKS,
                 look: false,
+                // What is relied on is decided here, and not by the packer.
+                distrust: false,
             },
         )
     }

@@ -8,7 +8,7 @@
 //! There are two uploaders; four where a network answers late and nothing has to be read back. A pack is listed in the index only after it is durable. After a failure the uploaders keep emptying the queue, so
 //! that nobody waits for ever, and nothing is committed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,6 +78,8 @@ pub(crate) struct PackerOptions {
     /// List the packs first, and store again what the index names and the store does not hold. Whoever decides that by himself
     /// does not ask.
     pub(crate) look: bool,
+    /// Of those that are there, read each that would be relied on, and store again what is in those that are not what their names say.
+    pub(crate) distrust: bool,
 }
 
 #[derive(Default)]
@@ -115,8 +117,13 @@ pub(crate) struct Packer {
     // Whether a pack has been read back although the store had told its digest; whether one was not what had been told.
     has_tested: AtomicBool,
     has_lied: AtomicBool,
-    // By number of pack in the index: what the store really held when this began.
+    // By number of pack in the index: what the store really held when this began, as long as its blobs make it; and its size then.
     there: Marks,
+    sizes: Vec<u64>,
+    // Packs that are shorter than that.
+    short: Vec<Id>,
+    // By the same numbers, those that were read whole because nothing is trusted: whether they are what their names say.
+    proofs: Mutex<HashMap<u32, Arc<Mutex<Option<bool>>>>>,
     used_packs: Marks,
     own_packs: Mutex<Vec<Id>>,
     own_indexes: Mutex<Vec<Id>>,
@@ -130,6 +137,19 @@ fn which(codec: &mut Codec, kind: BlobKind) -> Result<usize> {
     }
 }
 
+/// The size that each pack has at the least: its blobs, their entries in its header, and what is around these. By number of pack.
+fn least_sizes(index: &Index) -> Result<Vec<u64>> {
+    let mut sizes = vec![pack::size(&[]); index.pack_count()];
+    index.visit(|_, places| {
+        for place in places {
+            sizes[place.pack_number as usize] +=
+                u64::from(place.blob.length) + u64::from(place.blob.entry_size());
+        }
+        Ok(())
+    })?;
+    Ok(sizes)
+}
+
 impl Packer {
     pub(crate) fn start(
         repository: Arc<Inner>,
@@ -141,14 +161,28 @@ impl Packer {
         let repository_scratch = repository.scratch().map(std::path::Path::to_path_buf);
         let (sender, receiver) = crossbeam_channel::bounded::<FullPack>(options.waiting);
         let there = Marks::new(index.pack_count());
-        let listed: Option<HashSet<Id>> = if options.look {
-            let listed = repository.store.list(FileKind::Pack, &control)?;
-            Some(listed.into_iter().map(|listed| listed.id).collect())
+        let (mut sizes, mut short) = (vec![0; index.pack_count()], Vec::new());
+        if options.look {
+            let listed: HashMap<Id, u64> = repository
+                .store
+                .list(FileKind::Pack, &control)?
+                .into_iter()
+                .map(|listed| (listed.id, listed.size))
+                .collect();
+            let least = least_sizes(&index)?;
+            for (number, least) in least.into_iter().enumerate() {
+                let pack = index.pack(number);
+                match listed.get(&pack) {
+                    Some(size) if *size >= least => {
+                        sizes[number] = *size;
+                        there.set(number);
+                    }
+                    Some(_) => short.push(pack),
+                    None => {}
+                }
+            }
         } else {
-            None
-        };
-        for number in 0..index.pack_count() {
-            if listed.as_ref().is_none_or(|listed| listed.contains(&index.pack(number))) {
+            for number in 0..index.pack_count() {
                 there.set(number);
             }
         }
@@ -169,6 +203,9 @@ impl Packer {
             has_tested: AtomicBool::new(false),
             has_lied: AtomicBool::new(false),
             there,
+            sizes,
+            short,
+            proofs: Mutex::default(),
             used_packs,
             own_packs: Mutex::default(),
             own_indexes: Mutex::default(),
@@ -214,17 +251,64 @@ impl Packer {
         })
     }
 
-    /// Whether a pack of the index was there when this began.
-    fn is_there(&self, number: u32) -> bool {
-        self.there.has(number as usize)
+    /// Whether a pack of the index may be relied on: it was there when this began, and as long as it has to be; nothing in it has been
+    /// found to be damaged since; and where nothing is trusted, all of it was read.
+    fn holds(&self, number: u32) -> Result<bool> {
+        let is_there =
+            self.there.has(number as usize) && !self.repository.is_suspect(&self.index.pack(number as usize));
+        Ok(is_there && (!self.options.distrust || self.is_proven(number)?))
+    }
+
+    /// Whether the bytes of a pack are what its name says; each is read once.
+    fn is_proven(&self, number: u32) -> Result<bool> {
+        let proof = Arc::clone(locked(&self.proofs).entry(number).or_default());
+        // Whoever asks for the same pack meanwhile waits for the answer instead of reading it, too.
+        let mut proof = locked(&proof);
+        if let Some(known) = *proof {
+            return Ok(known);
+        }
+        let (pack, size) = (self.index.pack(number as usize), self.sizes[number as usize]);
+        let mut is_sound = false;
+        // What came over a network may have been damaged on its way.
+        for _ in 0..if self.repository.store.is_remote() { 2 } else { 1 } {
+            is_sound = match self.repository.digest(&pack, size, &self.control) {
+                Ok(found) => found == pack,
+                Err(RepositoryError::Missing { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            if is_sound {
+                break;
+            }
+        }
+        if !is_sound {
+            self.repository.suspect(&[pack]);
+        }
+        *proof = Some(is_sound);
+        Ok(is_sound)
+    }
+
+    /// Packs on which nothing was built because they are damaged: those that were too short, and those in which something was not what
+    /// its id says.
+    pub(crate) fn damaged_packs(&self) -> Vec<Id> {
+        let mut packs = self.repository.suspects();
+        packs.extend(&self.short);
+        packs.sort_unstable();
+        packs.dedup();
+        packs
     }
 
     /// The length of a blob's plaintext when an earlier session stored it; marks the packs that hold it as relied upon.
     pub(crate) fn stored_length(&self, kind: BlobKind, id: &Id) -> Result<Option<u32>> {
         let Some(mut place) = self.index.find(kind, id)? else { return Ok(None) };
-        // What an index names and the store does not hold is stored again.
-        if !self.is_there(place.pack_number) {
-            let another = self.index.places(kind, id)?.into_iter().find(|one| self.is_there(one.pack_number));
+        // What an index names and the store does not hold, or holds damaged, is stored again.
+        if !self.holds(place.pack_number)? {
+            let mut another = None;
+            for one in self.index.places(kind, id)? {
+                if self.holds(one.pack_number)? {
+                    another = Some(one);
+                    break;
+                }
+            }
             let Some(another) = another else { return Ok(None) };
             place = another;
         }

@@ -579,6 +579,7 @@ impl Prune<'_> {
                 waiting: 0,
                 index_packs: INDEX_PACKS,
                 look: false,
+                distrust: false,
             },
         )?;
         let done = AtomicU64::new(0);

@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -97,6 +98,9 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) tables: Tables,
     index: Mutex<Option<Arc<Index>>>,
+    // Packs in which something was not what its id says, since this repository was opened.
+    suspects: RwLock<BTreeSet<Id>>,
+    has_suspects: AtomicBool,
     scratch: Option<PathBuf>,
 }
 
@@ -163,8 +167,18 @@ impl Repository {
 
     fn assemble(store: Store, key: Key, key_id: KeyId, config: Config, scratch: Option<PathBuf>) -> Self {
         let tables = Tables::new(config.polynomial);
-        let index = Mutex::new(None);
-        Self { inner: Arc::new(Inner { store, key, key_id, config, tables, index, scratch }) }
+        let inner = Inner {
+            store,
+            key,
+            key_id,
+            config,
+            tables,
+            index: Mutex::new(None),
+            suspects: RwLock::default(),
+            has_suspects: AtomicBool::new(false),
+            scratch,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Opens a repository with the first key that the password fits.
@@ -378,6 +392,25 @@ impl Inner {
         self.scratch.as_deref()
     }
 
+    /// Remembers that something in these packs is not what its id says: nothing new is to rest on them.
+    pub(crate) fn suspect(&self, packs: &[Id]) {
+        if packs.is_empty() {
+            return;
+        }
+        self.suspects.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
+        self.has_suspects.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_suspect(&self, pack: &Id) -> bool {
+        // Asked for every blob, and nearly always without need.
+        self.has_suspects.load(Ordering::Acquire)
+            && self.suspects.read().unwrap_or_else(PoisonError::into_inner).contains(pack)
+    }
+
+    pub(crate) fn suspects(&self) -> Vec<Id> {
+        self.suspects.read().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
     pub(crate) fn read_unpacked(&self, kind: FileKind, id: &Id, control: &Control) -> Result<Vec<u8>> {
         let object = kind.object();
         let boxed =
@@ -491,24 +524,33 @@ impl Inner {
         use_it: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
         let mut first_failure = None;
+        let mut unsound = Vec::new();
         let mut use_it = Some(use_it);
         for place in self.twice(index.places(kind, id)?) {
             match self.fetch(&place, control) {
                 Ok(mut boxed) => match codec.open(&place.blob, &mut boxed) {
                     Ok(opened) => {
+                        // What was only damaged on its way has been read from the same pack by now.
+                        unsound.retain(|pack| *pack != place.pack);
+                        self.suspect(&unsound);
                         let use_it = use_it.take().expect("a blob is used once, then the loop ends");
                         return Ok(use_it(opened.plain));
                     }
                     Err(e) => {
+                        unsound.push(place.pack);
                         first_failure.get_or_insert(damaged_blob(&place, &e));
                     }
                 },
                 Err(e) if e.stop().is_some() => return Err(e),
                 Err(e) => {
+                    if is_of_bytes(&e) {
+                        unsound.push(place.pack);
+                    }
                     first_failure.get_or_insert(e);
                 }
             }
         }
+        self.suspect(&unsound);
         Err(first_failure.unwrap_or_else(|| RepositoryError::missing(kind.object(), id)))
     }
 
@@ -558,6 +600,7 @@ impl Inner {
         control: &Control,
     ) -> Result<Entries> {
         let mut first_failure = None;
+        let mut unsound = Vec::new();
         for place in self.twice(index.places(BlobKind::Tree, id)?) {
             let read = if large::is_large_tree(&place.blob) {
                 self.read_large_tree(&place, control)
@@ -569,13 +612,21 @@ impl Inner {
                 })
             };
             match read {
-                Ok(entries) => return Ok(entries),
+                Ok(entries) => {
+                    unsound.retain(|pack| *pack != place.pack);
+                    self.suspect(&unsound);
+                    return Ok(entries);
+                }
                 Err(e) if e.stop().is_some() => return Err(e),
                 Err(e) => {
+                    if is_of_bytes(&e) {
+                        unsound.push(place.pack);
+                    }
                     first_failure.get_or_insert(e);
                 }
             }
         }
+        self.suspect(&unsound);
         Err(first_failure.unwrap_or_else(|| RepositoryError::missing(Object::Tree, id)))
     }
 
@@ -682,6 +733,11 @@ fn damaged_blob(place: &Place, why: &BlobError) -> RepositoryError {
     RepositoryError::damaged(place.blob.kind.object(), place.blob.id, why)
 }
 
+/// Whether an error speaks of what is stored, and not of the way to it.
+fn is_of_bytes(error: &RepositoryError) -> bool {
+    matches!(error, RepositoryError::Damaged { .. })
+}
+
 fn too_short(pack: &Id) -> RepositoryError {
     RepositoryError::damaged(Object::Pack, pack, "it is shorter than its index says")
 }
@@ -692,7 +748,7 @@ pub(crate) fn in_parallel<I: Sync, T: Send>(
     threads: usize,
     work: impl Fn(&I) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     if items.len() < 2 || threads < 2 {
         return items.iter().map(work).collect();
     }

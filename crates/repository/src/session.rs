@@ -82,6 +82,9 @@ pub struct SessionOptions {
     pub workers: usize,
     /// Open every box again before it is stored, and compare.
     pub verify: bool,
+    /// Read each pack that would be relied on, and store again what is in those that are not what their names say: for a repository that
+    /// is known to be damaged.
+    pub distrust: bool,
 }
 
 impl Default for SessionOptions {
@@ -100,6 +103,7 @@ impl Default for SessionOptions {
             compression_level: DEFAULT_LEVEL,
             workers: 0,
             verify: true,
+            distrust: false,
         }
     }
 }
@@ -356,6 +360,7 @@ impl Repository {
                 waiting: 1,
                 index_packs: usize::MAX,
                 look: true,
+                distrust: options.distrust,
             },
         )?;
         let (sender, receiver) = crossbeam_channel::bounded::<Job>(workers * 2);
@@ -656,6 +661,13 @@ impl Session {
     #[must_use]
     pub fn damaged_snapshots(&self) -> &[SnapshotId] {
         &self.inner.damaged
+    }
+
+    /// Packs that are damaged, as far as it was seen since the repository was opened: what this snapshot needs of them is stored again.
+    /// Whoever relies on them by an earlier one has to be told.
+    #[must_use]
+    pub fn damaged_packs(&self) -> Vec<Id> {
+        self.inner.packer.damaged_packs()
     }
 
     /// The parent whose unchanged files are taken over, if there is one.

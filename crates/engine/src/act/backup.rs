@@ -40,8 +40,18 @@ pub struct BackupRequest {
     pub key: Arc<SigningKey>,
     /// When it began, by the wall clock.
     pub started: Timestamp,
-    /// The newest earlier copy in the same repository that is complete and not known to be bad: a source may build upon it.
+    /// What is known of the repository.
+    pub known: KnownPlace,
+}
+
+/// What is known of a repository before a copy is made in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownPlace {
+    /// The newest earlier copy of the same source in it that is complete and not known to be bad: a source may build upon it.
     pub earlier: Option<Earlier>,
+    /// Whether something that lies in it has been shown to be damaged: then whatever a new copy would rely on is read, and stored again
+    /// where it must be.
+    pub distrust: bool,
 }
 
 /// An earlier copy, as its receipt tells it.
@@ -86,7 +96,7 @@ pub async fn backup(
     request: &BackupRequest,
 ) -> Result<BackupDone, DriverError> {
     match once(cx, source, repository, request, false).await {
-        Err(error) if error.kind == ErrorKind::Unfollowable && request.earlier.is_some() => {
+        Err(error) if error.kind == ErrorKind::Unfollowable && request.known.earlier.is_some() => {
             cx.phase(format!("begin anew: {error}"));
             once(cx, source, repository, request, true).await
         }
@@ -106,7 +116,6 @@ async fn once(
     let session = watch.measure("open", begin(cx, repository, request, is_left)).await?;
     cx.phase("capture");
     let capturing = cx.run(source.capture(cx, session.writer()));
-    let beside = session.damage_beside();
     let mut captured = match watch
         .measure("capture", capturing)
         .await
@@ -116,7 +125,7 @@ async fn once(
         Ok(captured) => captured,
         Err(error) => return Err(given_up(session, error).await),
     };
-    captured.findings.extend(beside);
+    captured.findings.extend(session.damage_beside());
     cx.phase("commit");
     let sealed = match watch.measure("commit", seal(cx, &session, &captured, request)).await {
         Ok(witness) => witness,

@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_catalog::{Catalog as _, OpenMode, PointQuery, SqliteCatalog};
 use seaworthy_engine::act::survey::Survey;
-use seaworthy_engine::{BackupDone, BackupRequest, DrillJob, Executor, Notary, Runner, Subject};
+use seaworthy_engine::{BackupDone, BackupRequest, DrillJob, Executor, KnownPlace, Notary, Runner, Subject};
 use seaworthy_interface::{Captured, Cx, DriverError, ErrorKind};
 use seaworthy_model::assess::{Facts, Policy, ServiceAssessment, SourceHistory, Standing, assess};
 use seaworthy_model::check::{Question, UserCheck};
@@ -407,7 +407,7 @@ impl Estate {
         let subject = self.subject(source, &double);
         let cx = Cx::unbounded();
         let sealed = {
-            let running = self.runner.backup_by(&cx, &subject, place_of(place), None, act);
+            let running = self.runner.backup_by(&cx, &subject, place_of(place), KnownPlace::default(), act);
             tokio::select! {
                 biased;
                 sealed = running => Some(sealed.unwrap()),

@@ -8,6 +8,7 @@ mod attest;
 mod common;
 mod copy;
 mod crash;
+mod damage;
 mod failures;
 mod forget;
 mod frail;

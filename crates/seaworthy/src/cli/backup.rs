@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use seaworthy_engine::Earlier;
+use seaworthy_engine::act::replicate::is_damaged;
+use seaworthy_engine::{Earlier, KnownPlace};
 use seaworthy_interface::ErrorKind;
 use seaworthy_model::finding::Severity;
 use seaworthy_model::id::RepositoryName;
@@ -140,9 +141,17 @@ async fn one(
     let subject = wiring::subject(&app.setup.state, service, source)?;
     let place = reference(spec, &repository);
     let points = app::points(&app.memory, &service.name, &source.name, Some(&place.id)).await?;
+    let in_there = app.memory.points_in(&place.id).await?;
+    let known = KnownPlace { earlier: earlier(&points), distrust: is_damaged(&in_there, &place.id) };
+    if known.distrust {
+        face.say(format!(
+            "note: {} is known to be damaged: what is relied on in it is read, and stored again where it must be",
+            place.name
+        ))?;
+    }
     let sealed = app
         .runner
-        .backup(&cx, &subject, &repository, place, earlier(&points))
+        .backup(&cx, &subject, &repository, place, known)
         .await
         .map_err(|error| run_failure(&error))?;
     watch.sealed(&sealed.receipt, &sealed.body.phases);

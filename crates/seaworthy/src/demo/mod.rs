@@ -9,6 +9,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use seaworthy_engine::KnownPlace;
 use seaworthy_interface::SandboxProvider as _;
 use seaworthy_model::config::{self, SourceText};
 use seaworthy_model::ledger::{Known, verify_export};
@@ -275,7 +276,7 @@ async fn main_job(face: &Face, app: &App, cancel: &CancellationToken, place: &Pl
             let subject = wiring::subject(&app.setup.state, service, source)?;
             let sealed = app
                 .runner
-                .backup(&cx, &subject, &repository, reference(spec, &repository), None)
+                .backup(&cx, &subject, &repository, reference(spec, &repository), KnownPlace::default())
                 .await
                 .map_err(|error| run_failure(&error))?;
             drop(watch);
