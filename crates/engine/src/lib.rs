@@ -16,6 +16,6 @@ pub use act::independent::Bringing;
 pub use act::replicate::ReadBack;
 pub use notary::{Ledger, Notary, NotaryError};
 pub use runner::{
-    AdoptedJob, Apart, Clock, DrillJob, Executor, Moment, ReplicateJob, RestoreJob, RunError, Runner, Sealed,
-    Subject,
+    AdoptedJob, Apart, Clock, DrillJob, Executor, Moment, ReplicateEnded, ReplicateJob, RestoreJob, RunError,
+    Runner, Sealed, Subject,
 };

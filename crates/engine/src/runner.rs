@@ -3,6 +3,7 @@
 
 mod adopted;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,6 +147,15 @@ pub struct ReplicateJob {
     pub points: Vec<(RecoveryPoint, Option<String>)>,
     /// How they are read back.
     pub read_back: ReadBack,
+}
+
+/// What came of a replication.
+#[derive(Debug)]
+pub struct ReplicateEnded {
+    /// What was sealed of each copy.
+    pub sealed: Vec<Sealed<Replicate>>,
+    /// Copies that lie in the second repository and whose snapshot files cannot be read there.
+    pub damaged: BTreeSet<CopyId>,
 }
 
 /// Tells the time of day: when runs begin and end, and when receipts are sealed. What a copy is of is dated by its source; how
@@ -333,7 +343,7 @@ impl Runner {
 
     /// Replicates copies of one repository into another: together, and one by one where that fails, so that one that is damaged keeps
     /// no other from being safe. Each has its own slot and its own receipt.
-    pub async fn replicate(&self, cx: &Cx, job: ReplicateJob) -> Result<Vec<Sealed<Replicate>>, RunError> {
+    pub async fn replicate(&self, cx: &Cx, job: ReplicateJob) -> Result<ReplicateEnded, RunError> {
         let mut begun = Vec::with_capacity(job.points.len());
         for (point, identity) in job.points {
             let (run, due, started) = self.due(ActKind::Replicate, &point.service, &point.source).await?;
@@ -346,12 +356,16 @@ impl Runner {
         let is_alone = begun.len() == 1;
         let blames_one = |error: &DriverError| !is_alone && error.code.is_some_and(is_of_stored_bytes);
         let mut sealed = Vec::with_capacity(begun.len());
+        let mut damaged: BTreeSet<CopyId> =
+            together.iter().flat_map(|done| done.damaged.iter().cloned()).collect();
         for (point, source_identity, run, due, started) in begun {
             let of = |done: &Replicated| (done.copies.get(&point.copy).cloned(), done.moved);
             let result = match &together {
                 Ok(done) => Ok(of(done)),
                 Err(error) if blames_one(error) => {
-                    replicate(cx, from, to, &[&point.copy], read_back).await.map(|done| of(&done))
+                    let alone = replicate(cx, from, to, &[&point.copy], read_back).await;
+                    damaged.extend(alone.iter().flat_map(|done| done.damaged.iter().cloned()));
+                    alone.map(|done| of(&done))
                 }
                 Err(error) => {
                     let mut same = DriverError::new(error.kind, error.context.clone());
@@ -407,7 +421,7 @@ impl Runner {
             let receipt = self.notary.commit(&Act::Replicate(Box::new(body.clone())), (self.clock)()).await?;
             sealed.push(Sealed { receipt, body, error, summary: String::new() });
         }
-        Ok(sealed)
+        Ok(ReplicateEnded { sealed, damaged })
     }
 
     /// Seals what a plan says about the copies of one source in a locked repository. Nothing of it is done yet.

@@ -121,7 +121,8 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
     /// What is unusual but harmless.
     pub hints: Vec<String>,
-    /// Every snapshot that can be listed, and whether everything in it is whole as far as was checked.
+    /// Every snapshot that is listed, and whether it and everything in it is whole as far as was checked; those that cannot be read
+    /// come last.
     pub snapshots: Vec<(SnapshotId, bool)>,
     /// Packs in the store.
     pub packs: u64,
@@ -224,7 +225,8 @@ impl Check<'_> {
         let before = repository.bytes_read();
         self.keys()?;
         // The snapshots before the index: what they refer to was indexed before they were written.
-        let snapshots = self.snapshots()?;
+        let mut unreadable = Vec::new();
+        let snapshots = self.snapshots(&mut unreadable)?;
         let (index, packs) = self.index_files()?;
         let sizes: HashMap<Id, u64> = repository
             .inner
@@ -260,7 +262,11 @@ impl Check<'_> {
         Ok(CheckReport {
             findings,
             hints: std::mem::take(&mut *locked(&self.hints)),
-            snapshots: snapshots.iter().map(|(id, _)| (*id, !broken.contains(id))).collect(),
+            snapshots: snapshots
+                .iter()
+                .map(|(id, _)| (*id, !broken.contains(id)))
+                .chain(unreadable.into_iter().map(|id| (id, false)))
+                .collect(),
             packs: sizes.len() as u64,
             packs_read: chosen.len() as u64,
             blobs_read,
@@ -281,18 +287,21 @@ impl Check<'_> {
         }
     }
 
-    fn snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
+    /// The snapshots, oldest first; the names of those that are listed and cannot be read go into `unreadable`.
+    fn snapshots(&self, unreadable: &mut Vec<SnapshotId>) -> Result<Vec<(SnapshotId, Snapshot)>> {
         let mut snapshots = Vec::new();
         for listed in self.repository.inner.store.list(FileKind::Snapshot, self.control)? {
             match self.repository.snapshot(&listed.id, self.control) {
                 Ok(snapshot) => snapshots.push((listed.id, snapshot)),
                 Err(e) if is_finding(&e) => {
                     self.find(fault_of(&e), Object::Snapshot, listed.id, e.to_string(), Vec::new());
+                    unreadable.push(listed.id);
                 }
                 Err(e) => return Err(e),
             }
         }
         snapshots.sort_by_key(|(id, snapshot)| (snapshot.time.unix_nanos(), *id));
+        unreadable.sort_unstable();
         Ok(snapshots)
     }
 

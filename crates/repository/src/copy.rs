@@ -518,6 +518,14 @@ impl<'a> Copier<'a> {
                 ..snapshot.clone()
             };
             let target = inner.write_unpacked(FileKind::Snapshot, &copy.encode(), self.control)?;
+            // It is what makes the rest a copy: one that is stored and cannot be read again is none.
+            if !is_same(&self.to.snapshot(&target, self.control)?, &copy) {
+                return Err(RepositoryError::inconsistent(
+                    Object::Snapshot,
+                    target,
+                    "it was read back as something else than was written",
+                ));
+            }
             report.copied.push(Copied { source: *source, target });
             there.add(target, &copy);
         }

@@ -496,7 +496,7 @@ fn three_places(bucket: &Bucket, azurite: &Emulator) -> Away {
 fn replicated(ran: &Ran) -> Vec<Value> {
     let events = ran.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     events
-        .filter(|one| one["schema"] == "seaworthy.replicate/1")
+        .filter(|one| one["schema"] == "seaworthy.replicate/1" && one["event"] == "summary")
         .map(|one| one["replicate"].clone())
         .collect()
 }
@@ -725,6 +725,78 @@ fn nothing_rests_on_a_repository_that_is_known_to_be_damaged() {
     assert_eq!(away.run(&["check", "far"]).code, Some(4));
     away.run(&["replicate"]);
     assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
+}
+
+/// One replica more, of a copy that differs from the ones before.
+fn one_more(away: &Away, n: u32) -> (String, Value) {
+    away.write("file-3", &format!("{n} {}", "s".repeat(4_000)));
+    let ran = away.run(&["--json", "backup"]);
+    let told = replicated(&ran);
+    assert!(ran.code == Some(0) && told.len() == 1, "{} {}", ran.stdout, ran.stderr);
+    (told[0]["copy"].as_str().unwrap().to_owned(), told[0]["original"].clone())
+}
+
+#[test]
+fn a_replica_that_is_gone_or_damaged_is_told_and_sent_again() {
+    let bucket = bucket();
+    let away = two_places(&bucket);
+    let replicas: Vec<(String, Value)> = (0..4).map(|n| one_more(&away, n)).collect();
+    let name = |copy: &str| format!("ships/one/snapshots/{copy}");
+    let delete = |copy: &str| {
+        let removed = std::cell::Cell::new(false);
+        bucket.change("vault", |objects| removed.set(objects.remove(&name(copy)).is_some()));
+        assert!(removed.get(), "{copy} was not there");
+    };
+    let flip = |copy: &str| {
+        bucket.change("vault", |objects| {
+            let bytes = &mut objects.get_mut(&name(copy)).unwrap().bytes;
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        });
+    };
+    // What is sent again, and the exit code of that.
+    let sent = |arguments: &[&str]| {
+        let ran = away.run(arguments);
+        let told = replicated(&ran);
+        assert!(told.iter().all(|one| one["copy"].is_string()), "{} {}", ran.stdout, ran.stderr);
+        let originals: Vec<Value> = told.iter().map(|one| one["original"].clone()).collect();
+        (ran.code, originals, told)
+    };
+    // One that nobody but the listing tells of.
+    delete(&replicas[0].0);
+    let (code, originals, told) = sent(&["--json", "replicate"]);
+    assert_eq!((code, originals), (Some(4), vec![replicas[0].1.clone()]));
+    let again = told[0]["copy"].as_str().unwrap().to_owned();
+    assert_ne!(again, replicas[0].0);
+    assert_eq!(sent(&["--json", "replicate"]).1, Vec::<Value>::new(), "once is enough");
+    // A check goes on telling of it until somebody says that it is gone.
+    assert_eq!(away.run(&["check", "far"]).code, Some(4));
+    away.done(&["catalogue", "rebuild"]);
+    away.done(&["check", "far"]);
+    // One that a check tells of, gone and damaged.
+    for (n, harm) in [(1, &delete as &dyn Fn(&str)), (2, &flip)] {
+        harm(&replicas[n].0);
+        let check = away.run(&["check", "far"]);
+        assert!(check.code == Some(4) && check.stdout.contains(&replicas[n].0), "{n}: {}", check.stdout);
+        let (code, originals, _) = sent(&["--json", "replicate"]);
+        assert_eq!((code, originals), (Some(0), vec![replicas[n].1.clone()]), "{n}");
+    }
+    // One that is met when something else is sent.
+    flip(&replicas[3].0);
+    away.write("file-3", "the last one");
+    let (code, originals, _) = sent(&["--json", "backup"]);
+    assert!(code == Some(4) && originals.len() == 2 && originals.contains(&replicas[3].1), "{originals:?}");
+    assert_eq!(sent(&["--json", "replicate"]).1, Vec::<Value>::new());
+    assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
+    // A listing that fails is no empty one: nothing is sent, and nothing is said of any copy.
+    bucket.plan(vec![Plan {
+        key: "/snapshots/",
+        ..Plan::every(Operation::List, Wrong::Refused(403, "AccessDenied"))
+    }]);
+    let ran = away.run(&["--json", "replicate"]);
+    bucket.plan(Vec::new());
+    assert!(ran.code != Some(0) && ran.code != Some(4), "{:?} {} {}", ran.code, ran.stdout, ran.stderr);
+    assert!(!ran.stdout.contains("seaworthy.replicate/1"), "{}", ran.stdout);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What a check of a repository says of the copies in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use seaworthy_model::finding::{Finding, FindingCode};
-use seaworthy_model::id::{CopyId, RunId};
+use seaworthy_model::id::{CopyId, RepositoryId, RunId};
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{Outcome, RepositoryRef, SourceRef, VerifiedCopy, Verify};
 use seaworthy_repository::{CheckRead, CheckReport, FaultKind};
@@ -27,15 +27,100 @@ pub struct Checked {
     pub executor: String,
 }
 
-/// What has to be sealed of a check: copies that are damaged, and, where every byte was read, copies that are whole. `None` where
-/// neither is known: then nothing was shown.
+/// The names of the snapshots that a check was told of, readable or not.
+#[must_use]
+pub fn listed(report: &CheckReport) -> BTreeSet<CopyId> {
+    report.snapshots.iter().map(|(snapshot, _)| CopyId(snapshot.hex())).collect()
+}
+
+/// The copies that should be in a repository and were not listed there.
 ///
-/// `points` are those in the repository. One that is known to be gone, or that the check has not seen, is not told of.
+/// `before` is what was known before the listing began, and `points` what is known after it: what has come or was let go meanwhile is
+/// no loss.
+#[must_use]
+pub fn unlisted<'a>(
+    before: &[RecoveryPoint],
+    points: &'a [RecoveryPoint],
+    repository: &RepositoryId,
+    listed: &BTreeSet<CopyId>,
+) -> Vec<&'a RecoveryPoint> {
+    let is_there = |point: &&RecoveryPoint| point.repository.id == *repository && !point.is_gone();
+    let watched: BTreeSet<&CopyId> = before.iter().filter(is_there).map(|point| &point.copy).collect();
+    let is_lost = |point: &&RecoveryPoint| {
+        is_there(point)
+            && !is_being_removed(point)
+            && watched.contains(&point.copy)
+            && !listed.contains(&point.copy)
+    };
+    points.iter().filter(is_lost).collect()
+}
+
+fn is_being_removed(point: &RecoveryPoint) -> bool {
+    point.mark.as_ref().is_some_and(|mark| mark.is_being_removed)
+}
+
+/// What is wrong with a copy that was not listed where a receipt says that it is.
+#[must_use]
+pub fn lost(point: &RecoveryPoint) -> Finding {
+    Finding::new(
+        FindingCode::ObjectMissing,
+        format!("snapshot {}", point.copy),
+        format!("receipt {} tells of it, and it was not listed", point.sequence),
+    )
+}
+
+/// What is wrong with a copy whose snapshot file was met and could not be read.
+#[must_use]
+pub fn unreadable(point: &RecoveryPoint) -> Finding {
+    Finding::new(
+        FindingCode::ObjectDamaged,
+        format!("snapshot {}", point.copy),
+        "it is listed, and its bytes are not what was written",
+    )
+}
+
+fn said(point: &RecoveryPoint, intact: bool) -> VerifiedCopy {
+    VerifiedCopy {
+        copy: point.copy.clone(),
+        of: Some(SourceRef { service: point.service.clone(), source: point.source.clone() }),
+        backup: Some(point.sequence),
+        point: point.point,
+        intact,
+    }
+}
+
+/// What has to be sealed of copies that were seen not to be whole while something else was done; nothing is read for it.
+#[must_use]
+pub fn refuted(bad: &[(&RecoveryPoint, Finding)], seen: Checked) -> Option<Verify> {
+    if bad.is_empty() {
+        return None;
+    }
+    Some(Verify {
+        run: seen.run,
+        due: None,
+        repository: seen.place,
+        copies: bad.iter().map(|(point, _)| said(point, false)).collect(),
+        read_percent: 0,
+        read_bytes: 0,
+        started: seen.started,
+        finished: seen.finished,
+        outcome: Outcome::Complete,
+        findings: bad.iter().take(NAMED_MAX).map(|(_, finding)| finding.clone()).collect(),
+        executor: seen.executor,
+    })
+}
+
+/// What has to be sealed of a check: copies that are damaged or lost, and, where every byte was read, copies that are whole. `None`
+/// where neither is known: then nothing was shown.
+///
+/// `points` are those in the repository, and `missing` those of them that should be there and were not listed ([`unlisted`]). Of one
+/// that is known to be gone nothing is said.
 #[must_use]
 pub fn verified(
     report: &CheckReport,
     read: CheckRead,
     points: &[RecoveryPoint],
+    missing: &[&RecoveryPoint],
     checked: Checked,
 ) -> Option<Verify> {
     let is_all = read == CheckRead::All;
@@ -46,22 +131,19 @@ pub fn verified(
         .filter(|point| !point.is_gone() && point.repository.id == checked.place.id)
         .filter_map(|point| {
             let intact = *whole.get(&point.copy)?;
-            (is_all || !intact).then(|| VerifiedCopy {
-                copy: point.copy.clone(),
-                of: Some(SourceRef { service: point.service.clone(), source: point.source.clone() }),
-                backup: Some(point.sequence),
-                point: point.point,
-                intact,
-            })
+            // One that is being removed may go while it is looked at.
+            (if intact { is_all } else { !is_being_removed(point) }).then(|| said(point, intact))
         })
+        .chain(missing.iter().map(|point| said(point, false)))
         .collect();
     if copies.is_empty() {
         return None;
     }
-    let findings = report.findings.iter().take(NAMED_MAX).map(|finding| {
+    let seen = report.findings.iter().map(|finding| {
         let subject = format!("{} {}", finding.what, finding.id.hex());
         Finding::new(code(finding.kind), subject, finding.why.clone())
     });
+    let findings = missing.iter().map(|point| lost(point)).chain(seen).take(NAMED_MAX);
     Some(Verify {
         run: checked.run,
         due: None,
@@ -98,8 +180,9 @@ mod tests {
     use seaworthy_model::assess::EPOCH;
     use seaworthy_model::example::{self, About};
     use seaworthy_model::id::Digest;
-    use seaworthy_model::point::PointStanding;
+    use seaworthy_model::point::{PointMark, PointStanding};
     use seaworthy_model::receipt::{Act, Receipt};
+    use seaworthy_model::retention::PlanDigest;
     use seaworthy_repository::SnapshotId;
 
     use super::*;
@@ -130,7 +213,7 @@ mod tests {
             finished: EPOCH,
             executor: "x".to_owned(),
         };
-        let act = verified(&report, read, &points, checked)?;
+        let act = verified(&report, read, &points, &[], checked)?;
         Some(act.copies.iter().map(|copy| (copy.backup.unwrap(), copy.intact)).collect())
     }
 
@@ -149,8 +232,68 @@ mod tests {
             told(&both, CheckRead::All, |points| points[1].standing = gone.clone()),
             Some(vec![(1, true)])
         );
-        let elsewhere = seaworthy_model::id::RepositoryId("other".to_owned());
+        let elsewhere = RepositoryId("other".to_owned());
         let other = |points: &mut [RecoveryPoint]| points[0].repository.id = elsewhere.clone();
         assert_eq!(told(&[Some(false)], CheckRead::All, other), None);
+    }
+
+    fn being_removed(mut point: RecoveryPoint) -> RecoveryPoint {
+        point.mark = Some(PointMark {
+            at: EPOCH,
+            plan: PlanDigest(Digest(String::new())),
+            sequence: 8,
+            is_being_removed: true,
+        });
+        point
+    }
+
+    #[test]
+    fn a_copy_that_was_known_before_and_is_not_listed_is_lost() {
+        let gone = PointStanding::Gone { sequence: 9, at: EPOCH, was_bad: false };
+        let (known, came, listed) = (point(1), point(2), point(3));
+        let lost_of = |before: &[RecoveryPoint], points: &[RecoveryPoint]| -> Vec<u64> {
+            let there = BTreeSet::from([listed.copy.clone()]);
+            let lost = unlisted(before, points, &example::repository().id, &there);
+            lost.iter().map(|point| point.sequence).collect()
+        };
+        let before = [known.clone(), listed.clone()];
+        let after = [known.clone(), came.clone(), listed.clone()];
+        assert_eq!(lost_of(&before, &after), [1], "what came meanwhile is none");
+        let let_go = RecoveryPoint { standing: gone.clone(), ..known.clone() };
+        for went in [let_go.clone(), being_removed(known.clone())] {
+            assert_eq!(lost_of(&before, &[went, listed.clone()]), [0; 0]);
+        }
+        assert_eq!(lost_of(&[let_go], &after), [0; 0], "it has come back meanwhile");
+        let mut elsewhere = known.clone();
+        elsewhere.repository.id = RepositoryId("other".to_owned());
+        assert_eq!(lost_of(&[elsewhere.clone()], &[elsewhere]), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_lost_is_sealed_as_not_intact_and_says_why() {
+        let points = [point(1), point(2)];
+        let checked = || Checked {
+            run: RunId("verify-1".to_owned()),
+            place: example::repository(),
+            started: EPOCH,
+            finished: EPOCH,
+            executor: "x".to_owned(),
+        };
+        let report = CheckReport::default();
+        let act = verified(&report, CheckRead::None, &points, &[&points[0]], checked()).unwrap();
+        let said: Vec<(&CopyId, bool)> = act.copies.iter().map(|copy| (&copy.copy, copy.intact)).collect();
+        assert_eq!(said, [(&points[0].copy, false)]);
+        assert_eq!(act.findings, [lost(&points[0])]);
+        let bad = [(&points[1], unreadable(&points[1]))];
+        let act = refuted(&bad, checked()).unwrap();
+        assert!(!act.copies[0].intact && act.copies[0].copy == points[1].copy && act.read_percent == 0);
+        assert_eq!(act.findings[0].code, FindingCode::ObjectDamaged);
+        assert!(refuted(&[], checked()).is_none());
+        // What is being removed may be half gone when it is looked at.
+        let id = SnapshotId::parse(&points[0].copy.0).unwrap();
+        let report = CheckReport { snapshots: vec![(id, false)], ..CheckReport::default() };
+        let going = [being_removed(points[0].clone())];
+        assert!(verified(&report, CheckRead::All, &going, &[], checked()).is_none());
+        assert_eq!(listed(&report), BTreeSet::from([points[0].copy.clone()]));
     }
 }

@@ -30,13 +30,19 @@ pub struct Missing<'a> {
 /// Compares two repositories by the points that are known of them. The order in which points are given does not matter.
 ///
 /// Copies are the same where one capture made them. Those that are gone from the first repository are not wanted, and those that are
-/// only in the second are none of this act's business.
+/// only in the second are none of this act's business. `lost` are copies of the second that were not found there.
 #[must_use]
-pub fn missing<'a>(points: &'a [RecoveryPoint], from: &RepositoryId, to: &RepositoryId) -> Missing<'a> {
+pub fn missing<'a>(
+    points: &'a [RecoveryPoint],
+    from: &RepositoryId,
+    to: &RepositoryId,
+    lost: &BTreeSet<CopyId>,
+) -> Missing<'a> {
+    let is_lost = |point: &RecoveryPoint| point.repository.id == *to && lost.contains(&point.copy);
     // A replica that is known to be bad is none.
     let is_there = |point: &&RecoveryPoint| {
         let is_bad = matches!(point.standing, PointStanding::Failed { .. });
-        point.repository.id == *to && !point.is_gone() && !is_bad
+        point.repository.id == *to && !point.is_gone() && !is_bad && !is_lost(point)
     };
     let there: BTreeSet<&RunId> = points.iter().filter(is_there).map(|point| &point.run).collect();
     let mut here: Vec<&RecoveryPoint> =
@@ -57,6 +63,7 @@ pub fn missing<'a>(points: &'a [RecoveryPoint], from: &RepositoryId, to: &Reposi
             point.repository.id == *repository
                 && (&point.service, &point.source) == (service, source)
                 && !point.is_gone()
+                && !is_lost(point)
                 && point.outcome == Outcome::Complete
         });
         of_source.map(RecoveryPoint::instant).max()
@@ -210,13 +217,13 @@ mod tests {
     fn what_lacks_over_there_is_wanted_newest_first_and_once() {
         let points = [original(3), original(1), original(2), original(2), replica(1)];
         let (from, to) = places();
-        let found = missing(&points, &from, &to);
+        let found = missing(&points, &from, &to, &BTreeSet::new());
         let hours: Vec<Timestamp> = found.wanted.iter().map(|point| point.point).collect();
         assert_eq!(hours, [at(3), at(2)]);
         assert_eq!(found.lag.values().copied().collect::<Vec<_>>(), [Some(SignedDuration::from_hours(2))]);
         // Backwards there is nothing to do; and a first time there is nothing to compare with.
-        assert_eq!(missing(&points, &to, &from), Missing::default());
-        let first = missing(&points[..3], &from, &to);
+        assert_eq!(missing(&points, &to, &from, &BTreeSet::new()), Missing::default());
+        let first = missing(&points[..3], &from, &to, &BTreeSet::new());
         assert_eq!((first.wanted.len(), first.lag.into_values().next()), (3, Some(None)));
     }
 
@@ -228,7 +235,7 @@ mod tests {
         };
         let (from, to) = places();
         let points = [gone(original(1)), original(2), gone(replica(2))];
-        let found = missing(&points, &from, &to);
+        let found = missing(&points, &from, &to, &BTreeSet::new());
         assert_eq!(found.wanted.iter().map(|point| point.point).collect::<Vec<_>>(), [at(2)]);
         assert_eq!(found.lag.into_values().next(), Some(None));
     }
@@ -242,9 +249,11 @@ mod tests {
             codes: codes.iter().copied().collect(),
         };
         let mut points = [original(1), replica(1)];
-        assert!(missing(&points, &from, &to).wanted.is_empty() && !is_damaged(&points, &to));
+        assert!(
+            missing(&points, &from, &to, &BTreeSet::new()).wanted.is_empty() && !is_damaged(&points, &to)
+        );
         points[1].standing = failed(&[FindingCode::ObjectDamaged]);
-        assert_eq!(missing(&points, &from, &to).wanted.len(), 1);
+        assert_eq!(missing(&points, &from, &to, &BTreeSet::new()).wanted.len(), 1);
         assert!(is_damaged(&points, &to) && !is_damaged(&points, &from));
         points[1].standing = failed(&[]);
         assert!(is_damaged(&points, &to));
@@ -254,12 +263,26 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_that_was_not_found_there_is_none_and_is_wanted_again() {
+        let (from, to) = places();
+        let points = [original(1), original(2), replica(1), replica(2)];
+        assert_eq!(missing(&points, &from, &to, &BTreeSet::new()), Missing::default());
+        let lost = BTreeSet::from([replica(2).copy]);
+        let found = missing(&points, &from, &to, &lost);
+        assert_eq!(found.wanted.iter().map(|point| point.point).collect::<Vec<_>>(), [at(2)]);
+        assert_eq!(found.lag.into_values().next(), Some(Some(SignedDuration::from_hours(1))));
+        // An id that is another's says nothing of an original.
+        let other = BTreeSet::from([original(2).copy]);
+        assert_eq!(missing(&points, &from, &to, &other), Missing::default());
+    }
+
+    #[test]
     fn what_is_known_to_be_bad_is_told_and_not_spread() {
         let mut bad = original(2);
         bad.standing = PointStanding::Failed { sequence: 9, at: at(9), codes: BTreeSet::new() };
         let (from, to) = places();
         let points = [original(1), bad];
-        let found = missing(&points, &from, &to);
+        let found = missing(&points, &from, &to, &BTreeSet::new());
         assert_eq!((found.wanted.len(), found.bad.len()), (1, 1));
         assert_eq!(found.bad[0].point, at(2));
     }

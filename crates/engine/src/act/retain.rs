@@ -151,6 +151,12 @@ pub fn gone(locked: &Locked, removed: &[CopyId], known: &[RecoveryPoint], execut
     locked.owed(&removed, known, executor)
 }
 
+/// The names of all copies in a repository, in one request; a listing that fails is an error and never a shorter list.
+pub async fn listed(cx: &Cx, repository: &Repository) -> Result<BTreeSet<CopyId>, DriverError> {
+    let (repository, control) = (repository.clone(), control(cx));
+    blocking("list the copies", move || list(&repository, &control)).await
+}
+
 fn list(repository: &Repository, control: &Control) -> Result<BTreeSet<CopyId>, DriverError> {
     let listed = repository
         .store()

@@ -652,6 +652,25 @@ fn a_target_that_keeps_other_bytes_gets_no_snapshot_and_no_index_of_them() {
     });
 }
 
+/// A snapshot is what makes a copy: one that the store keeps otherwise than it was given is none.
+#[test]
+fn a_snapshot_that_the_target_keeps_otherwise_is_not_called_copied() {
+    let origin = Origin::new();
+    let (empty, _) = frail_repository();
+    let quick = CopyOptions { pack_size: 64 << 10, workers: 2, ..CopyOptions::default() };
+    trials(3, |number| {
+        let target = empty.fork();
+        target.plan(Counted::Snapshots, number, Fault::Flips);
+        let error = copy(&origin.frail.open(), CopyOf::All, &target.open(), &quick, &control()).unwrap_err();
+        assert!(matches!(error.root(), RepositoryError::Damaged { what: Object::Snapshot, .. }), "{error:?}");
+        target.heal();
+        // The next one tells of it, and sends it again.
+        let report = copy(&origin.frail.open(), CopyOf::All, &target.open(), &quick, &control()).unwrap();
+        let whole = usize::try_from(number).unwrap();
+        assert_eq!((report.damaged.len(), report.present.len(), report.copied.len()), (1, whole, 3 - whole));
+    });
+}
+
 /// What a prune of a client that ignores locks takes away meanwhile is not relied upon.
 #[test]
 fn packs_that_vanish_during_a_copy_keep_the_snapshot_out() {

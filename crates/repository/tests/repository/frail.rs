@@ -44,6 +44,8 @@ pub(crate) enum Counted {
     Changes,
     /// Writing packs.
     Packs,
+    /// Writing snapshots.
+    Snapshots,
     /// Listings.
     Listings,
     /// Everything.
@@ -166,6 +168,7 @@ impl Frail {
         let is_counted = match counted {
             Counted::Changes => kind == "put" || kind == "delete",
             Counted::Packs => kind == "put" && location.starts_with("data/"),
+            Counted::Snapshots => kind == "put" && location.starts_with("snapshots/"),
             Counted::Listings => kind == "list",
             Counted::All => true,
         };

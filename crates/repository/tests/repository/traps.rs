@@ -155,6 +155,18 @@ fn trap_9_a_snapshot_before_its_index_is_found() {
     assert_eq!(report.snapshots, [(id, false)]);
 }
 
+/// A snapshot that cannot be read is one that was listed, and is not whole.
+#[test]
+fn a_snapshot_that_cannot_be_read_is_told_among_the_others() {
+    let fixture = Fixture::new();
+    let bad = store_stream(&fixture.repository, "/x", b"x", Cuts::ContentDefined);
+    let good = store_stream(&fixture.repository, "/y", b"y", Cuts::ContentDefined);
+    crate::common::overwrite(&fixture.path().join("snapshots").join(bad.hex()), b"damaged");
+    let report = fixture.repository.check(&CheckOptions::default(), &control()).unwrap();
+    assert_eq!(report.snapshots, [(good, true), (bad, false)]);
+    assert!(report.findings.iter().any(|f| f.what == Object::Snapshot && f.id == bad));
+}
+
 /// Trap 11: what the index says is not believed; another blob's authentic box under this id is refused.
 #[test]
 fn trap_11_a_blob_under_a_wrong_id_is_refused() {

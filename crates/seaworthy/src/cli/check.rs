@@ -1,11 +1,11 @@
 //! `check`: a repository's structure, or every byte of it.
 
 use jiff::Timestamp;
-use seaworthy_engine::act::check::{Checked, code, verified};
+use seaworthy_engine::act::check::{Checked, code, listed, lost, unlisted, verified};
 use seaworthy_engine::runner::run_id;
-use seaworthy_model::receipt::{Act, ActKind, RepositoryRef};
+use seaworthy_model::receipt::{Act, ActKind, Verify};
 use seaworthy_model::service::RepositorySpec;
-use seaworthy_repository::{CheckLock, CheckOptions, CheckRead, CheckReport, FaultKind, Finding};
+use seaworthy_repository::{CheckLock, CheckOptions, CheckRead, FaultKind, Finding};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Opened, reference, run_failure};
@@ -68,6 +68,8 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
         let what = format!("check repository `{}`", spec.name);
         let began = Timestamp::now();
         let place = reference(spec, &repository);
+        // Before anything is listed, so that what is made meanwhile is not taken for lost.
+        let before = app.memory.points_in(&place.id).await?;
         let report = wiring::blocking(move || {
             repository.check(&options, &control).map_err(|error| wiring::repository_failure(&what, error))
         })
@@ -75,13 +77,24 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
         drop(watch);
         let ended = Timestamp::now();
         let took = std::time::Duration::try_from(ended.duration_since(began)).unwrap_or_default();
-        seal(&app, face, read, &report, place, (began, ended)).await?;
-        let is_sound = report.is_sound();
+        let points = app.memory.points_in(&place.id).await?;
+        let missing = unlisted(&before, &points, &place.id, &listed(&report));
+        let checked = Checked {
+            run: run_id(ActKind::Verify, began)
+                .map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?,
+            place,
+            started: began,
+            finished: ended,
+            executor: wiring::executor(),
+        };
+        seal(&app, face, verified(&report, read, &points, &missing, checked)).await?;
+        let is_sound = report.is_sound() && missing.is_empty();
         if !is_sound {
             worst = Exit::Findings;
         }
         if face.json {
-            let findings: Vec<_> = report.findings.iter().map(words).collect();
+            let lost = missing.iter().map(|point| lost(point).to_string());
+            let findings: Vec<_> = report.findings.iter().map(words).chain(lost).collect();
             face.json(&serde_json::json!({
                 "schema": "seaworthy.check/1", "repository": spec.name, "snapshots": report.snapshots.len(), "packs": report.packs,
                 "read_bytes": report.bytes_read, "findings": findings, "sound": is_sound,
@@ -98,6 +111,15 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &Check, cancel: Cance
             if hidden > 0 {
                 face.data(format!("      and {hidden} more"))?;
             }
+        }
+        for point in &missing {
+            let finding = lost(point).to_string();
+            face.data(format!("{} {}", face.paint(Tone::Bad, "✗"), printable(&finding)))?;
+        }
+        if !missing.is_empty() {
+            face.say(
+                "hint: was it removed on purpose? `seaworthy catalogue rebuild` enters that it is gone",
+            )?;
         }
         let (mark, word) = if is_sound {
             (face.paint(Tone::Good, "✓"), "no errors")
@@ -128,19 +150,8 @@ fn chosen<'a>(setup: &'a Setup, arguments: &Check) -> Outcome<Vec<&'a Repository
 }
 
 /// Seals what was shown of copies that are known here, so that `status` tells of damage and a drill is not alone with it.
-async fn seal(
-    app: &App,
-    face: &Face,
-    read: CheckRead,
-    report: &CheckReport,
-    place: RepositoryRef,
-    (started, finished): (Timestamp, Timestamp),
-) -> Outcome<()> {
-    let points = app.memory.points_in(&place.id).await?;
-    let run = run_id(ActKind::Verify, started)
-        .map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
-    let checked = Checked { run, place, started, finished, executor: wiring::executor() };
-    let Some(act) = verified(report, read, &points, checked) else { return Ok(()) };
+async fn seal(app: &App, face: &Face, act: Option<Verify>) -> Outcome<()> {
+    let Some(act) = act else { return Ok(()) };
     let receipt = app
         .runner
         .notary()

@@ -1,14 +1,18 @@
 //! `replicate`: copies of one repository into the others of its services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use seaworthy_engine::act::check::{Checked, lost, refuted, unlisted, unreadable};
 use seaworthy_engine::act::replicate::{Missing, is_damaged, is_of_stored_bytes, missing};
+use seaworthy_engine::act::retain::listed;
+use seaworthy_engine::runner::run_id;
 use seaworthy_engine::{ReadBack, ReplicateJob, Runner, Sealed};
-use seaworthy_model::id::RepositoryName;
-use seaworthy_model::point::RecoveryPoint;
-use seaworthy_model::receipt::Replicate;
+use seaworthy_model::finding::Finding;
+use seaworthy_model::id::{CopyId, RepositoryName};
+use seaworthy_model::point::{PointStanding, RecoveryPoint};
+use seaworthy_model::receipt::{Act, ActKind, Replicate, RepositoryRef};
 use seaworthy_model::service::{RepositorySpec, Service};
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +23,8 @@ use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
 use crate::output::{Face, Tone, bytes, duration};
 use crate::render::drill::instant;
-use crate::setup;
 use crate::setup::Setup;
+use crate::{setup, wiring};
 
 /// Copies that are replicated together: their shared content is sent once, and what is durable is told before the next ones.
 const TOGETHER: usize = 32;
@@ -140,8 +144,20 @@ impl Way<'_> {
         Way { setup, memory, runner, face, from, to, services, share: SHARE }
     }
 
-    /// Replicates everything that is missing, newest first.
+    /// Replicates everything that is missing, newest first. A replica that should be there and is not, or cannot be read, is told,
+    /// and sent again.
     pub(crate) async fn go(&self, opened: &mut Opened, cancel: &CancellationToken) -> Outcome {
+        let (first, met) = self.once(opened, cancel).await?;
+        if met == 0 {
+            return Ok(first);
+        }
+        // What was found to be damaged on the way is known to be bad now, and therefore missing.
+        let (second, _) = self.once(opened, cancel).await?;
+        Ok(super::backup::worse(first, second))
+    }
+
+    /// The same once; how many copies were found to be damaged on the way.
+    async fn once(&self, opened: &mut Opened, cancel: &CancellationToken) -> Outcome<(Exit, usize)> {
         let watch = self.face.watch(&format!("{} to {}", self.from, self.to));
         let cx = super::context(cancel, watch.sink());
         let (from, to) =
@@ -157,24 +173,42 @@ impl Way<'_> {
                 ),
             ));
         }
+        // What receipts say is there is looked for: before it is listed and after, so that what comes or goes meanwhile is no loss.
+        let before = self.memory.points_in(&places.1.id).await?;
+        cx.phase("list");
+        let began = Timestamp::now();
+        let there = listed(&cx, &to_repository).await.map_err(|error| {
+            let mut failure = Failure::from(error);
+            failure.chain.insert(0, format!("see what is in {}", self.to));
+            failure
+        })?;
         let mut known = Vec::new();
         for service in self.services {
             for source in &service.sources {
                 known.extend(points(self.memory, &service.name, &source.name, None).await?);
             }
         }
-        let missing = missing(&known, &places.0.id, &places.1.id);
+        let gone: Vec<&RecoveryPoint> = unlisted(&before, &known, &places.1.id, &there);
+        let (mut worst, mut met) = (Exit::Ok, 0);
+        let told: Vec<_> =
+            gone.iter().filter(|point| is_believed(point)).map(|point| (*point, lost(point))).collect();
+        if self.blame(&told, &places.1, began).await? > 0 {
+            worst = Exit::Findings;
+        }
+        let gone: BTreeSet<CopyId> = gone.into_iter().map(|point| point.copy.clone()).collect();
+        let missing = missing(&known, &places.0.id, &places.1.id, &gone);
         self.tell(&missing)?;
         let in_there = self.memory.points_in(&places.1.id).await?;
-        let distrust = is_damaged(&in_there, &places.1.id);
+        let distrust = !told.is_empty() || is_damaged(&in_there, &places.1.id);
         if distrust {
             self.face.say(format!(
                 "note: {} is known to be damaged: what is relied on in it is read, and sent again where it must be",
                 self.to
             ))?;
         }
-        let Some(runner) = self.runner.filter(|_| !missing.wanted.is_empty()) else { return Ok(Exit::Ok) };
-        let mut worst = Exit::Ok;
+        let Some(runner) = self.runner.filter(|_| !missing.wanted.is_empty()) else {
+            return Ok((worst, met));
+        };
         let seed = super::drill::random()?;
         for together in missing.wanted.chunks(TOGETHER) {
             let mut job = ReplicateJob {
@@ -188,9 +222,22 @@ impl Way<'_> {
                 job.points.push(((*point).clone(), identity));
             }
             cx.phase("copy");
-            let sealed = runner.replicate(&cx, job).await.map_err(|error| run_failure(&error))?;
+            let ended = runner.replicate(&cx, job).await.map_err(|error| run_failure(&error))?;
+            // Of each once: what is sealed here is not believed when the next ones are sent.
+            let now_there = self.memory.points_in(&places.1.id).await?;
+            let is_of_these = |point: &&RecoveryPoint| {
+                self.services.iter().any(|service| service.name == point.service)
+                    && ended.damaged.contains(&point.copy)
+            };
+            let damaged = now_there.iter().filter(is_of_these).filter(|point| is_believed(point));
+            let damaged: Vec<_> = damaged.map(|point| (point, unreadable(point))).collect();
+            let count = self.blame(&damaged, &places.1, began).await?;
+            if count > 0 {
+                worst = super::backup::worse(worst, Exit::Findings);
+                met += count;
+            }
             let mut failed = None;
-            for one in sealed {
+            for one in ended.sealed {
                 self.report(&one)?;
                 failed = failed.or(one.error);
             }
@@ -210,10 +257,58 @@ impl Way<'_> {
                     &self.face.paint(Tone::Bad, "✗ NOT REPLICATED"),
                     &failure,
                 )?;
-                worst = failure.exit;
+                worst = super::backup::worse(failure.exit, worst);
             }
         }
-        Ok(worst)
+        Ok((worst, met))
+    }
+
+    /// Tells of copies that are not what their receipts say, and seals that, so that nothing relies on them; how many those are.
+    async fn blame(
+        &self,
+        bad: &[(&RecoveryPoint, Finding)],
+        place: &RepositoryRef,
+        began: Timestamp,
+    ) -> Outcome<usize> {
+        for (point, finding) in bad {
+            if self.face.json {
+                self.face.json(&serde_json::json!({
+                    "schema": "seaworthy.replicate/1", "event": "finding", "repository": self.to, "copy": point.copy,
+                    "finding": finding,
+                }))?;
+                continue;
+            }
+            self.face.data(format!(
+                "{} {}/{} as of {} is NOT in {} any more: {}",
+                self.face.paint(Tone::Bad, "✗"),
+                point.service,
+                point.source,
+                instant(point.point),
+                self.to,
+                printable(&finding.to_string())
+            ))?;
+        }
+        if !bad.is_empty() {
+            self.face.say(format!(
+                "hint: whatever has removed or damaged it may have met others: seaworthy check --read-data {}",
+                self.to
+            ))?;
+        }
+        let Some(runner) = self.runner else { return Ok(bad.len()) };
+        let run = run_id(ActKind::Verify, began)
+            .map_err(|error| Failure::new(Exit::Unexpected, format!("get random bytes: {error}")))?;
+        let executor = wiring::executor();
+        let seen =
+            Checked { run, place: place.clone(), started: began, finished: Timestamp::now(), executor };
+        if let Some(act) = refuted(bad, seen) {
+            let receipt = runner
+                .notary()
+                .commit(&Act::Verify(Box::new(act)), Timestamp::now())
+                .await
+                .map_err(|error| run_failure(&seaworthy_engine::RunError::from(error)))?;
+            self.face.say(format!("    receipt {}", receipt.digest))?;
+        }
+        Ok(bad.len())
     }
 
     /// What is to be done, and what is left alone.
@@ -306,6 +401,16 @@ impl Way<'_> {
         }
         self.face.say(format!("    receipt {}", sealed.receipt.digest))
     }
+}
+
+/// Whether nothing says yet that a copy is bad, gone or going.
+fn is_believed(point: &RecoveryPoint) -> bool {
+    let is_going = point.mark.as_ref().is_some_and(|mark| mark.is_being_removed);
+    !is_going
+        && match point.standing {
+            PointStanding::Unproven | PointStanding::Proven { .. } => true,
+            PointStanding::Failed { .. } | PointStanding::Gone { .. } => false,
+        }
 }
 
 fn short(point: &RecoveryPoint) -> &str {
