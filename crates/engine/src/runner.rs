@@ -393,6 +393,7 @@ impl Runner {
                 captured: point.finished,
                 outcome: Outcome::Failed,
                 is_implausible: point.is_implausible,
+                is_doubted: point.is_doubted,
                 restore_bytes: point.restore_bytes,
                 moved: Moved::default(),
                 witness: point.witness.clone(),

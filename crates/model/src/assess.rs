@@ -327,7 +327,8 @@ impl SourceHistory {
     /// A copy without a receipt counts by its instant: it may be older than those that have one.
     fn found(&mut self, receipt: &Receipt, found: &Found) {
         if found.outcome == Outcome::Complete {
-            self.came(receipt, &found.repository, &found.copy, found.point, found.finished, None);
+            let (dated, made) = (found.point, found.finished);
+            self.came(receipt, &found.repository, &found.copy, Dated { dated, made, began: None });
         }
     }
 
@@ -336,11 +337,11 @@ impl SourceHistory {
         let is_of_newest = self.newest.as_ref().is_some_and(|newest| newest.sequence == replicate.known_by);
         if let (Outcome::Complete, Some(copy)) = (replicate.outcome, &replicate.copy) {
             let (dated, made, began) = (replicate.point, replicate.captured, replicate.capture_began);
-            if is_of_newest {
+            if is_of_newest || replicate.is_doubted {
                 let (point, _) = settled(dated, began, made.min(receipt.at));
-                self.holds(&replicate.repository, copy, point);
+                self.holds(&replicate.repository, copy, point, replicate.is_doubted);
             } else {
-                self.came(receipt, &replicate.repository, copy, dated, made, began);
+                self.came(receipt, &replicate.repository, copy, Dated { dated, made, began });
             }
         }
     }
@@ -350,12 +351,10 @@ impl SourceHistory {
         receipt: &Receipt,
         repository: &RepositoryRef,
         copy: &CopyId,
-        dated: Timestamp,
-        made: Timestamp,
-        began: Option<Timestamp>,
+        Dated { dated, made, began }: Dated,
     ) {
         let (point, future_dated) = settled(dated, began, made.min(receipt.at));
-        self.holds(repository, copy, point);
+        self.holds(repository, copy, point, false);
         if self.newest.as_ref().is_none_or(|newest| newest.point < point) {
             self.newest = Some(NewestCopy {
                 sequence: receipt.sequence,
@@ -369,10 +368,12 @@ impl SourceHistory {
     }
 
     /// A copy came into a repository; it may be older than the newest there.
-    fn holds(&mut self, repository: &RepositoryRef, copy: &CopyId, point: Timestamp) {
-        let held = HeldCopy { repository: repository.id.clone(), copy: copy.clone(), point, doubted: false };
-        let is_older = |before: &HeldCopy| before.repository != repository.id || before.point < point;
-        if self.held.get(&repository.name).is_none_or(|before| before.doubted || is_older(before)) {
+    fn holds(&mut self, repository: &RepositoryRef, copy: &CopyId, point: Timestamp, doubted: bool) {
+        let held = HeldCopy { repository: repository.id.clone(), copy: copy.clone(), point, doubted };
+        let is_other = |before: &HeldCopy| before.repository != repository.id;
+        // What is of an unknown age is newer than nothing.
+        let is_older = |before: &HeldCopy| before.doubted || (!doubted && before.point < point);
+        if self.held.get(&repository.name).is_none_or(|before| is_other(before) || is_older(before)) {
             self.held.insert(repository.name.clone(), held);
         }
     }
@@ -511,6 +512,16 @@ impl SourceHistory {
     }
 }
 
+/// When a copy was made, as its receipt tells it.
+struct Dated {
+    /// By the source's clock.
+    dated: Timestamp,
+    /// When it was durable.
+    made: Timestamp,
+    /// When the run began that captured it, where that is known.
+    began: Option<Timestamp>,
+}
+
 /// Whether a copy was made after another. Its receipt alone does not say so of one that was found, nor its instant of one
 /// whose source has a wrong clock.
 fn is_newer(order: (u64, Timestamp), than: (u64, Timestamp)) -> bool {
@@ -572,7 +583,9 @@ impl Facts {
         }
         if let Some(point) = RecoveryPoint::made_by(receipt) {
             let name = (point.repository.id.clone(), point.copy.clone());
-            let point = point.known_as(self.points.get(&name));
+            let original = receipt.act.replicates().map(|(from, copy)| (from.clone(), copy.clone()));
+            let original = original.and_then(|original| self.points.get(&original));
+            let point = point.known_as(self.points.get(&name)).descended_from(original);
             self.points.insert(name, point);
         }
         for (repository, copy) in receipt.act.judges() {

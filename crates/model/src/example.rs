@@ -395,6 +395,7 @@ pub fn replicate(of: &Backup, known_by: u64, at: Timestamp) -> Replicate {
         original,
         was_there: false,
         is_implausible: false,
+        is_doubted: false,
         point: of.point.unwrap_or(of.started),
         capture_began: Some(of.started),
         captured: of.finished,

@@ -93,7 +93,7 @@ pub struct RecoveryPoint {
     pub witness: Option<Digest>,
     /// What has been shown of it.
     pub standing: PointStanding,
-    /// Whether it was found in its repository without a receipt of the backup.
+    /// Whether it was found in its repository without a receipt of the backup, or is a replica of such a one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_found: bool,
     /// The copy in another repository that it is a replica of.
@@ -183,7 +183,7 @@ impl RecoveryPoint {
     /// The same, where the copy was known before: that it is found again does not answer that it was shown to be bad.
     #[must_use]
     pub fn known_as(mut self, before: Option<&Self>) -> Self {
-        self.is_doubted = before.is_some_and(|before| before.is_doubted);
+        self.is_doubted |= before.is_some_and(|before| before.is_doubted);
         match before.map(|before| &before.standing) {
             Some(failed @ PointStanding::Failed { .. }) => self.standing = failed.clone(),
             Some(PointStanding::Gone { sequence, at, was_bad: true }) => {
@@ -191,6 +191,16 @@ impl RecoveryPoint {
                 self.standing = PointStanding::Failed { sequence: *sequence, at: *at, codes };
             }
             Some(_) | None => {}
+        }
+        self
+    }
+
+    /// The same, where it is a replica of `original`: a second copy says no more of who wrote it, and of its age, than the first.
+    #[must_use]
+    pub fn descended_from(mut self, original: Option<&Self>) -> Self {
+        if let Some(original) = original {
+            self.was_found |= original.was_found;
+            self.is_doubted |= original.is_doubted;
         }
         self
     }
@@ -241,7 +251,7 @@ impl RecoveryPoint {
             replica_of: Some(replicate.original.clone()),
             is_implausible: replicate.is_implausible,
             mark: None,
-            is_doubted: false,
+            is_doubted: replicate.is_doubted,
         })
     }
 

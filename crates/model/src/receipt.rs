@@ -886,6 +886,9 @@ pub struct Replicate {
     /// Whether the capture found something that no healthy source has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_implausible: bool,
+    /// Whether the original was dated by a clock that ran ahead, so that the age of both is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_doubted: bool,
     /// Bytes that a restore needs.
     pub restore_bytes: u64,
     /// What the run has moved, for all copies that it replicated together.
@@ -1105,6 +1108,30 @@ impl Act {
             | Self::Approve(_)
             | Self::Prune(_)
             | Self::Key(_) => Vec::new(),
+        }
+    }
+
+    /// The copy that it has made another one of.
+    #[must_use]
+    pub fn replicates(&self) -> Option<(&RepositoryId, &CopyId)> {
+        match self {
+            Self::Replicate(act) => Some((&act.from.id, &act.original)),
+            Self::Due(_)
+            | Self::Backup(_)
+            | Self::Drill(_)
+            | Self::Restore(_)
+            | Self::Verify(_)
+            | Self::Abandoned(_)
+            | Self::KeyChange(_)
+            | Self::Found(_)
+            | Self::Gone(_)
+            | Self::Retain(_)
+            | Self::Hold(_)
+            | Self::Release(_)
+            | Self::Approve(_)
+            | Self::Prune(_)
+            | Self::Key(_)
+            | Self::Comply(_) => None,
         }
     }
 

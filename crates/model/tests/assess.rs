@@ -416,6 +416,26 @@ fn proofs_decay_and_copies_go_stale() {
 }
 
 #[test]
+fn a_replica_of_a_copy_of_an_unknown_age_makes_nothing_fresh() {
+    let mut receipts = receipts(&[(Event::GoodBackup, 1), (GOOD, 1)]);
+    let now = hour(60);
+    let old = example::backup(&About::new("shop", "db", hour(500)), None);
+    let mut replicate = example::replicate(&old, 99, now);
+    replicate.repository.name = away();
+    let plain =
+        [receipts.clone(), vec![receipt(3, now, Act::Replicate(Box::new(replicate.clone())))]].concat();
+    assert!(
+        !codes(&judged(&plain, &policy(), now)).contains(&"TM-03"),
+        "the premise: it would be the newest"
+    );
+    replicate.is_doubted = true;
+    receipts.push(receipt(3, now, Act::Replicate(Box::new(replicate))));
+    assert!(codes(&judged(&receipts, &policy(), now)).contains(&"TM-03"));
+    let held = Facts::of(&receipts).histories.into_values().next().unwrap().held;
+    assert!(held[&away()].doubted);
+}
+
+#[test]
 fn a_second_repository_that_was_left_behind_is_told_for_as_long_as_it_is() {
     let told = |events: &[(Event, u32)], later: u32| -> Vec<String> {
         let receipts = receipts(events);

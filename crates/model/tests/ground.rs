@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_model::config::{SourceText, parse};
 use seaworthy_model::example::{self, About};
-use seaworthy_model::id::{CopyId, Digest, SourceName};
+use seaworthy_model::id::{CopyId, Digest, RepositoryId, SourceName};
 use seaworthy_model::point::PointStanding;
-use seaworthy_model::receipt::{Act, Backup, Receipt};
+use seaworthy_model::receipt::{Act, Backup, Receipt, Replicate, RepositoryRef};
 use seaworthy_model::retention::{
     Asked, Decision, Ground, HeldThing, Hold, Listing, Plan, Reason, Retain, RetentionPolicy, Rule, Step,
 };
@@ -64,14 +64,25 @@ impl Story {
     }
 
     fn plan(&self, n: i64) -> Plan {
+        self.plan_of(&example::repository().id, &self.copies, n)
+    }
+
+    fn plan_of(&self, repository: &RepositoryId, listed: &BTreeSet<CopyId>, n: i64) -> Plan {
         self.ground.plan(&Asked {
             service: &self.service,
             source: &SourceName::new("db").unwrap(),
-            repository: &example::repository().id,
+            repository,
             policy: &self.policy,
-            listing: Listing::Whole(&self.copies),
+            listing: Listing::Whole(listed),
             now: hour(n),
         })
+    }
+
+    /// A replica of that backup, made at this hour.
+    fn replicate(&mut self, of: &Backup, known_by: u64, n: i64) -> Replicate {
+        let replicate = example::replicate(of, known_by, hour(n));
+        self.seal(Act::Replicate(Box::new(replicate.clone())), hour(n));
+        replicate
     }
 
     /// What `retain --apply` seals.
@@ -211,6 +222,56 @@ fn an_approval_is_of_one_plan_and_lets_all_of_it_go() {
     let approved = story.apply(8);
     assert_eq!((approved.marked.len(), approved.is_approved, approved.plan), (5, true, plan.digest()));
     assert_eq!(story.apply(33).removing.len(), 5);
+}
+
+/// What is decided of one replica alone, where it lies.
+fn decided_there(story: &Story, replica: &Replicate, n: i64) -> Decision {
+    let listed = BTreeSet::from([replica.copy.clone().unwrap()]);
+    let plan = story.plan_of(&replica.repository.id, &listed, n);
+    let one = plan.decisions.iter().find(|one| Some(&one.copy) == replica.copy.as_ref()).unwrap();
+    one.decision.clone()
+}
+
+fn is_kept_for(decision: &Decision, reason: &Reason) -> bool {
+    matches!(decision, Decision::Keep(reasons) if reasons.contains(reason))
+}
+
+#[test]
+fn a_replica_of_a_copy_that_was_found_is_one_that_was_found() {
+    let mut story = Story::new(last(1));
+    let original = example::backup(&About::new("shop", "db", hour(0)), None);
+    let found = story.seal(Act::Found(Box::new(example::found(&original))), hour(1));
+    let replica = story.replicate(&original, found, 2);
+    let decision = decided_there(&story, &replica, 3);
+    assert!(is_kept_for(&decision, &Reason::FoundUnproven), "{decision:?}");
+    // And so is a replica of that.
+    let second = Replicate {
+        from: replica.repository.clone(),
+        original: replica.copy.clone().unwrap(),
+        repository: RepositoryRef { id: RepositoryId("3".repeat(64)), ..replica.repository.clone() },
+        copy: Some(example::copy_id("the replica's replica")),
+        ..replica.clone()
+    };
+    story.seal(Act::Replicate(Box::new(second.clone())), hour(3));
+    assert!(is_kept_for(&decided_there(&story, &second, 4), &Reason::FoundUnproven));
+    // One whose making was seen is none.
+    let made = story.backup(4);
+    let replica = story.replicate(&made, 4, 5);
+    let decision = decided_there(&story, &replica, 6);
+    assert!(!is_kept_for(&decision, &Reason::FoundUnproven), "{decision:?}");
+}
+
+#[test]
+fn a_replica_of_a_copy_of_an_unknown_age_is_of_an_unknown_age() {
+    let mut story = Story::new(last(1));
+    let ahead = story.backup(9_000);
+    story.backup(2);
+    let replica = story.replicate(&ahead, 1, 3);
+    let decision = decided_there(&story, &replica, 4);
+    assert!(is_kept_for(&decision, &Reason::Doubted), "{decision:?}");
+    let sure = story.backup(4);
+    let replica = story.replicate(&sure, 4, 5);
+    assert!(!is_kept_for(&decided_there(&story, &replica, 6), &Reason::Doubted));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rusqlite::{
 };
 use seaworthy_model::assess::{Dates, EPOCH, SourceHistory};
 use seaworthy_model::canonical;
-use seaworthy_model::id::{Digest, ServiceName};
+use seaworthy_model::id::{CopyId, Digest, RepositoryId, ServiceName};
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::receipt::{Head, Receipt, read_unverified};
 use seaworthy_model::signature::Envelope;
@@ -238,17 +238,29 @@ fn set_back(transaction: &Transaction<'_>, at: Timestamp) -> Result<()> {
     Ok(())
 }
 
+fn known_point(
+    transaction: &Transaction<'_>,
+    repository: &RepositoryId,
+    copy: &CopyId,
+) -> Result<Option<RecoveryPoint>> {
+    let fact = transaction
+        .prepare_cached("SELECT fact FROM recovery_point WHERE repository = ?1 AND copy = ?2")?
+        .query_row([&repository.0, &copy.0], |row| row.get::<_, String>(0))
+        .optional()?;
+    fact.map(|fact| parsed("recovery point", &fact)).transpose()
+}
+
 fn derive(transaction: &Transaction<'_>, receipt: &Receipt, dates: &mut Dates) -> Result<()> {
     if dates.next(receipt.at) {
         set_back(transaction, receipt.at)?;
     }
     if let Some(point) = RecoveryPoint::made_by(receipt) {
-        let known = transaction
-            .prepare_cached("SELECT fact FROM recovery_point WHERE repository = ?1 AND copy = ?2")?
-            .query_row([&point.repository.id.0, &point.copy.0], |row| row.get::<_, String>(0))
-            .optional()?;
-        let known: Option<RecoveryPoint> = known.map(|fact| parsed("recovery point", &fact)).transpose()?;
-        let point = point.known_as(known.as_ref());
+        let known = known_point(transaction, &point.repository.id, &point.copy)?;
+        let original = match receipt.act.replicates() {
+            Some((from, original)) => known_point(transaction, from, original)?,
+            None => None,
+        };
+        let point = point.known_as(known.as_ref()).descended_from(original.as_ref());
         transaction
             .prepare_cached(
                 "INSERT OR REPLACE INTO recovery_point (repository, copy, service, source, sequence, fact)
@@ -264,12 +276,7 @@ fn derive(transaction: &Transaction<'_>, receipt: &Receipt, dates: &mut Dates) -
             ])?;
     }
     for (repository, copy) in receipt.act.judges() {
-        let fact = transaction
-            .prepare_cached("SELECT fact FROM recovery_point WHERE repository = ?1 AND copy = ?2")?
-            .query_row([&repository.0, &copy.0], |row| row.get::<_, String>(0))
-            .optional()?;
-        let Some(fact) = fact else { continue };
-        let mut point: RecoveryPoint = parsed("recovery point", &fact)?;
+        let Some(mut point) = known_point(transaction, repository, copy)? else { continue };
         point.apply(receipt);
         transaction
             .prepare_cached("UPDATE recovery_point SET fact = ?3 WHERE repository = ?1 AND copy = ?2")?
