@@ -35,7 +35,7 @@ use tokio::time::Instant;
 use crate::act::backup::{BackupDone, BackupRequest, KnownPlace, backup};
 use crate::act::drill::{Before, DrillDone, DrillRequest, drill, drill_after};
 use crate::act::independent::{Bringing, bring};
-use crate::act::replicate::{ReadBack, Replicated, is_of_stored_bytes, replicate};
+use crate::act::replicate::{ReadBack, Replicated, replicate};
 use crate::act::retain::Locked;
 use crate::act::{self, finding_of};
 use crate::notary::{Notary, NotaryError};
@@ -354,7 +354,8 @@ impl Runner {
         let (together, _) = patiently(cx, || replicate(cx, from, to, &all, read_back)).await;
         // Where one copy is at fault the others are tried without it; where the way there is, all have failed.
         let is_alone = begun.len() == 1;
-        let blames_one = |error: &DriverError| !is_alone && error.code.is_some_and(is_of_stored_bytes);
+        let blames_one =
+            |error: &DriverError| !is_alone && error.code.is_some_and(FindingCode::is_of_stored_bytes);
         let mut sealed = Vec::with_capacity(begun.len());
         let mut damaged: BTreeSet<CopyId> =
             together.iter().flat_map(|done| done.damaged.iter().cloned()).collect();

@@ -234,6 +234,14 @@ codes! {
     LintPromiseDiffers = "LN-50", Warning, "a text promises something else than the configuration", "change one of them";
 }
 
+impl FindingCode {
+    /// Whether it tells of bytes that are stored: of one copy, and not of the way to it or of what was captured.
+    #[must_use]
+    pub fn is_of_stored_bytes(self) -> bool {
+        matches!(self, Self::ObjectDamaged | Self::ObjectMissing | Self::IndexInconsistent)
+    }
+}
+
 impl fmt::Display for FindingCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

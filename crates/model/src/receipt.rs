@@ -624,6 +624,17 @@ impl Drill {
             && (self.until.is_none() || self.checks.iter().any(is_of_copy) || self.checks.is_empty())
     }
 
+    /// Whether it shows that what was captured is wrong, and with it every copy of the capture: only damaged bytes are one copy's own.
+    ///
+    /// Where nothing critical is named nobody knows, and that is no reason to rely on the others.
+    #[must_use]
+    pub fn blames_the_capture(&self) -> bool {
+        let codes = || self.findings.iter().map(|finding| finding.code);
+        let mut critical = codes().filter(|code| code.severity() == Severity::Critical).peekable();
+        self.blames_the_copy()
+            && (critical.peek().is_none() || critical.any(|code| !code.is_of_stored_bytes()))
+    }
+
     /// The same drill with a verdict that its own facts bear out: a pass that they deny becomes inconclusive, and the
     /// contradictions become findings. To be called before it is sealed; [`seal`] refuses an undeserved pass.
     #[must_use]

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_model::config::{SourceText, parse};
 use seaworthy_model::example::{self, About};
+use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, Digest, RepositoryId, SourceName};
 use seaworthy_model::point::PointStanding;
 use seaworthy_model::receipt::{Act, Backup, Receipt, Replicate, RepositoryRef};
@@ -272,6 +273,49 @@ fn a_replica_of_a_copy_of_an_unknown_age_is_of_an_unknown_age() {
     let sure = story.backup(4);
     let replica = story.replicate(&sure, 4, 5);
     assert!(!is_kept_for(&decided_there(&story, &replica, 6), &Reason::Doubted));
+}
+
+#[test]
+fn a_capture_that_is_shown_to_be_wrong_is_bad_in_every_repository() {
+    let mut story = Story::new(last(7));
+    let pairs: Vec<(Backup, Replicate)> = (0..8)
+        .map(|n| {
+            let backup = story.backup(n);
+            let replica = story.replicate(&backup, story.sequence, n);
+            (backup, replica)
+        })
+        .collect();
+    let place = pairs[0].1.repository.id.clone();
+    let listed: BTreeSet<CopyId> = pairs.iter().filter_map(|(_, replica)| replica.copy.clone()).collect();
+    let of_first = |story: &Story| {
+        let plan = story.plan_of(&place, &listed, 9);
+        plan.decisions.into_iter().find(|one| Some(&one.copy) == pairs[0].1.copy.as_ref()).unwrap().decision
+    };
+    assert!(matches!(of_first(&story), Decision::Expire(_)), "the premise: without a drill it goes");
+    let about = |n| About::new("shop", "db", hour(n));
+    // Damage of stored bytes is one copy's own.
+    let mut damaged = example::failed_drill(&about(8), None, &pairs[7].0, None);
+    damaged.findings = vec![Finding::new(FindingCode::ObjectDamaged, "pack", "its SHA-256 is not its name")];
+    story.seal(Act::Drill(Box::new(damaged)), hour(8));
+    assert!(matches!(of_first(&story), Decision::Expire(_)));
+    for (original, _) in &pairs[1..] {
+        let drill = example::failed_drill(&about(8), None, original, None);
+        assert_eq!(drill.findings[0].code, FindingCode::RowCount);
+        story.seal(Act::Drill(Box::new(drill)), hour(8));
+    }
+    assert!(!matches!(of_first(&story), Decision::Expire(_)), "{:?}", of_first(&story));
+    // Nor does it go when the originals that showed it have gone.
+    for (original, _) in &pairs[1..] {
+        story.seal(Act::Gone(Box::new(example::gone(original, 1))), hour(8));
+    }
+    assert!(!matches!(of_first(&story), Decision::Expire(_)), "{:?}", of_first(&story));
+    // A restore of the replica that works answers it, of that capture.
+    for (original, replica) in &pairs[1..] {
+        let (repository, copy) = (replica.repository.clone(), replica.copy.clone());
+        let there = Backup { repository, copy, ..original.clone() };
+        story.seal(Act::Drill(Box::new(example::drill(&about(8), None, &there, None))), hour(8));
+    }
+    assert!(matches!(of_first(&story), Decision::Expire(_)), "{:?}", of_first(&story));
 }
 
 #[test]

@@ -15,7 +15,6 @@ use seaworthy_model::receipt::{Outcome, RepositoryRef, Seed, SourceRef, Verified
 use seaworthy_repository::{Control, FileKind, Node, NodeKind, Repository, SnapshotId, SnapshotPath, Step};
 
 use super::finding_of;
-use super::replicate::is_of_stored_bytes;
 use crate::store::{STATEMENT_PATH, blocking, control, driver_error};
 
 /// Ways from the root that are tried before the copy's own statement is read: a tree may be full of empty directories.
@@ -145,7 +144,7 @@ fn read_piece(
         Err(error) if error.kind == ErrorKind::Stopped(seaworthy_interface::Stop::Cancelled) => Err(error),
         Err(error) => {
             let finding = finding_of(&error, &subject);
-            Ok(if is_of_stored_bytes(finding.code) {
+            Ok(if finding.code.is_of_stored_bytes() {
                 ReadBack::Damaged(finding)
             } else {
                 ReadBack::NotRead(finding)

@@ -91,19 +91,13 @@ pub struct ReadBack {
     pub distrust: bool,
 }
 
-/// Whether a code tells of bytes that are stored: of one copy, and not of the way to it or of what was captured.
-#[must_use]
-pub fn is_of_stored_bytes(code: FindingCode) -> bool {
-    matches!(code, FindingCode::ObjectDamaged | FindingCode::ObjectMissing | FindingCode::IndexInconsistent)
-}
-
 /// Whether something that lies in a repository has been shown to be damaged there: new replicas must not rest on it.
 #[must_use]
 pub fn is_damaged(points: &[RecoveryPoint], repository: &RepositoryId) -> bool {
     points.iter().filter(|point| point.repository.id == *repository).any(|point| match &point.standing {
         // Without codes it is known to be bad and not why.
         PointStanding::Failed { codes: found, .. } => {
-            found.is_empty() || found.iter().copied().any(is_of_stored_bytes)
+            found.is_empty() || found.iter().any(|code| code.is_of_stored_bytes())
         }
         PointStanding::Unproven | PointStanding::Proven { .. } | PointStanding::Gone { .. } => false,
     })

@@ -13,10 +13,12 @@ use super::plan::{Mark, Plan, PlanDigest};
 use super::policy::{EarlierPolicy, RetentionPolicy};
 use super::{Aside, Case, Hold, Listing, NewestRun, fresh_within, plan};
 use crate::assess::Facts;
-use crate::id::{CopyId, RepositoryId, ServiceName, SourceName};
-use crate::point::RecoveryPoint;
-use crate::receipt::{Act, Receipt, SourceRef};
+use crate::finding::FindingCode;
+use crate::id::{CopyId, RepositoryId, RunId, ServiceName, SourceName};
+use crate::point::{PointStanding, RecoveryPoint};
+use crate::receipt::{Act, Drill, Receipt, SourceRef};
 use crate::service::Service;
+use crate::verdict::Assurance;
 
 /// What receipts say that bears on retention.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +27,18 @@ pub struct Ground {
     copies: BTreeMap<SourceRef, BTreeSet<(RepositoryId, CopyId)>>,
     newest_receipt: Option<Timestamp>,
     holds: BTreeMap<u64, (ServiceName, Hold)>,
+    /// Captures that a restore has shown to be wrong, and none since to be right; kept when the copy that showed it has gone.
+    refuted: BTreeMap<(SourceRef, RunId), Refuted>,
     policies: BTreeMap<(ServiceName, SourceName, RepositoryId), Policies>,
     approved: BTreeSet<PlanDigest>,
+}
+
+/// That what was captured is wrong: the same lies in every copy of it.
+#[derive(Debug, Clone)]
+struct Refuted {
+    sequence: u64,
+    at: Timestamp,
+    codes: BTreeSet<FindingCode>,
 }
 
 /// Of which copies a plan is made, and what is seen and wanted now.
@@ -81,9 +93,9 @@ impl Ground {
             Act::Approve(approved) => {
                 self.approved.insert(approved.plan.clone());
             }
+            Act::Drill(drill) => self.drilled(receipt, drill),
             Act::Due(_)
             | Act::Backup(_)
-            | Act::Drill(_)
             | Act::Restore(_)
             | Act::Verify(_)
             | Act::Abandoned(_)
@@ -95,6 +107,35 @@ impl Ground {
             | Act::Key(_)
             | Act::Comply(_) => {}
         }
+    }
+
+    fn drilled(&mut self, receipt: &Receipt, drill: &Drill) {
+        let Some(point) = self.facts.points.get(&(drill.repository.id.clone(), drill.copy.clone())) else {
+            return;
+        };
+        let of = SourceRef { service: point.service.clone(), source: point.source.clone() };
+        let capture = (of, point.run.clone());
+        if drill.proves().is_some_and(|level| level >= Assurance::A3) {
+            self.refuted.remove(&capture);
+        } else if drill.blames_the_capture() {
+            let codes = drill.findings.iter().map(|finding| finding.code).collect();
+            self.refuted.insert(capture, Refuted { sequence: receipt.sequence, at: receipt.at, codes });
+        }
+    }
+
+    /// A copy as a plan has to see it: one whose capture was shown to be wrong is bad, wherever that was shown.
+    fn seen(&self, point: &RecoveryPoint) -> RecoveryPoint {
+        let mut seen = point.clone();
+        let of = SourceRef { service: point.service.clone(), source: point.source.clone() };
+        let Some(refuted) = self.refuted.get(&(of, point.run.clone())) else { return seen };
+        match &point.standing {
+            PointStanding::Unproven | PointStanding::Proven { .. } => {
+                let Refuted { sequence, at, codes } = refuted.clone();
+                seen.standing = PointStanding::Failed { sequence, at, codes };
+            }
+            PointStanding::Failed { .. } | PointStanding::Gone { .. } => {}
+        }
+        seen
     }
 
     /// Holds that nobody has released, by the sequence of their receipt; those that have ended by themselves included.
@@ -132,7 +173,7 @@ impl Ground {
         let points: Vec<RecoveryPoint> = self
             .points(service, source)
             .filter(|point| point.repository.id == *asked.repository)
-            .cloned()
+            .map(|point| self.seen(point))
             .collect();
         let history =
             self.facts.histories.get(&SourceRef { service: service.clone(), source: source.clone() });

@@ -13,7 +13,8 @@
 //! - R4: at most a fifth of the copies, and of their bytes, is on the way out at once, marked ones included, however often
 //!   plans are made; one copy always may be. The rest waits for an approval of exactly this plan, or for its turn.
 //! - R5: nothing goes while the listing of the repository is doubted, or lacks a copy that should be there.
-//! - R6: copies in other repositories are not looked at. What one place has lost is no reason to delete in another.
+//! - R6: copies in other repositories are not looked at. What one place has lost is no reason to delete in another. That a capture is
+//!   wrong is said of every copy of it, wherever one was restored: the caller gives those as bad.
 //! - R7: nothing goes while a copy, a mark or a receipt is dated later than now, or copies are dated against their order.
 //!   Copies whose dates are known to be wrong are named by the caller: they stay, and do not count.
 //! - R8: of a day, an ISO week, a month, a year in the policy's zone the first good copy stands for it, and the next

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_engine::act::check::{Checked, lost, refuted, unlisted, unreadable};
-use seaworthy_engine::act::replicate::{Missing, is_damaged, is_of_stored_bytes, missing};
+use seaworthy_engine::act::replicate::{Missing, is_damaged, missing};
 use seaworthy_engine::act::retain::listed;
 use seaworthy_engine::runner::run_id;
 use seaworthy_engine::{ReadBack, ReplicateJob, Runner, Sealed};
-use seaworthy_model::finding::Finding;
+use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, RepositoryName};
 use seaworthy_model::point::{PointStanding, RecoveryPoint};
 use seaworthy_model::receipt::{Act, ActKind, Replicate, RepositoryRef};
@@ -242,7 +242,7 @@ impl Way<'_> {
                 failed = failed.or(one.error);
             }
             if let Some(error) = failed {
-                let is_of_one = error.code.is_some_and(is_of_stored_bytes);
+                let is_of_one = error.code.is_some_and(FindingCode::is_of_stored_bytes);
                 let mut failure = Failure::from(error);
                 failure.chain.insert(0, format!("replicate from {} to {}", self.from, self.to));
                 if together.len() == missing.wanted.len() {
