@@ -68,6 +68,9 @@ pub struct HeldCopy {
     /// Whether it was dated by a clock that ran ahead, so that its age is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub doubted: bool,
+    /// Whether it was shown to be bad there, and neither it nor a newer one there to be good since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bad: bool,
 }
 
 /// The last backup, whatever became of it.
@@ -255,7 +258,7 @@ impl SourceHistory {
                 // Last, because a bad copy outweighs the good ones of the same receipt.
                 for one in verify.copies.iter().filter(|one| one.of.as_ref() == Some(&own) && !one.intact) {
                     let order = (one.backup.unwrap_or(0), one.point.min(verify.started));
-                    self.failed(receipt, &one.copy, order, &verify.findings);
+                    self.failed(receipt, (&verify.repository.id, &one.copy), order, &verify.findings);
                 }
             }
             // That a restore was cut off says nothing of what could be restored.
@@ -369,10 +372,15 @@ impl SourceHistory {
 
     /// A copy came into a repository; it may be older than the newest there.
     fn holds(&mut self, repository: &RepositoryRef, copy: &CopyId, point: Timestamp, doubted: bool) {
-        let held = HeldCopy { repository: repository.id.clone(), copy: copy.clone(), point, doubted };
+        let held =
+            HeldCopy { repository: repository.id.clone(), copy: copy.clone(), point, doubted, bad: false };
         let is_other = |before: &HeldCopy| before.repository != repository.id;
+        // One that is bad gives way to another of the same capture, too.
+        let is_before = |before: &HeldCopy| {
+            before.point < point || (before.bad && before.copy != *copy && before.point == point)
+        };
         // What is of an unknown age is newer than nothing.
-        let is_older = |before: &HeldCopy| before.doubted || (!doubted && before.point < point);
+        let is_older = |before: &HeldCopy| before.doubted || (!doubted && is_before(before));
         if self.held.get(&repository.name).is_none_or(|before| is_other(before) || is_older(before)) {
             self.held.insert(repository.name.clone(), held);
         }
@@ -407,7 +415,8 @@ impl SourceHistory {
                 Some(left) => {
                     let doubted = left.point.duration_since(receipt.at) > CLOCK_STEP;
                     let (repository, copy) = (left.repository.clone(), left.copy.clone());
-                    self.held.insert(name.clone(), HeldCopy { repository, copy, point: left.point, doubted });
+                    let left = HeldCopy { repository, copy, point: left.point, doubted, bad: false };
+                    self.held.insert(name.clone(), left);
                 }
                 None => {
                     self.held.remove(name);
@@ -435,7 +444,13 @@ impl SourceHistory {
             let (repository, copy) = (backup.repository.id.clone(), copy.clone());
             self.held.insert(
                 backup.repository.name.clone(),
-                HeldCopy { repository: repository.clone(), copy: copy.clone(), point, doubted: false },
+                HeldCopy {
+                    repository: repository.clone(),
+                    copy: copy.clone(),
+                    point,
+                    doubted: false,
+                    bad: false,
+                },
             );
             self.newest = Some(NewestCopy {
                 sequence: receipt.sequence,
@@ -466,11 +481,15 @@ impl SourceHistory {
         let order = (drill.backup.unwrap_or(0), drill.point.min(drill.started));
         match (drill.verdict, proves) {
             (Verdict::Fail, _) if drill.blames_the_copy() => {
-                self.failed(receipt, &drill.copy, order, &findings);
+                self.failed(receipt, (&drill.repository.id, &drill.copy), order, &findings);
             }
             (_, Some(level)) => {
                 if self.failure.as_ref().is_some_and(|failure| failure.is_answered_by(&drill.copy, order)) {
                     self.failure = None;
+                }
+                // What one repository holds is answered there, by that copy or by one that is no older.
+                for held in self.held.values_mut().filter(|held| held.repository == drill.repository.id) {
+                    held.bad &= held.copy != drill.copy && held.point > order.1;
                 }
                 self.proven(Proof {
                     level,
@@ -485,9 +504,18 @@ impl SourceHistory {
         }
     }
 
-    /// A bad copy takes the ground from under every proof before it.
-    fn failed(&mut self, receipt: &Receipt, copy: &CopyId, order: (u64, Timestamp), findings: &[Finding]) {
+    /// A bad copy takes the ground from under every proof before it, and is none in its repository.
+    fn failed(
+        &mut self,
+        receipt: &Receipt,
+        (repository, copy): (&RepositoryId, &CopyId),
+        order: (u64, Timestamp),
+        findings: &[Finding],
+    ) {
         self.proofs.clear();
+        for held in self.held.values_mut().filter(|held| held.repository == *repository) {
+            held.bad |= held.copy == *copy || held.point < order.1;
+        }
         let mut failure = Failure {
             sequence: receipt.sequence,
             at: receipt.at,
@@ -981,6 +1009,10 @@ fn behind(
             "its newest copy is dated {} by a clock that ran ahead: its age is not known",
             held.point
         ));
+    }
+    if held.bad {
+        let copy = held.copy.0.get(..12).unwrap_or(&held.copy.0);
+        return Some(format!("its newest copy, {copy}, is known to be bad there"));
     }
     let age = now.duration_since(held.point);
     (age > policy.stale_after).then(|| {

@@ -416,6 +416,60 @@ fn proofs_decay_and_copies_go_stale() {
 }
 
 #[test]
+fn a_copy_that_is_bad_in_one_repository_is_not_answered_by_a_pass_in_another() {
+    let mut receipts: Vec<Receipt> = Vec::new();
+    let add = |receipts: &mut Vec<Receipt>, n: u32, act: Act| {
+        let sequence = u64::try_from(receipts.len()).unwrap() + 1;
+        receipts.push(receipt(sequence, hour(n), act));
+        sequence
+    };
+    let told = |receipts: &[Receipt], n: u32| {
+        let judged = everywhere(receipts, &policy(), hour(n));
+        let behind = judged.findings.iter().any(|one| one.code == FindingCode::LagsBehind);
+        (behind, judged.standing)
+    };
+    let backup = |n: u32| example::backup(&About::new("shop", "db", hour(n)), None);
+    let about = |n: u32| About::new("shop", "db", hour(n));
+    let (first, second) = (backup(0), backup(3));
+    let replicate = |of: &Backup, known_by, n| {
+        let mut replicate = example::replicate(of, known_by, hour(n));
+        replicate.repository.name = away();
+        replicate
+    };
+    let stored = add(&mut receipts, 1, Act::Backup(Box::new(first.clone())));
+    let replica = replicate(&first, stored, 1);
+    let there =
+        Backup { repository: replica.repository.clone(), copy: replica.copy.clone(), ..first.clone() };
+    let known = add(&mut receipts, 2, Act::Replicate(Box::new(replica.clone())));
+    let mut verify = example::verify(&about(2), &[(&there, Some(known))], false);
+    verify.repository = replica.repository.clone();
+    add(&mut receipts, 3, Act::Verify(Box::new(verify)));
+    assert_eq!(told(&receipts, 3), (true, Standing::Broken));
+    // The next backup goes to the first repository alone, and is proven there.
+    let stored = add(&mut receipts, 4, Act::Backup(Box::new(second.clone())));
+    let drill = example::drill(&about(5), None, &second, Some(stored));
+    add(&mut receipts, 6, Act::Drill(Box::new(drill)));
+    assert_eq!(judged(&receipts, &policy(), hour(6)).standing, Standing::Ready, "the premise");
+    assert_eq!(told(&receipts, 6), (true, Standing::Attention));
+    // It is over once that copy is proven there, the same is sent again, or a newer one comes.
+    let proven = example::drill(&about(6), None, &there, Some(known));
+    let again = Act::Replicate(Box::new(seaworthy_model::receipt::Replicate {
+        copy: Some(example::copy_id("sent again")),
+        ..replica.clone()
+    }));
+    let newer = Act::Replicate(Box::new(replicate(&second, stored, 6)));
+    for act in [Act::Drill(Box::new(proven)), again, newer] {
+        let mut then = receipts.clone();
+        add(&mut then, 7, act.clone());
+        assert_eq!(told(&then, 7), (false, Standing::Ready), "{act:?}");
+    }
+    // That the very same copy is told of again says nothing of its bytes.
+    let mut then = receipts.clone();
+    add(&mut then, 7, Act::Replicate(Box::new(replica)));
+    assert!(told(&then, 7).0);
+}
+
+#[test]
 fn a_replica_of_a_copy_of_an_unknown_age_makes_nothing_fresh() {
     let mut receipts = receipts(&[(Event::GoodBackup, 1), (GOOD, 1)]);
     let now = hour(60);
