@@ -57,6 +57,9 @@ pub enum PointStanding {
         /// Whether it was shown to be bad before that, and not to be good since.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         was_bad: bool,
+        /// Whether retention had let it go: then it is not missed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        was_let_go: bool,
     },
 }
 
@@ -186,7 +189,7 @@ impl RecoveryPoint {
         self.is_doubted |= before.is_some_and(|before| before.is_doubted);
         match before.map(|before| &before.standing) {
             Some(failed @ PointStanding::Failed { .. }) => self.standing = failed.clone(),
-            Some(PointStanding::Gone { sequence, at, was_bad: true }) => {
+            Some(PointStanding::Gone { sequence, at, was_bad: true, .. }) => {
                 let codes = BTreeSet::new();
                 self.standing = PointStanding::Failed { sequence: *sequence, at: *at, codes };
             }
@@ -299,7 +302,11 @@ impl RecoveryPoint {
                     PointStanding::Gone { was_bad, .. } => *was_bad,
                     PointStanding::Unproven | PointStanding::Proven { .. } => false,
                 };
-                self.standing = PointStanding::Gone { sequence: receipt.sequence, at: receipt.at, was_bad };
+                // That it was marked says no more than that it was to go: somebody else may have removed it.
+                let was_let_go = matches!(self.standing, PointStanding::Gone { was_let_go: true, .. })
+                    || self.mark.as_ref().is_some_and(|mark| mark.is_being_removed);
+                let (sequence, at) = (receipt.sequence, receipt.at);
+                self.standing = PointStanding::Gone { sequence, at, was_bad, was_let_go };
                 self.mark = None;
             }
             Act::Retain(retain) if retain.repository.id == self.repository.id => {

@@ -156,7 +156,10 @@ fn what_was_being_removed_is_owed_until_it_is_said_to_have_gone() {
     let source = SourceName::new("db").unwrap();
     let mut points = story.ground.points(&story.service.name, &source);
     let point = points.find(|point| Some(&point.copy) == old.copy.as_ref()).unwrap();
-    assert!(point.mark.is_none() && matches!(point.standing, PointStanding::Gone { .. }));
+    assert!(
+        point.mark.is_none() && matches!(point.standing, PointStanding::Gone { was_let_go: true, .. }),
+        "{point:?}"
+    );
 }
 
 #[test]

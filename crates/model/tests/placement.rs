@@ -406,7 +406,7 @@ fn days_until_full_come_from_what_was_stored() {
     // What went is taken off: a repository that keeps as many as it adds does not grow.
     let mut steady = points.clone();
     for point in &mut steady[..19] {
-        point.standing = PointStanding::Gone { sequence: 1, at: now(), was_bad: false };
+        point.standing = PointStanding::Gone { sequence: 1, at: now(), was_bad: false, was_let_go: false };
     }
     assert_eq!(
         (forecast(&steady, free).grows_bytes_a_day, forecast(&steady, free).days_left),

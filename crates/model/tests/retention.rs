@@ -106,7 +106,7 @@ fn bad() -> PointStanding {
 }
 
 fn gone() -> PointStanding {
-    PointStanding::Gone { sequence: 0, at: Timestamp::UNIX_EPOCH, was_bad: false }
+    PointStanding::Gone { sequence: 0, at: Timestamp::UNIX_EPOCH, was_bad: false, was_let_go: false }
 }
 
 /// All that a plan is made from, owned.

@@ -227,7 +227,7 @@ mod tests {
             assert_eq!(told(&[Some(true)], read, |_| {}), None);
         }
         assert_eq!(told(&[None, Some(true)], CheckRead::All, |_| {}), Some(vec![(2, true)]), "not seen");
-        let gone = PointStanding::Gone { sequence: 9, at: EPOCH, was_bad: false };
+        let gone = PointStanding::Gone { sequence: 9, at: EPOCH, was_bad: false, was_let_go: false };
         assert_eq!(
             told(&both, CheckRead::All, |points| points[1].standing = gone.clone()),
             Some(vec![(1, true)])
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_was_known_before_and_is_not_listed_is_lost() {
-        let gone = PointStanding::Gone { sequence: 9, at: EPOCH, was_bad: false };
+        let gone = PointStanding::Gone { sequence: 9, at: EPOCH, was_bad: false, was_let_go: false };
         let (known, came, listed) = (point(1), point(2), point(3));
         let lost_of = |before: &[RecoveryPoint], points: &[RecoveryPoint]| -> Vec<u64> {
             let there = BTreeSet::from([listed.copy.clone()]);

@@ -22,6 +22,8 @@ pub struct Missing<'a> {
     pub wanted: Vec<&'a RecoveryPoint>,
     /// Known to be bad, and therefore not replicated.
     pub bad: Vec<&'a RecoveryPoint>,
+    /// Let go by the retention of the second repository, and therefore not sent there again.
+    pub let_go: Vec<&'a RecoveryPoint>,
     /// Of each source that has anything to be replicated: how much younger its newest complete copy here is than the newest there.
     /// `None` where there is none at all over there.
     pub lag: BTreeMap<(ServiceName, SourceName), Option<SignedDuration>>,
@@ -30,7 +32,7 @@ pub struct Missing<'a> {
 /// Compares two repositories by the points that are known of them. The order in which points are given does not matter.
 ///
 /// Copies are the same where one capture made them. Those that are gone from the first repository are not wanted, and those that are
-/// only in the second are none of this act's business. `lost` are copies of the second that were not found there.
+/// only in the second are none of this act's business. What retention has let go over there stays away. `lost` are copies of the second that were not found there.
 #[must_use]
 pub fn missing<'a>(
     points: &'a [RecoveryPoint],
@@ -45,12 +47,20 @@ pub fn missing<'a>(
         point.repository.id == *to && !point.is_gone() && !is_bad && !is_lost(point)
     };
     let there: BTreeSet<&RunId> = points.iter().filter(is_there).map(|point| &point.run).collect();
+    let was_let_go = |point: &&RecoveryPoint| {
+        point.repository.id == *to && matches!(point.standing, PointStanding::Gone { was_let_go: true, .. })
+    };
+    let let_go: BTreeSet<&RunId> = points.iter().filter(was_let_go).map(|point| &point.run).collect();
     let mut here: Vec<&RecoveryPoint> =
         points.iter().filter(|point| point.repository.id == *from && !point.is_gone()).collect();
     in_order(&mut here);
     here.dedup_by_key(|point| &point.copy);
     let mut missing = Missing::default();
     for point in here.iter().rev().filter(|point| !there.contains(&point.run)) {
+        if let_go.contains(&point.run) {
+            missing.let_go.push(point);
+            continue;
+        }
         match point.standing {
             PointStanding::Failed { .. } => missing.bad.push(point),
             PointStanding::Unproven | PointStanding::Proven { .. } | PointStanding::Gone { .. } => {
@@ -179,7 +189,8 @@ mod tests {
     use seaworthy_model::assess::EPOCH;
     use seaworthy_model::example::{self, About};
     use seaworthy_model::id::Digest;
-    use seaworthy_model::receipt::{Act, Receipt};
+    use seaworthy_model::receipt::{Act, Backup, Receipt};
+    use seaworthy_model::retention::Retain;
 
     use super::*;
 
@@ -224,7 +235,8 @@ mod tests {
     #[test]
     fn what_is_gone_here_is_not_wanted_and_what_is_gone_there_is_wanted_again() {
         let gone = |mut point: RecoveryPoint| {
-            point.standing = PointStanding::Gone { sequence: 9, at: at(9), was_bad: false };
+            point.standing =
+                PointStanding::Gone { sequence: 9, at: at(9), was_bad: false, was_let_go: false };
             point
         };
         let (from, to) = places();
@@ -254,6 +266,50 @@ mod tests {
         // That content differs says nothing of the bytes that are stored.
         points[1].standing = failed(&[FindingCode::RowContent]);
         assert!(!is_damaged(&points, &to));
+    }
+
+    #[test]
+    fn what_retention_has_let_go_over_there_is_not_brought_back() {
+        let (from, to) = places();
+        let sealed = |act: Act, sequence| {
+            let digest = Digest(String::new());
+            Receipt { sequence, previous: None, at: at(1_000), subject: Vec::new(), act, digest }
+        };
+        let about = About::new("shop", "db", at(2));
+        let as_backup = |point: &RecoveryPoint| Backup {
+            repository: point.repository.clone(),
+            copy: Some(point.copy.clone()),
+            ..example::backup(&About::new("shop", "db", point.point), None)
+        };
+        // Marked, told to be removed, gone; and one that went without a word of retention's, or was only marked.
+        let ended = |hours: i64, is_marked: bool, is_removed: bool| {
+            let mut point = replica(hours);
+            let there = as_backup(&point);
+            let retain = |marked: &[&Backup], removing: &[&Backup]| Retain {
+                repository: there.repository.clone(),
+                ..example::retain(&about, marked, &[], removing)
+            };
+            if is_marked {
+                point.apply(&sealed(Act::Retain(Box::new(retain(&[&there], &[]))), 600));
+            }
+            if is_removed {
+                point.apply(&sealed(Act::Retain(Box::new(retain(&[], &[&there]))), 601));
+            }
+            point.apply(&sealed(Act::Gone(Box::new(example::gone(&there, 500))), 602));
+            assert!(point.is_gone());
+            point
+        };
+        let points = [
+            original(1),
+            original(2),
+            original(3),
+            ended(1, true, true),
+            ended(2, false, false),
+            ended(3, true, false),
+        ];
+        let found = missing(&points, &from, &to, &BTreeSet::new());
+        assert_eq!(found.wanted.iter().map(|point| point.point).collect::<Vec<_>>(), [at(3), at(2)]);
+        assert_eq!(found.let_go.iter().map(|point| point.point).collect::<Vec<_>>(), [at(1)]);
     }
 
     #[test]

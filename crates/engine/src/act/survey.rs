@@ -330,7 +330,8 @@ mod tests {
         assert_eq!((newest.sequence, newest.point), (2, known[0].point));
         // A copy that is known to be gone is not told of twice, and is nothing that is left.
         let mut marked = known[1..5].to_vec();
-        marked[3].standing = PointStanding::Gone { sequence: 9, at: Timestamp::UNIX_EPOCH, was_bad: false };
+        marked[3].standing =
+            PointStanding::Gone { sequence: 9, at: Timestamp::UNIX_EPOCH, was_bad: false, was_let_go: false };
         let gone = present(&[2, 3]).gone(&here, &marked, &marked, "x");
         assert_eq!(gone.len(), 1);
         assert_eq!((gone[0].known_by, &gone[0].newest), (2, &None));

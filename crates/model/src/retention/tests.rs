@@ -63,7 +63,7 @@ fn bad() -> PointStanding {
 }
 
 fn gone() -> PointStanding {
-    PointStanding::Gone { sequence: 900, at: day(1), was_bad: false }
+    PointStanding::Gone { sequence: 900, at: day(1), was_bad: false, was_let_go: false }
 }
 
 fn spec() -> RetentionSpec {

@@ -21,7 +21,7 @@ use crate::cli::args::{self, Cli};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
-use crate::output::{Face, Tone, bytes, duration};
+use crate::output::{Face, Tone, bytes, count, duration};
 use crate::render::drill::instant;
 use crate::setup::Setup;
 use crate::{setup, wiring};
@@ -231,10 +231,10 @@ impl Way<'_> {
             };
             let damaged = now_there.iter().filter(is_of_these).filter(|point| is_believed(point));
             let damaged: Vec<_> = damaged.map(|point| (point, unreadable(point))).collect();
-            let count = self.blame(&damaged, &places.1, began).await?;
-            if count > 0 {
+            let found = self.blame(&damaged, &places.1, began).await?;
+            if found > 0 {
                 worst = super::backup::worse(worst, Exit::Findings);
-                met += count;
+                met += found;
             }
             let mut failed = None;
             for one in ended.sealed {
@@ -321,9 +321,19 @@ impl Way<'_> {
                 bad.source
             ))?;
         }
+        if !missing.let_go.is_empty() {
+            self.face.say(format!(
+                "note: {} of {} that retention has let go in {} {} not sent there again",
+                count(missing.let_go.len(), "copy"),
+                self.from,
+                self.to,
+                if missing.let_go.len() == 1 { "is" } else { "are" }
+            ))?;
+        }
         if missing.wanted.is_empty() {
+            let beside = if missing.let_go.is_empty() { "" } else { " and was not let go there" };
             let words = format!(
-                "{} {} has everything that is in {}",
+                "{} {} has everything that is in {}{beside}",
                 self.face.paint(Tone::Good, "✓"),
                 self.to,
                 self.from
