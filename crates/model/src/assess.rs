@@ -662,6 +662,8 @@ impl From<&Service> for Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
+    /// There is nothing to recover: it has no state, and promises none.
+    Nothing,
     /// Shown to be equal, recently enough, and every promise is kept.
     Ready,
     /// Shown to be restorable, and something falls short.
@@ -677,6 +679,7 @@ impl Standing {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            Self::Nothing => "NO STATE",
             Self::Ready => "READY",
             Self::Attention => "ATTENTION",
             Self::Unproven => "NOT YET",
@@ -1028,7 +1031,9 @@ fn behind(
 fn combine(service: &ServiceName, policy: &Policy, sources: Vec<SourceAssessment>) -> ServiceAssessment {
     let mut findings: Vec<Finding> =
         sources.iter().flat_map(|source| source.findings.iter().cloned()).collect();
-    if sources.is_empty() {
+    // A cache that rebuilds itself says that no loss is one; whoever promises a bound owes a source.
+    let has_state = !sources.is_empty() || policy.objective.rpo != Objective::NotApplicable;
+    if sources.is_empty() && has_state {
         findings.push(Finding::new(FindingCode::NothingChecked, service.to_string(), "it has no source"));
     }
     let exposure_ms: Option<u64> =
@@ -1061,7 +1066,7 @@ fn combine(service: &ServiceName, policy: &Policy, sources: Vec<SourceAssessment
     ServiceAssessment {
         service: service.clone(),
         level,
-        standing: stand(level, &findings),
+        standing: if has_state { stand(level, &findings) } else { Standing::Nothing },
         point: sources
             .iter()
             .map(|source| source.point)

@@ -398,6 +398,23 @@ fn a_service_without_receipts_is_not_silent() {
 }
 
 #[test]
+fn a_service_that_has_no_state_and_promises_none_is_not_broken() {
+    let promise = |rpo| Policy { objective: RecoveryObjective { rpo, ..policy().objective }, ..policy() };
+    let of = |policy: &Policy, sources: &[SourceName]| {
+        let judged = assess(&ServiceName::new("cache").unwrap(), sources, policy, &[], hour(0));
+        (judged.standing, codes(&judged).join(" "), judged.rpo)
+    };
+    let none = promise(Objective::NotApplicable);
+    assert_eq!(of(&none, &[]), (Standing::Nothing, String::new(), Met::NotApplicable));
+    assert!(Standing::Nothing < Standing::Ready, "it makes no other service look worse");
+    // Who promises a bound owes a source, and who has one is asked for its copies.
+    let (broken, told, _) = of(&promise(Objective::Within(hours(24))), &[]);
+    assert_eq!((broken, told.as_str()), (Standing::Broken, "EV-01"));
+    let (standing, told, _) = of(&none, &[SourceName::new("db").unwrap()]);
+    assert!(standing == Standing::Unproven && told.contains("TM-03"), "{standing:?} {told}");
+}
+
+#[test]
 fn proofs_decay_and_copies_go_stale() {
     let events = [(Event::GoodBackup, 1), (GOOD, 1)];
     assert_eq!(codes(&after(&events, 30)), ["TM-09"], "31 hours exposed, 24 promised");
@@ -641,8 +658,9 @@ fn a_copy_that_has_gone_is_claimed_no_longer() {
 #[test]
 fn the_words_of_a_standing_are_those_on_the_screen() {
     let words =
-        [Standing::Ready, Standing::Attention, Standing::Unproven, Standing::Broken].map(Standing::word);
-    assert_eq!(words, ["READY", "ATTENTION", "NOT YET", "BROKEN"]);
+        [Standing::Nothing, Standing::Ready, Standing::Attention, Standing::Unproven, Standing::Broken]
+            .map(Standing::word);
+    assert_eq!(words, ["NO STATE", "READY", "ATTENTION", "NOT YET", "BROKEN"]);
 }
 
 /// The history of one source after these acts, one an hour.

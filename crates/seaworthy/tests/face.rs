@@ -75,6 +75,13 @@ fn status_says_with_its_exit_code_what_may_be_claimed() {
     estate.run(&["drill", "-q"]).exits(0);
     estate.run(&["status"]).exits(0).says(&["READY A4", "2 ready"]);
     estate.run(&["status", "papers"]).exits(0).says(&["1 service: 1 ready"]);
+    // What rebuilds itself has nothing that could be recovered.
+    let sound = text(&estate.path("seaworthy.toml"));
+    let cache = "\n[services.cache]\nowner = \"crew\"\ntier = \"low\"\nrpo = \"not-applicable\"\nrationale = \"rebuilds itself\"\n";
+    std::fs::write(estate.path("seaworthy.toml"), format!("{sound}{cache}")).unwrap();
+    estate.run(&["status"]).exits(0).says(&["NO STATE", "3 services: 2 ready", "0 broken, 1 without state"]);
+    estate.run(&["status", "cache"]).exits(0);
+    std::fs::write(estate.path("seaworthy.toml"), sound).unwrap();
     estate.run(&["status", "--as-of", &between]).exits(7).says(&["2 not yet proven"]);
     let in_three_days = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(72)).to_string();
     let late = estate.run(&["status", "--as-of", &in_three_days, "--json"]).exits(4).json();

@@ -989,6 +989,7 @@ impl Estate {
             self.count("judged where dates are wrong");
         }
         self.count(match assessment.standing {
+            Standing::Nothing => "judged to have no state",
             Standing::Ready => "judged READY",
             Standing::Attention => "judged ATTENTION",
             Standing::Unproven => "judged NOT YET",

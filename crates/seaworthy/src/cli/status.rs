@@ -58,7 +58,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Status) -> Out
         face.data(placed(face, placement.as_ref()))?;
     }
     Ok(match worst {
-        Standing::Ready => Exit::Ok,
+        Standing::Ready | Standing::Nothing => Exit::Ok,
         Standing::Attention | Standing::Broken => Exit::Findings,
         Standing::Unproven => Exit::Unknown,
     })
@@ -100,12 +100,19 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
     ]);
     for service in assessed {
         let mark = match service.standing {
+            Standing::Nothing => "·",
             Standing::Ready => "●",
             Standing::Attention => "▲",
             Standing::Unproven => "○",
             Standing::Broken => "✗",
         };
-        let ready = format!("{mark} {} {:?}", service.standing.word(), service.level);
+        let said = service.standing.word();
+        let ready = match service.standing {
+            Standing::Nothing => format!("{mark} {said}"),
+            Standing::Ready | Standing::Attention | Standing::Unproven | Standing::Broken => {
+                format!("{mark} {said} {:?}", service.level)
+            }
+        };
         let drill = service.last_drill.as_ref().map_or_else(
             || "never".to_owned(),
             |drill| {
@@ -153,8 +160,12 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
     }
     face.table(&mut table)?;
     let count = |standing: Standing| assessed.iter().filter(|service| service.standing == standing).count();
+    let stateless = match count(Standing::Nothing) {
+        0 => String::new(),
+        number => format!(", {number} without state"),
+    };
     face.data(format!(
-        "{}: {} ready, {} need attention, {} not yet proven, {} broken.   (as of {})",
+        "{}: {} ready, {} need attention, {} not yet proven, {} broken{stateless}.   (as of {})",
         plural(assessed.len(), "service"),
         count(Standing::Ready),
         count(Standing::Attention),
@@ -162,7 +173,7 @@ fn table(face: &Face, assessed: &[ServiceAssessment], now: Timestamp) -> Outcome
         count(Standing::Broken),
         instant(now)
     ))?;
-    for service in assessed.iter().filter(|service| service.standing != Standing::Ready).take(5) {
+    for service in assessed.iter().filter(|service| service.standing > Standing::Ready).take(5) {
         // The first of the worst: what is said of the copy comes before what is said of its proof.
         let worst = service.findings.iter().min_by_key(|finding| Reverse(finding.code.severity()));
         if let Some(finding) = worst {
