@@ -623,6 +623,8 @@ pub fn case(backup: &Backup, now: Timestamp) -> Case {
         source: backup.source.clone(),
         production: somewhere("disk", "de-fra1", "eu-de", "works"),
         device: None,
+        devices: std::collections::BTreeSet::new(),
+        is_partly_unseen: false,
         policy: PlacementPolicy { regions: vec!["eu-*".to_owned()], ..placement().policy },
         rpo: Objective::Within(SignedDuration::from_hours(24)),
         fresh_within: SignedDuration::from_hours(26),

@@ -229,6 +229,12 @@ pub struct Case {
     /// The device that the live data lies on, where that could be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// All of them, where parts of it lie on several; empty where it is one.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub devices: BTreeSet<String>,
+    /// Whether a part of it is kept in files of which nobody could see what they lie on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partly_unseen: bool,
     /// What is asked.
     pub policy: PlacementPolicy,
     /// The largest loss that was promised.
@@ -241,6 +247,25 @@ pub struct Case {
     pub looks: Vec<Look>,
     /// When it is judged.
     pub now: Timestamp,
+}
+
+impl Case {
+    /// Takes note of what each part of the live data lies on; `None` of one that could not be asked.
+    pub fn lies_on(&mut self, parts: impl IntoIterator<Item = Option<String>>) {
+        let mut devices = BTreeSet::new();
+        self.is_partly_unseen = false;
+        for part in parts {
+            self.is_partly_unseen |= part.is_none();
+            devices.extend(part);
+        }
+        self.device = if devices.len() == 1 { devices.pop_first() } else { None };
+        self.devices = devices;
+    }
+
+    fn is_beside(&self, look: &Look) -> bool {
+        let is_its = |device: &String| self.device.as_ref() == Some(device) || self.devices.contains(device);
+        look.device.as_ref().is_some_and(is_its)
+    }
 }
 
 /// The copies of one repository that are to be looked at, newest first: the newest complete ones, at least one of them, where
@@ -600,22 +625,19 @@ impl<'a> Judged<'a> {
         let relation = |of: fn(&Place, &Place) -> Answer| {
             unit.map_or(Answer::Unknown, |unit| match unit.is_with_production {
                 true => Answer::Violated,
-                false => of(&case.production, &unit.place),
+                false => of(&case.production, &unit.place).max(unit.apart()),
             })
         };
-        let why = match unit {
-            Some(unit) if unit.is_with_production && self.counts == Answer::Met => {
-                "it lies on the same file system as the live data".to_owned()
+        let (counts, why) = match (self.counts, unit) {
+            (Answer::Met, Some(unit)) if unit.is_with_production => {
+                (Answer::Violated, "it lies on the same file system as the live data".to_owned())
             }
-            Some(_) | None => self.why.clone(),
+            (Answer::Met, Some(unit)) if unit.may_be_with_production => (Answer::Unknown, UNSEEN.to_owned()),
+            (counts, Some(_) | None) => (counts, self.why.clone()),
         };
         Row {
             repository: name.clone(),
-            counts: if unit.is_some_and(|unit| unit.is_with_production) && self.counts == Answer::Met {
-                Answer::Violated
-            } else {
-                self.counts
-            },
+            counts,
             why,
             copy: self.copy.map(|copy| copy.copy.clone()),
             point: self.copy.map(|copy| copy.point),
@@ -678,9 +700,23 @@ struct Unit<'a> {
     /// What they do not agree on: `site`, `region`, `account`.
     contradictions: Vec<&'static str>,
     is_with_production: bool,
+    /// Whether it may be, for all that could be seen.
+    may_be_with_production: bool,
 }
 
+/// Why a copy in a directory may be none.
+const UNSEEN: &str = "what a part of the live data lies on could not be seen: it may be the same file system";
+
 impl Unit<'_> {
+    /// Whether it lies apart from the live data, as far as their file systems say.
+    fn apart(&self) -> Answer {
+        match (self.is_with_production, self.may_be_with_production) {
+            (true, _) => Answer::Violated,
+            (false, true) => Answer::Unknown,
+            (false, false) => Answer::Met,
+        }
+    }
+
     fn names(&self) -> String {
         let names: BTreeSet<&str> =
             self.members.iter().map(|member| member.look.repository.as_str()).collect();
@@ -712,8 +748,11 @@ fn is_one(one: &Look, other: &Look) -> bool {
 }
 
 fn unit<'a>(case: &Case, members: Vec<&'a Judged<'a>>) -> Unit<'a> {
-    let is_with_production =
-        case.device.is_some() && members.iter().any(|member| member.look.device == case.device);
+    let is_with_production = members.iter().any(|member| case.is_beside(member.look));
+    // An object store is on no file system of the live data's.
+    let may_be_with_production = !is_with_production
+        && case.is_partly_unseen
+        && members.iter().any(|member| member.look.device.is_some());
     let mut contradictions = Vec::new();
     let mut agreed = |what: &'static str, of: fn(&Place) -> Option<&String>| {
         let said: BTreeMap<String, &String> = members
@@ -747,12 +786,14 @@ fn unit<'a>(case: &Case, members: Vec<&'a Judged<'a>>) -> Unit<'a> {
         counts: if is_with_production {
             Answer::Violated
         } else {
-            members.iter().map(|member| member.counts).min().unwrap_or(Answer::Violated)
+            let best = members.iter().map(|member| member.counts).min().unwrap_or(Answer::Violated);
+            if may_be_with_production { best.max(Answer::Unknown) } else { best }
         },
         members,
         place,
         contradictions,
         is_with_production,
+        may_be_with_production,
     }
 }
 
@@ -1080,9 +1121,14 @@ fn disasters(case: &Case, units: &[Unit<'_>]) -> Vec<Disaster> {
             };
             let production = if is_own { Fate::Lost } else { fate(&case.production) };
             // What lies on the live data's own file system goes where that goes.
-            let fates = units
-                .iter()
-                .map(|unit| (unit, if unit.is_with_production { production } else { fate(&unit.place) }));
+            let fates = units.iter().map(|unit| {
+                let fate = match (unit.apart(), fate(&unit.place)) {
+                    (Answer::Violated, _) => production,
+                    (Answer::Unknown, Fate::Kept) if production != Fate::Kept => Fate::Unknown,
+                    (Answer::Met | Answer::Unknown, fate) => fate,
+                };
+                (unit, fate)
+            });
             disaster(case, kind, what, production, is_judged, fates)
         };
         // The live data's own place comes first, whether it is said or not.

@@ -275,6 +275,43 @@ fn one_file_system_is_one_copy_whatever_is_said_of_it() {
 }
 
 #[test]
+fn a_copy_beside_a_part_of_the_live_data_is_none() {
+    let on = |text: &str| Some(text.to_owned());
+    let beside = |parts: Vec<Option<String>>| {
+        move |case: &mut Case| {
+            case.lies_on(parts.clone());
+            case.looks[0].device = Some("8:1".to_owned());
+        }
+    };
+    for parts in [vec![on("8:1")], vec![on("8:1"), on("8:17")], vec![on("8:1"), None]] {
+        let placement = of(beside(parts), Answer::Violated, &["PL-01", "PL-11"]);
+        assert!(placement.rows[0].why.contains("same file system as the live data"));
+        assert_eq!(placement.rows[0].counts, Answer::Violated);
+    }
+    of(beside(vec![on("8:17"), on("8:18")]), Answer::Met, &[]);
+    of(beside(Vec::new()), Answer::Met, &[]);
+    // One that could not be asked may be anywhere on this machine, and on no object store.
+    for parts in [vec![None], vec![on("8:17"), None]] {
+        let mut case = sound();
+        beside(parts)(&mut case);
+        let placement = place(&case);
+        assert_eq!((placement.answer, answer(&placement, Rule::Copies)), (Answer::Unknown, Answer::Unknown));
+        let counts: Vec<Answer> = placement.rows.iter().map(|row| row.counts).collect();
+        assert_eq!(counts, [Answer::Unknown, Answer::Met]);
+        assert!(placement.rows[0].why.contains("could not be seen"), "{}", placement.rows[0].why);
+        // What one disaster takes with the live data is not said to be kept.
+        case.looks.remove(1);
+        case.looks[0].place.site = Some("elsewhere".to_owned());
+        case.looks[0].place.region = None;
+        assert_ne!(answer(&place(&case), Rule::Offsite), Answer::Met);
+    }
+    // One device is written as it always was.
+    let mut case = sound();
+    case.lies_on([on("8:1"), on("8:1")]);
+    assert_eq!((case.device.as_deref(), case.devices.len(), case.is_partly_unseen), (Some("8:1"), 0, false));
+}
+
+#[test]
 fn a_lock_on_objects_is_asked_for_by_name_and_never_assumed() {
     let asked = |case: &mut Case| case.policy.immutable = 1;
     of(asked, Answer::Unknown, &["PL-07"]);
@@ -534,6 +571,10 @@ fn any_case(dice: &mut Dice) -> Case {
     if dice.one_in(4) {
         case.device = Some(format!("8:{}", dice.below(3)));
     }
+    if dice.one_in(12) {
+        case.lies_on([Some(format!("8:{}", dice.below(3))), Some(format!("8:{}", dice.below(3)))]);
+    }
+    case.is_partly_unseen = dice.one_in(12);
     let number = |dice: &mut Dice, most: u64| u32::try_from(dice.below(most)).unwrap();
     case.policy.copies = number(dice, 5);
     case.policy.media = number(dice, 3);

@@ -345,18 +345,22 @@ async fn case(
             copies,
         });
     }
-    Ok(Case {
+    let mut case = Case {
         service: service.name.clone(),
         source: source.name.clone(),
         production: service.placement.production.clone(),
-        device: production_device(&source.spec).await?,
+        device: None,
+        devices: BTreeSet::new(),
+        is_partly_unseen: false,
         policy: service.placement.policy.clone(),
         rpo: service.objective.rpo,
         fresh_within: service.stale_after,
         proof_valid: service.drill.proof_valid,
         looks,
         now: Timestamp::now(),
-    })
+    };
+    case.lies_on(production_devices(&source.spec).await?);
+    Ok(case)
 }
 
 /// Amazon's own S3 answers only requests that are signed for the bucket's region; of other services nobody knows.
@@ -379,21 +383,17 @@ fn sharers(password: &SecretRef, looked: &BTreeMap<RepositoryName, Found>) -> BT
 /// Longest wait for the file system of a source to say what it lies on.
 const STAT: Duration = Duration::from_secs(5);
 
-/// The device that the live data lies on, where it is one that can be asked without a server.
-async fn production_device(spec: &SourceSpec) -> Outcome<Option<String>> {
+/// The devices that the parts of the live data lie on, where they can be asked without a server; `None` of a part that could not.
+async fn production_devices(spec: &SourceSpec) -> Outcome<Vec<Option<String>>> {
     let paths: Vec<PathBuf> = match spec {
-        SourceSpec::Postgres(_) => return Ok(None),
+        SourceSpec::Postgres(_) => return Ok(Vec::new()),
         SourceSpec::Sqlite(sqlite) => vec![PathBuf::from(&sqlite.path)],
         SourceSpec::Files(files) => files.paths.iter().map(PathBuf::from).collect(),
     };
-    let asked = wiring::blocking(move || {
-        let devices: BTreeSet<Option<String>> = paths.iter().map(|path| device(path)).collect();
-        // On several it is on none that a copy could share as a whole.
-        Ok(if devices.len() == 1 { devices.into_iter().next().flatten() } else { None })
-    });
+    let asked = wiring::blocking(move || Ok(paths.iter().map(|path| device(path)).collect()));
     match tokio::time::timeout(STAT, asked).await {
         Ok(answer) => answer,
-        Err(_) => Ok(None),
+        Err(_) => Ok(vec![None]),
     }
 }
 
