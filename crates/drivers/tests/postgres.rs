@@ -1528,3 +1528,152 @@ async fn measure_the_cost() {
         restored.close(&Cx::unbounded()).await.unwrap();
     }
 }
+
+/// A standby of a server, on the same sockets' directory.
+struct Standby<'a> {
+    server: &'a Server,
+    data: String,
+}
+
+/// The port of the standby.
+const STANDBY_PORT: u16 = 5778;
+
+impl<'a> Standby<'a> {
+    fn of(server: &'a Server) -> Self {
+        let place = server.path().join("standby").display().to_string();
+        let host = server.host();
+        server
+            .run("pg_basebackup", &["-R", "-c", "fast", "-D", &place, "-h", &host, "-U", "postgres"], "")
+            .unwrap();
+        let standby = Self { server, data: place };
+        standby.start();
+        standby
+    }
+
+    fn start(&self) {
+        let options =
+            format!("-p {STANDBY_PORT} -k {} -c listen_addresses= -c fsync=off", self.server.host());
+        let log = self.server.path().join("standby.log").display().to_string();
+        self.server
+            .run("pg_ctl", &["-D", &self.data, "-o", &options, "-w", "-s", "-l", &log, "start"], "")
+            .unwrap_or_else(|error| panic!("{error}: {}", std::fs::read_to_string(&log).unwrap()));
+    }
+
+    fn stop(&self) {
+        self.server.run("pg_ctl", &["-D", &self.data, "-m", "fast", "-w", "-s", "stop"], "").unwrap();
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        let port = STANDBY_PORT.to_string();
+        let arguments = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-p", &port, "-d", "shop"];
+        self.server.run("psql", &arguments, sql).unwrap().trim().to_owned()
+    }
+
+    /// Waits until a question is answered with yes.
+    fn wait(&self, sql: &str) {
+        let began = std::time::Instant::now();
+        while self.sql(sql) != "t" {
+            assert!(began.elapsed() < Duration::from_secs(60), "{sql}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until all that the primary has written is replayed.
+    fn wait_for_primary(&self) {
+        let written = self.server.sql("shop", "SELECT pg_current_wal_lsn()").unwrap();
+        let written = written.trim();
+        self.wait(&format!(
+            "SELECT pg_last_wal_replay_lsn() >= '{written}' AND count(*) = 1 FROM pg_stat_wal_receiver \
+             WHERE status = 'streaming' AND last_msg_send_time <> last_msg_receipt_time"
+        ));
+    }
+
+    fn last_commit(&self) -> jiff::Timestamp {
+        let form = "'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'";
+        let sql = format!("SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', {form})");
+        self.sql(&sql).parse().unwrap()
+    }
+}
+
+impl Drop for Standby<'_> {
+    fn drop(&mut self) {
+        // One that is stopped already has nothing to stop.
+        self.server.run("pg_ctl", &["-D", &self.data, "-m", "immediate", "-s", "stop"], "").ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_dated_by_what_it_has_replayed() {
+    let server = Server::start(&[]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(60)).unwrap();
+    let set_up = "CREATE ROLE keeper LOGIN; GRANT pg_read_all_data TO keeper; CREATE TABLE log (what text)";
+    server.sql("shop", set_up).unwrap();
+    let standby = Standby::of(&server);
+    let as_role =
+        |user: &str| PostgresSpec { port: STANDBY_PORT, user: user.to_owned(), ..spec(&server, "shop") };
+    let outlook = async |user: &str| {
+        let source = PostgresSource::new(as_role(user), None, Vec::new()).unwrap();
+        let found = source.probe(&Cx::unbounded()).await.unwrap().findings;
+        let told = found.into_iter().find(|finding| finding.code == FindingCode::StandbyBehind);
+        told.map(|finding| finding.detail)
+    };
+
+    // A healthy one, with an idle primary, is of now.
+    server.sql("shop", "INSERT INTO log (what) VALUES ('fed')").unwrap();
+    standby.wait_for_primary();
+    let last = standby.last_commit();
+    let before = jiff::Timestamp::now();
+    let copied = capture(as_role("postgres")).await;
+    assert_eq!(copied.captured.findings, []);
+    assert!(copied.captured.point >= before && copied.captured.point <= jiff::Timestamp::now());
+    assert!(copied.witness().snapshot.on_standby);
+    assert_eq!(copied.witness().snapshot.at, copied.captured.point);
+    assert_eq!(copied.findings().await, []);
+    assert_eq!(outlook("postgres").await, None);
+    // A role that may not see what was heard cannot say so, and that is no alarm while the primary is in use.
+    let copied = capture(as_role("keeper")).await;
+    assert_eq!(copied.captured.findings, []);
+    assert!(copied.captured.point >= last && copied.captured.point <= standby.last_commit());
+    assert!(outlook("keeper").await.unwrap().contains("GRANT pg_read_all_stats"));
+    server.sql("shop", "GRANT pg_read_all_stats TO keeper; CHECKPOINT").unwrap();
+    standby.wait_for_primary();
+    assert!(capture(as_role("keeper")).await.captured.point > last);
+    assert_eq!(outlook("keeper").await, None);
+
+    // What was received and not replayed is not held.
+    standby.sql("SELECT pg_wal_replay_pause()");
+    standby.wait("SELECT pg_get_wal_replay_pause_state() = 'paused'");
+    let last = standby.last_commit();
+    server.sql("shop", "INSERT INTO log (what) VALUES ('not replayed')").unwrap();
+    standby.wait("SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()");
+    let copied = capture(as_role("postgres")).await;
+    assert_eq!((copied.captured.point, &*copied.captured.findings), (last, &[][..]));
+    standby.sql("SELECT pg_wal_replay_resume()");
+    standby.wait_for_primary();
+
+    // Without its primary it stands still, and its clock does not.
+    server.stop().unwrap();
+    standby.wait(
+        "SELECT pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() AND count(*) = 0 FROM pg_stat_wal_receiver",
+    );
+    let last = standby.last_commit();
+    for user in ["postgres", "keeper"] {
+        let copied = capture(as_role(user)).await;
+        assert_eq!(copied.captured.point, last);
+        assert_eq!(codes(&copied.captured.findings), [FindingCode::StandbyBehind].into());
+        assert!(copied.captured.is_complete);
+        assert_eq!(copied.findings().await, []);
+        assert!(outlook(user).await.unwrap().contains("receives nothing"));
+    }
+
+    // Started again it does not know of any commit.
+    standby.sql("CHECKPOINT");
+    standby.stop();
+    standby.start();
+    assert_eq!(standby.sql("SELECT pg_last_xact_replay_timestamp() IS NULL"), "t");
+    let error = try_capture(as_role("postgres")).await.map(|_| ()).unwrap_err();
+    assert_eq!((error.kind, error.code), (ErrorKind::Refused, Some(FindingCode::StandbyBehind)));
+    assert!(error.hint.is_some(), "{}", chain(&error));
+    assert!(outlook("postgres").await.unwrap().contains("would be refused"));
+}

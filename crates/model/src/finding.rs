@@ -119,6 +119,7 @@ codes! {
     LogGap = "TM-10", Warning, "the server no longer has the log since the copy before, so a base backup was taken", "moments between the two copies cannot be restored: raise max_slot_wal_keep_size, or back up more often";
     MomentMissed = "TM-11", Warning, "the log behind the copy does not lead to the moment", "take a backup: it holds what the log was to hold; moments in between can be restored as far as is said here";
     MethodUnfit = "TM-12", Warning, "the way in which a source is backed up cannot keep its promise, or nothing has shown that it can", "make the change that is named here, or change the promise";
+    StandbyBehind = "TM-13", Warning, "a standby does not hold, or cannot be shown to hold, what its primary has written", "look at why replication stands still; `GRANT pg_read_all_stats` lets the backup role see whether it does";
     NothingChecked = "EV-01", Critical, "no check was carried out", "run the drill again with checks";
     ChecksMissing = "EV-02", Critical, "fewer checks were carried out than the witness asks for", "look at the first check that is missing";
     ScratchNotFresh = "EV-03", Critical, "the scratch place was not empty and new", "remove what is left and run the drill again";

@@ -84,7 +84,8 @@ impl ServerFacts {
 /// When and where in the log the snapshot was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotFacts {
-    /// The server's clock right after the snapshot was taken.
+    /// The instant that the snapshot is of: the server's clock right before it was taken; of a standby, what it is known to have
+    /// replayed until then.
     pub at: Timestamp,
     /// The write-ahead log's position then; on a standby the replayed position.
     pub lsn: String,

@@ -38,6 +38,7 @@ use super::meanwhile;
 use super::measure::{self, Beside, Table};
 use super::names::{bytes_of, identifier, literal, passfile_field, split_qualified};
 use super::session::{Address, Purpose, Session, flag, parsed, text, text_bytes};
+use super::standby;
 use super::tools::{self, Found, Tool};
 use super::{ARCHIVE, GLOBALS, MAJOR_MAX, MAJOR_MIN, PostgresSource, flaws};
 
@@ -468,6 +469,14 @@ impl PostgresSource {
         };
         let before = catalog::objects(cx, &keeper, &view).await?;
         cx.phase("snapshot");
+        // Before the snapshot, which therefore holds all that has been replayed by now.
+        let standby = match standby::read(cx, &keeper).await? {
+            None => None,
+            Some(standby) => Some(
+                standby::dated(&standby, &printable(&self.spec.database))
+                    .map_err(|undated| undated.refusal("date what the standby holds"))?,
+            ),
+        };
         keeper.execute(cx, "begin", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         // The statement's own timestamp precedes its snapshot, so nothing older than it is missing from the copy.
         let row = keeper
@@ -482,9 +491,14 @@ impl PostgresSource {
             .await?;
         let snapshot = text(&row, 0)?;
         let at = text(&row, 1)?;
-        let point = at.parse().map_err(|error: jiff::Error| {
+        let clock = at.parse().map_err(|error: jiff::Error| {
             DriverError::new(ErrorKind::Corrupt, format!("read the server's clock `{at}`")).because(error)
         })?;
+        let (point, behind) = match standby {
+            // The clock of a standby goes on when nothing reaches it any more.
+            Some(dated) => (dated.point, dated.finding),
+            None => (clock, None),
+        };
         let server = ServerFacts {
             system_identifier: text(&row, 4)?,
             version_num: keeper.version,
@@ -498,6 +512,7 @@ impl PostgresSource {
         let tables = measure::tables(cx, &keeper, &view, Beside::Dump).await?;
         let sequences_before = measure::sequences(cx, &keeper, &view).await?;
         let mut findings = flaws(cx, &keeper, &view).await?;
+        findings.extend(behind);
 
         // The deparser locks what it prints, until here. Held on, such a lock and a writer's wish for an exclusive one (a
         // REFRESH, a REINDEX) would stop pg_dump behind the writer while we wait for pg_dump: nobody would ever go on.

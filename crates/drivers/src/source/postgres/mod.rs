@@ -8,7 +8,8 @@
 //! In a copy: `database/` (a directory archive for `pg_restore -j`), `globals.json`, `globals.sql` and `README.txt`.
 //!
 //! A least-privileged backup role: `LOGIN`, `CONNECT` on the database and `GRANT pg_read_all_data TO role` (PostgreSQL
-//! 14 and newer); `BYPASSRLS` where tables have row security; large objects need `SELECT` each, or a superuser.
+//! 14 and newer); `BYPASSRLS` where tables have row security; large objects need `SELECT` each, or a superuser; on a standby
+//! `pg_read_all_stats`, without which nobody can tell it whether the standby still hears from its primary.
 
 pub mod adopted;
 pub mod archive;
@@ -26,6 +27,7 @@ pub mod replication;
 mod restore;
 mod restored;
 mod session;
+mod standby;
 mod tools;
 pub mod wal;
 
@@ -238,6 +240,9 @@ impl Source for PostgresSource {
         let log_bytes_per_hour = log_rate(cx, &session).await?;
         if is_cluster {
             findings.extend(self.obstacles(cx, &session, log_bytes_per_hour).await?);
+        }
+        if let Some(standby) = standby::read(cx, &session).await? {
+            findings.extend(standby::outlook(&standby, &printable(&self.spec.database)));
         }
         let unreadable = session
             .query(
