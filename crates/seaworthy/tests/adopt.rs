@@ -109,6 +109,9 @@ fn a_directory_of_dumps_is_recognised_adopted_and_drilled() {
 
     estate.run(&["drill", "shop", "--dry-run"]).exits(0).says(&["would drill shop/shop"]);
     estate.run(&["drill", "--adopted", "other"]).exits(2).hints();
+    // Nothing could notice a damage where there is no witness, and that is no pass.
+    let doubted = estate.run(&["drill", "--prove-the-drill=2"]).exits(7).hints();
+    doubted.says(&["left out shop/shop", "EV-01", "adopted copies only"]);
     let drilled = estate.run(&["drill", "--adopted", "shop", "--report", "reports"]).exits(0).says(&[
         "PASS A3 Restored",
         "CT-18",

@@ -1196,6 +1196,31 @@ fn a_drill_is_shown_to_fail_and_so_are_the_checks_that_can() {
         .says(&["you have no checks of your own"]);
 }
 
+/// A call that leads to no run has proven nothing, whatever it was asked for.
+#[test]
+fn drilling_nothing_is_no_pass() {
+    let estate = Estate::new();
+    estate.configure(
+        "\n[services.cache]\nrpo = \"not-applicable\"\nrationale = \"is rebuilt from the shop\"\n",
+    );
+    estate.run(&["backup"]).exits(0);
+    estate.run(&["drill", "cache"]).exits(7).hints().says(&[
+        "drilled nothing",
+        "EV-01",
+        "declares no source",
+    ]);
+    let moment = estate.run(&["drill", "--until", "latest"]).exits(7).hints();
+    moment.says(&[
+        "left out shop/database",
+        "left out papers/files",
+        "EV-01",
+        "no source of `shop`, `papers`, `cache` holds a log",
+    ]);
+    estate.run(&["drill", "cache", "--prove-the-drill=2"]).exits(7).hints().says(&["EV-01"]);
+    assert!(estate.run(&["drill", "list"]).exits(0).out.trim().is_empty());
+    estate.run(&["drill", "cache", "papers"]).exits(0);
+}
+
 /// A key that was replaced has signed what it has signed; a stranger's has not.
 #[test]
 fn what_an_earlier_key_has_signed_is_still_believed() {

@@ -192,7 +192,38 @@ pub(crate) async fn witness(
     }
 }
 
-/// Drills; the exit code is the worst of all runs.
+/// Why a call that was to drill has drilled nothing: that is never a pass.
+fn nothing(services: &[&Service], arguments: &DrillRun) -> Failure {
+    let sources: usize = services.iter().map(|service| service.sources.len()).sum();
+    let sets: usize = services.iter().map(|service| service.adopted.len()).sum();
+    let names = services.iter().map(|service| format!("`{}`", service.name)).collect::<Vec<_>>().join(", ");
+    let (why, hint) = if sources + sets == 0 {
+        (
+            format!(
+                "{names} declares no source and no adopted set of copies, so that there is nothing to restore"
+            ),
+            "declare a source in seaworthy.toml, or name another service: seaworthy status",
+        )
+    } else if arguments.until.is_some() && sources > 0 {
+        (
+            format!("no source of {names} holds a log, so that no moment between two copies can be restored"),
+            "PostgreSQL sources with mode = \"continuous\" do; drill the copies themselves: seaworthy drill",
+        )
+    } else if arguments.prove_the_drill.is_some() && sources == 0 {
+        (
+            format!(
+                "{names} has adopted copies only: without a witness nothing could notice a damage made on purpose"
+            ),
+            "drill them without --prove-the-drill, or back the source up with seaworthy backup",
+        )
+    } else {
+        (format!("nothing of {names} was asked for"), "seaworthy drill --dry-run")
+    };
+    Failure::new(Exit::Unknown, format!("drilled nothing: {why} [{}]", FindingCode::NothingChecked))
+        .hint(hint)
+}
+
+/// Drills; the exit code is the worst of all runs. A call that leads to no run at all is no pass.
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: CancellationToken) -> Outcome {
     let cx = super::silent(&cancel);
     let until = moment(arguments.until.as_deref())?;
@@ -202,8 +233,10 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
     let app = App::open(cli, face, &cx).await?;
     let mut opened = Opened::new(&app.setup.state);
     let mut worst = Exit::Ok;
+    let mut runs = 0_usize;
     adopt::known(&app.setup, arguments)?;
-    for service in app.setup.services(&arguments.services)? {
+    let services = app.setup.services(&arguments.services)?;
+    for service in &services {
         for source in service.sources.iter().filter(|_| arguments.adopted.is_none()) {
             if cancel.is_cancelled() {
                 return Err(Failure::new(
@@ -230,6 +263,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
                 face.fail(&subject, &face.paint(Tone::Warn, "? NOT DRILLED"), &failure)?;
                 Ok(failure.exit)
             };
+            runs += 1;
             if let Some(times) = arguments.prove_the_drill {
                 let ended =
                     prove::run(&app, face, &mut opened, service, source, arguments, times, &cancel).await;
@@ -261,8 +295,13 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
             }
             worst = worse(worst, ending(&sealed.body));
         }
-        let sets = service.adopted.iter().filter(|set| adopt::is_wanted(set, arguments));
-        for set in sets.filter(|_| arguments.prove_the_drill.is_none()) {
+        for set in service.adopted.iter().filter(|set| adopt::is_wanted(set, arguments)) {
+            if arguments.prove_the_drill.is_some() {
+                let subject = adopt::subject(&service.name, set);
+                face.say(format!("left out {subject}: without a witness nothing could notice a damage"))?;
+                continue;
+            }
+            runs += 1;
             let ended = match adopt::drill(&app, face, service, set, arguments, &cancel).await {
                 Ok(sealed) => told(face, arguments, &sealed)?,
                 Err(failure) if cancel.is_cancelled() => return Err(failure),
@@ -275,7 +314,7 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &DrillRun, cancel: Ca
             worst = worse(worst, ended);
         }
     }
-    Ok(worst)
+    if runs == 0 { Err(nothing(&services, arguments)) } else { Ok(worst) }
 }
 
 /// Prints one drill, writes its reports, and says how it ended.
