@@ -634,7 +634,13 @@ async fn a_users_questions_are_answered() {
             (1, '2026-11-20 10:00:00', 1, 1, 1.0, 'x'),
             (2, '2026-11-21 10:00:00', 1795255200, 1795255200000, 2461365.916666667, 'y');
          CREATE TABLE alembic_version(version_num TEXT); INSERT INTO alembic_version VALUES ('a1b2');
-         CREATE TABLE quiet(at TEXT);",
+         CREATE TABLE quiet(at TEXT);
+         CREATE TABLE plans AS SELECT * FROM orders;
+         INSERT INTO plans VALUES (3, '2099-11-21 10:00:00', 4098938400, 4098938400000, 2487891.5, 'z');
+         CREATE TABLE wishes AS SELECT * FROM plans WHERE id = 3;
+         CREATE TABLE mixed(at);
+         INSERT INTO mixed VALUES (17), ('2026-11-20 10:00:00'), ('2026-11-21T10:31:30Z'), ('2099-01-01');
+         CREATE TABLE odd(at); INSERT INTO odd VALUES ('soon'), ('wann?'), (NULL), ('2099-01-01'), (x'00');",
     );
     let (_, _, scratch) = place.drill(PageRoute::Automatic).await;
     let point: Timestamp = "2026-11-21T10:30:00Z".parse().unwrap();
@@ -662,7 +668,16 @@ async fn a_users_questions_are_answered() {
     for column in ["at", "unix", "ms", "julian"] {
         assert_eq!(outcome(fresh("orders", column, 31)).await, CheckOutcome::Passed, "{column}");
         assert_eq!(outcome(fresh("orders", column, 29)).await, CheckOutcome::Failed, "{column}");
+        // An expiry keeps nothing fresh, and where there is nothing else there is nothing.
+        assert_eq!(outcome(fresh("plans", column, 31)).await, CheckOutcome::Passed, "{column}");
+        assert_eq!(outcome(fresh("plans", column, 29)).await, CheckOutcome::Failed, "{column}");
+        let report = ask_at(&scratch, fresh("wishes", column, 31), point).await;
+        assert_eq!(report.outcome, CheckOutcome::Failed, "{column}");
+        assert!(report.findings.iter().all(|finding| finding.code == FindingCode::ContentStale), "{column}");
     }
+    // Of a minute later by another clock: a record, no plan.
+    assert_eq!(outcome(fresh("mixed", "at", 0)).await, CheckOutcome::Passed);
+    assert_eq!(outcome(fresh("odd", "at", 31)).await, CheckOutcome::Inconclusive);
     assert_eq!(outcome(fresh("orders", "absent", 31)).await, CheckOutcome::Failed);
     assert_eq!(outcome(fresh("orders", "word", 31)).await, CheckOutcome::Inconclusive);
     assert_eq!(outcome(fresh("quiet", "at", 31)).await, CheckOutcome::Failed);

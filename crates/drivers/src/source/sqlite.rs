@@ -39,6 +39,7 @@ use seaworthy_interface::{
 };
 use seaworthy_model::check::{Question, UserCheck};
 use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::receipt::CLOCK_STEP;
 use seaworthy_model::source::SqliteSpec;
 use seaworthy_model::verdict::{CheckOutcome, CheckReport};
 use seaworthy_model::witness::content::{Content, Measure, hex};
@@ -1340,14 +1341,22 @@ fn ask_freshness(
 ) -> rusqlite::Result<CheckReport> {
     // Without the schema's name in front, a quoted column that does not exist would be taken for a text.
     let query = format!("SELECT max(t.{}) FROM main.{} AS t", quoted(column), table_name(table));
-    let newest = connection.query_row(&query, [], |row| {
+    let mut newest = connection.query_row(&query, [], |row| {
         let value = row.get_ref(0)?;
         Ok((value == ValueRef::Null, instant(value)))
     })?;
+    // What lies after the recovery point is a plan (an expiry, an appointment), not a record: it keeps nothing fresh.
+    let until = point.saturating_add(CLOCK_STEP).unwrap_or(Timestamp::MAX);
+    if newest.1.is_some_and(|newest| newest > until) {
+        newest = newest_until(connection, (table, column), until)?;
+    }
     Ok(match newest {
-        (true, _) => {
-            answered(name, CheckOutcome::Failed, "the column holds no value", FindingCode::ContentStale)
-        }
+        (true, _) => answered(
+            name,
+            CheckOutcome::Failed,
+            "the column holds no value that is not after the recovery point",
+            FindingCode::ContentStale,
+        ),
         (false, None) => answered(
             name,
             CheckOutcome::Inconclusive,
@@ -1362,6 +1371,26 @@ fn ask_freshness(
             answered(name, outcome, detail, FindingCode::ContentStale)
         }
     })
+}
+
+/// Whether a column holds nothing but what lies after `until`, and the newest instant that does not. Every row is read: values are
+/// compared as the instants that they are, whatever SQLite takes them for.
+fn newest_until(
+    connection: &Connection,
+    (table, column): (&str, &str),
+    until: Timestamp,
+) -> rusqlite::Result<(bool, Option<Timestamp>)> {
+    let query = format!("SELECT t.{} FROM main.{} AS t", quoted(column), table_name(table));
+    let mut statement = connection.prepare(&query)?;
+    let mut rows = statement.query([])?;
+    let (mut is_understood, mut newest) = (true, None);
+    while let Some(row) = rows.next()? {
+        let value = row.get_ref(0)?;
+        let at = instant(value);
+        is_understood &= at.is_some() || value == ValueRef::Null;
+        newest = newest.max(at.filter(|at| *at <= until));
+    }
+    Ok((is_understood && newest.is_none(), newest))
 }
 
 /// An instant as SQLite's users write it: Unix time in seconds to nanoseconds, a Julian day, ISO 8601 (UTC by default).

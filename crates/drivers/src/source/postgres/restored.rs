@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use seaworthy_interface::{Cx, Damage, DriverError, ErrorKind, Restored, Sandbox, SandboxProcess};
 use seaworthy_model::check::{Question, UserCheck};
 use seaworthy_model::finding::{Finding, FindingCode};
+use seaworthy_model::receipt::CLOCK_STEP;
 use seaworthy_model::verdict::{CheckOutcome, CheckReport};
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::{
@@ -255,15 +256,22 @@ impl RestoredPostgres {
                 Ok((count >= *rows, format!("{count} rows, at least {rows} wanted")))
             }
             Question::Freshness { table, column, within } => {
+                let column = identifier(column);
+                // What lies after the recovery point is a plan (an expiry, an appointment), not a record: it keeps nothing fresh.
+                let until = point.saturating_add(CLOCK_STEP).unwrap_or(Timestamp::MAX);
                 let sql = format!(
-                    "SELECT extract(epoch FROM ({}::timestamptz - max({})::timestamptz))::bigint::text FROM {}",
+                    "SELECT extract(epoch FROM ({}::timestamptz - max({column})::timestamptz))::bigint::text FROM {} \
+                     WHERE {column}::timestamptz <= {}::timestamptz",
                     literal(&point.to_string()),
-                    identifier(column),
-                    quoted(table)?
+                    quoted(table)?,
+                    literal(&until.to_string())
                 );
                 let age = optional(&session.row(cx, "look for the newest row", &sql).await?, 0)?;
                 let Some(age) = age.and_then(|age| age.parse::<i64>().ok()) else {
-                    return Ok((false, "the column holds no value".to_owned()));
+                    return Ok((
+                        false,
+                        "the column holds no value that is not after the recovery point".to_owned(),
+                    ));
                 };
                 let detail = format!(
                     "the newest value is {age} s older than the recovery point, at most {} s allowed",
