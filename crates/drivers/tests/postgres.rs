@@ -1128,7 +1128,13 @@ async fn the_restore_answers_questions_and_can_be_written_to() {
         .sql(
             "shop",
             "CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version VALUES ('abc'); \
-        CREATE TABLE seen (at timestamptz); INSERT INTO seen VALUES (now()), (now() + interval '10 years')",
+        CREATE TABLE seen (at timestamptz); INSERT INTO seen VALUES (now()), (now() + interval '10 years'), ('infinity'); \
+        CREATE TABLE plans (at timestamptz, day date, local timestamp, word text, later timestamptz); \
+        INSERT INTO plans SELECT at, at, at, at, now() + interval '9 years' FROM (VALUES (now() - interval '3 days'), \
+        (now() + interval '10 years')) t (at); \
+        ALTER DATABASE shop SET statement_timeout = '100ms'; ALTER DATABASE shop SET lock_timeout = '100ms'; \
+        CREATE FUNCTION fails(state text) RETURNS bool LANGUAGE plpgsql \
+        AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = state; END $$",
         )
         .unwrap();
     let copied = capture(spec(&server, "shop")).await;
@@ -1153,6 +1159,11 @@ async fn the_restore_answers_questions_and_can_be_written_to() {
         |revision: &str| Question::Migration { tool: "alembic".to_owned(), revision: revision.to_owned() };
     let stale =
         |within| Question::Freshness { table: "orders".to_owned(), column: "placed".to_owned(), within };
+    let plans = |column: &str, days: i64| Question::Freshness {
+        table: "plans".to_owned(),
+        column: column.to_owned(),
+        within: SignedDuration::from_hours(24 * days),
+    };
     for (question, expected) in [
         (sql("SELECT count(*) = 60 FROM orders", None), Passed),
         (sql("SELECT count(*) FROM orders;", Some("60")), Passed),
@@ -1165,6 +1176,23 @@ async fn the_restore_answers_questions_and_can_be_written_to() {
         (sql("SELECT pg_sleep(30)", None), Inconclusive),
         (minimum(60), Passed),
         (minimum(61), Failed),
+        // The limit that was restored with the database is not the question's, and what fails of the machine is not the copy's.
+        (sql("SELECT true FROM pg_sleep(1)", None), Passed),
+        (sql("SELECT public.fails('53100')", None), Inconclusive),
+        (sql("SELECT public.fails('55P03')", None), Inconclusive),
+        (sql("SELECT public.fails('57014')", None), Inconclusive),
+        (sql("SELECT public.fails('58030')", None), Inconclusive),
+        (sql("SELECT public.fails('P0001')", None), Failed),
+        // An expiry keeps nothing fresh, and where there is nothing else there is nothing.
+        (plans("at", 4), Passed),
+        (plans("at", 2), Failed),
+        (plans("day", 5), Passed),
+        (plans("day", 2), Failed),
+        (plans("local", 4), Passed),
+        (plans("local", 2), Failed),
+        (plans("word", 4), Passed),
+        (plans("word", 2), Failed),
+        (plans("later", 4), Failed),
         (fresh(SignedDuration::from_hours(1)), Passed),
         (stale(SignedDuration::from_hours(1)), Failed),
         (migration("abc"), Passed),

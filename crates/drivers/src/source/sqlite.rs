@@ -1190,14 +1190,12 @@ impl Restored for RestoredSqlite {
                     FindingCode::ObjectUnusable,
                 ),
                 Err(error) => {
-                    let (outcome, code) = match error.sqlite_error_code() {
-                        // A machine that has no room, or fails, says nothing of the restore.
-                        Some(ErrorCode::DiskFull) => (CheckOutcome::Inconclusive, FindingCode::EnvDisk),
-                        Some(ErrorCode::ReadOnly) => (CheckOutcome::Inconclusive, FindingCode::EnvPermission),
-                        Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::CannotOpen) => {
-                            (CheckOutcome::Inconclusive, FindingCode::EnvOther)
+                    let (outcome, code) = match (of_machine(&error), error.sqlite_error_code()) {
+                        (Some(code), _) => (CheckOutcome::Inconclusive, code),
+                        (None, Some(ErrorCode::ReadOnly)) => {
+                            (CheckOutcome::Inconclusive, FindingCode::EnvPermission)
                         }
-                        Some(_) | None => (CheckOutcome::Failed, FindingCode::ObjectUnusable),
+                        (None, Some(_) | None) => (CheckOutcome::Failed, FindingCode::ObjectUnusable),
                     };
                     answered("write-probe", outcome, error.to_string(), code)
                 }
@@ -1282,8 +1280,25 @@ fn ask(
     };
     watch.check()?;
     Ok(given.unwrap_or_else(|error| {
-        answered(name, CheckOutcome::Failed, error.to_string(), FindingCode::CheckFailed)
+        let (outcome, code) = match of_machine(&error) {
+            Some(code) => (CheckOutcome::Inconclusive, code),
+            None => (CheckOutcome::Failed, FindingCode::CheckFailed),
+        };
+        answered(name, outcome, error.to_string(), code)
     }))
+}
+
+/// What an error amounts to that is of the machine, which has no room or fails, and says nothing of the copy; `None` of any other.
+fn of_machine(error: &rusqlite::Error) -> Option<FindingCode> {
+    match error.sqlite_error_code()? {
+        ErrorCode::DiskFull => Some(FindingCode::EnvDisk),
+        ErrorCode::SystemIoFailure
+        | ErrorCode::OutOfMemory
+        | ErrorCode::CannotOpen
+        | ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked => Some(FindingCode::EnvOther),
+        _ => None,
+    }
 }
 
 fn ask_sql(

@@ -28,7 +28,7 @@ use super::measure;
 use super::names::{identifier, literal, split_qualified};
 use super::own_witness;
 use super::restore::{Filled, exec};
-use super::session::{Address, Purpose, Session, optional, parsed, text};
+use super::session::{Address, Purpose, Session, optional, parsed, state_of, text};
 
 /// Sessions that measure rows.
 const WORKERS: usize = 2;
@@ -229,7 +229,10 @@ impl RestoredPostgres {
         point: Timestamp,
     ) -> Result<(bool, String), DriverError> {
         let session = self.open(cx).await?;
-        session.execute(cx, "prepare the question", "RESET ALL; BEGIN READ ONLY").await?;
+        session.execute(cx, "prepare the question", "RESET ALL").await?;
+        // How long it may take is the check's own: limits that were restored with the database or the role are for its users.
+        session.unbound(cx).await?;
+        session.execute(cx, "prepare the question", "BEGIN READ ONLY").await?;
         match question {
             Question::Sql { database, query, expect } => {
                 if database.as_ref().is_some_and(|database| *database != self.address.database) {
@@ -317,6 +320,13 @@ impl RestoredPostgres {
             }
         }
     }
+}
+
+/// Whether an error is of the machine that a question is asked on, and says nothing of the copy: it ran out of something (class 53
+/// of SQLSTATE), somebody or something stopped it (57), its system failed (58), something was in the way.
+fn is_of_machine(kind: ErrorKind, state: Option<&str>) -> bool {
+    matches!(kind, ErrorKind::Exhausted | ErrorKind::Conflict)
+        || state.is_some_and(|state| ["53", "57", "58"].iter().any(|class| state.starts_with(class)))
 }
 
 /// `schema.table` or `table`, quoted.
@@ -566,7 +576,11 @@ impl Restored for RestoredPostgres {
             Err(error) => {
                 let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 let detail = format!("could not {error}: {}", printable(&reason));
-                Ok(report(CheckOutcome::Failed, FindingCode::CheckFailed, detail))
+                Ok(if is_of_machine(error.kind, state_of(&error)) {
+                    report(CheckOutcome::Inconclusive, FindingCode::EnvOther, detail)
+                } else {
+                    report(CheckOutcome::Failed, FindingCode::CheckFailed, detail)
+                })
             }
         }
     }

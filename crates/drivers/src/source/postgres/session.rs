@@ -58,6 +58,12 @@ pub(super) struct ServerSaid {
     state: String,
 }
 
+/// The SQLSTATE of an error of the server.
+pub(super) fn state_of(error: &DriverError) -> Option<&str> {
+    let said = std::error::Error::source(error)?.downcast_ref::<ServerSaid>()?;
+    Some(&said.state)
+}
+
 /// A text from the server; a byte that is not UTF-8 (in a SQL_ASCII database) is a character of its own, never lost.
 pub(super) struct Text(pub(super) String);
 
@@ -275,8 +281,11 @@ impl Session {
             config.password(password.expose_secret());
         }
         if purpose == Purpose::Scratch {
-            // Settings that were restored with a role or a database must not load a library into our own session.
-            config.options("-c session_preload_libraries= -c local_preload_libraries=");
+            // Settings that were restored with a role or a database must not load a library into our own session, nor end it
+            // before it has set its own.
+            config.options(
+                "-c session_preload_libraries= -c local_preload_libraries= -c statement_timeout=0 -c lock_timeout=0",
+            );
         }
         let context = format!("connect to {to:?}");
         let (client, connection) =
@@ -319,8 +328,6 @@ impl Session {
             ("lc_time", "C"),
             ("quote_all_identifiers", "off"),
             ("row_security", "off"),
-            ("statement_timeout", "0"),
-            ("idle_in_transaction_session_timeout", "0"),
             ("jit", "off"),
             ("default_transaction_isolation", "read committed"),
             ("default_transaction_deferrable", "off"),
@@ -329,12 +336,9 @@ impl Session {
             // With the client's encoding on UTF8 the server refuses to send what is none; with this it sends what it has.
             settings.push(("client_encoding", "SQL_ASCII"));
         }
+        settings.extend(self.limits());
         if self.version >= 140_000 {
-            settings.push(("idle_session_timeout", "0"));
             settings.push(("client_connection_check_interval", "2s"));
-        }
-        if self.version >= 170_000 {
-            settings.push(("transaction_timeout", "0"));
         }
         match purpose {
             Purpose::Source => {
@@ -349,13 +353,36 @@ impl Session {
             }
             Purpose::Target => settings.push(("default_transaction_read_only", "off")),
         }
+        self.set(cx, "pin the session", &settings).await
+    }
+
+    /// Settings with which a server ends what takes long. What we ask is ended by the run's own deadline.
+    fn limits(&self) -> Vec<(&'static str, &'static str)> {
+        let mut limits = vec![("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")];
+        if self.version >= 140_000 {
+            limits.push(("idle_session_timeout", "0"));
+        }
+        if self.version >= 170_000 {
+            limits.push(("transaction_timeout", "0"));
+        }
+        limits
+    }
+
+    /// Takes every limit of time off the session that a database or a role may have brought, but not those of [`Cx`].
+    pub(super) async fn unbound(&self, cx: &Cx) -> Result<(), DriverError> {
+        let mut limits = self.limits();
+        limits.push(("lock_timeout", "0"));
+        self.set(cx, "take the limits of time off", &limits).await
+    }
+
+    async fn set(&self, cx: &Cx, what: &str, settings: &[(&str, &str)]) -> Result<(), DriverError> {
         let calls: Vec<String> = settings
             .iter()
             .map(|(name, value)| {
                 format!("pg_catalog.set_config({}, {}, false)", literal(name), literal(value))
             })
             .collect();
-        self.execute(cx, "pin the session", &format!("SELECT {}", calls.join(", "))).await
+        self.execute(cx, what, &format!("SELECT {}", calls.join(", "))).await
     }
 
     /// Runs one statement and returns its rows.
