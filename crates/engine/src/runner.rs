@@ -495,7 +495,8 @@ impl Runner {
     /// Drills a copy that stock restic brings back, with a password that somebody else holds: `apart` says how.
     ///
     /// The witness is the one that restic restores, and counts where its digest is that of `job`. The job's own reader is the
-    /// second opinion: where what restic restored is wrong and our engine reads the copy whole, it is not the copy's fault.
+    /// second opinion: where what restic restored fails, what our engine reads is drilled, too, and only what passes there is not
+    /// the copy's fault.
     pub async fn drill_apart(
         &self,
         cx: &Cx,
@@ -532,7 +533,8 @@ impl Runner {
         let request = request(&slot.run, &mut job, witness);
         let before = Before { phases: brought.phases, independence: Some(shown.clone()) };
         let mut done =
-            drill_after(&bounded, subject.driver.as_ref(), reader, provider, request, findings, before).await;
+            drill_after(&bounded, subject.driver.as_ref(), reader, provider, &request, findings, before)
+                .await;
         if let Some(sandbox) = brought.sandbox
             && let Err(error) = sandbox.close(&Cx::unbounded().within(CLOSING)).await
         {
@@ -543,14 +545,31 @@ impl Runner {
             }
         }
         if done.verdict == Verdict::Fail {
-            let own = Arc::clone(&job.reader);
-            let second = crate::store::blocking("read the copy with our own engine", move || own.read_rest());
-            if let Ok(Ok(_)) = cx.run(second).await {
+            cx.phase("second opinion");
+            let (limited, own) = (cx.within(job.deadline), Arc::clone(&job.reader));
+            let is_the_programs = if request.witness.is_none() {
+                // Nothing came back: it is said of the stored bytes that they are wrong, and reading them answers that.
+                let reading =
+                    crate::store::blocking("read the copy with our own engine", move || own.read_rest());
+                matches!(limited.run(reading).await, Ok(Ok(_)))
+            } else {
+                let second = drill_after(
+                    &limited,
+                    subject.driver.as_ref(),
+                    own,
+                    provider,
+                    &request,
+                    Vec::new(),
+                    Before::default(),
+                );
+                act::independent::is_the_programs(&done.checks, &second.await.checks)
+            };
+            if is_the_programs {
                 done.verdict = Verdict::Inconclusive;
                 done.findings.push(Finding::new(
                     FindingCode::EnvOther,
                     "stock restic",
-                    "what it restored is wrong, and our own engine reads the whole copy without an error: it is the program, not the copy",
+                    "what it makes of the copy is wrong, and what our own engine reads of it is not: it is the program, not the copy",
                 ));
             }
         }

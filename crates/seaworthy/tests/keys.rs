@@ -488,6 +488,17 @@ fn a_restic_that_lies_is_not_believed_and_does_not_blame_the_copy() {
     assert!(real.exists());
 }
 
+/// A restore that a question of the user's finds unusable is that whoever has brought it back.
+#[test]
+fn what_a_users_check_fails_is_not_blamed_on_the_program() {
+    let (estate, _) = kept(&CHECKS.replace("/usr/bin/true", "/usr/bin/false"));
+    estate.run(&["backup", "papers"]).exits(0);
+    let drill = drilled(&estate, &[], 5);
+    assert!(drill.to_string().contains("CT-21"), "{drill:#}");
+    assert!(!drill["findings"].to_string().contains("it is the program"), "{drill:#}");
+    assert!(estate.run(&["points", "papers", "--json"]).out.contains("failed"));
+}
+
 #[test]
 fn a_damaged_copy_fails_without_us_too() {
     let (estate, _) = kept(CHECKS);

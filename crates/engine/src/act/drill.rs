@@ -135,7 +135,7 @@ pub async fn drill(
     request: DrillRequest,
     findings: Vec<Finding>,
 ) -> DrillDone {
-    drill_after(cx, source, reader, provider, request, findings, Before::default()).await
+    drill_after(cx, source, reader, provider, &request, findings, Before::default()).await
 }
 
 /// What has happened before a drill begins, when another program has brought the copy back.
@@ -153,13 +153,13 @@ pub(crate) async fn drill_after(
     source: &dyn Source,
     reader: Arc<dyn CopyReader>,
     provider: &dyn SandboxProvider,
-    request: DrillRequest,
+    request: &DrillRequest,
     findings: Vec<Finding>,
     before: Before,
 ) -> DrillDone {
     let went = match (&request.onward, &request.witness) {
         (Some(moment), Some(witness)) => {
-            Some(go_on(cx, source, (witness, &reader), provider, &request, moment).await)
+            Some(go_on(cx, source, (witness, &reader), provider, request, moment).await)
         }
         _ => None,
     };
@@ -168,7 +168,7 @@ pub(crate) async fn drill_after(
     let mut watch = Stopwatch::start_after(before.phases);
     let mut done = DrillDone {
         verdict: Verdict::Inconclusive,
-        expected: expected_checks(&request),
+        expected: expected_checks(request),
         checks: went.iter().map(|went| went.report.clone()).collect(),
         control: None,
         findings,
@@ -191,7 +191,7 @@ pub(crate) async fn drill_after(
     match opened.map_err(DriverError::from).and_then(|opened| opened) {
         Ok(sandbox) => {
             done.sandbox = Some(sandbox.facts().clone());
-            proof_and_control(&bounded, source, &reader, &sandbox, &request, &mut watch, &mut done).await;
+            proof_and_control(&bounded, source, &reader, &sandbox, request, &mut watch, &mut done).await;
             // The sandbox is taken down even when the run was cancelled: with a context of its own.
             let teardown = Cx::unbounded().within(teardown_limit(&watch.phases));
             cx.phase("teardown");
@@ -225,7 +225,7 @@ pub(crate) async fn drill_after(
         }
         done.reached = went.reached;
     }
-    done.verdict = verdict(&request, &done, before.independence.as_ref());
+    done.verdict = verdict(request, &done, before.independence.as_ref());
     done
 }
 

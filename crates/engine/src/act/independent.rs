@@ -24,6 +24,7 @@ use seaworthy_interface::{
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::{CopyId, KeyFileId, RepositoryId, RunId};
 use seaworthy_model::receipt::Absence;
+use seaworthy_model::verdict::{CheckOutcome, CheckReport};
 use tokio_util::sync::CancellationToken;
 
 use super::{Phase, Stopwatch};
@@ -327,6 +328,20 @@ fn owners(listed: &[u8]) -> Result<Owners, DriverError> {
     Ok(owners)
 }
 
+/// Whether what failed is the fault of the program that brought the copy back: every check that failed passes on what our own engine
+/// reads. One that fails there too, that was not carried out or that could not be decided leaves the fault with the copy.
+pub(crate) fn is_the_programs(checks: &[CheckReport], own: &[CheckReport]) -> bool {
+    let passes = |name: &str| {
+        own.iter().any(|check| check.name == name)
+            && own
+                .iter()
+                .filter(|check| check.name == name)
+                .all(|check| check.outcome == CheckOutcome::Passed)
+    };
+    let mut failed = checks.iter().filter(|check| check.outcome == CheckOutcome::Failed).peekable();
+    failed.peek().is_some() && failed.all(|check| passes(&check.name))
+}
+
 // ---------------------------------------------------------------------------------------------------- carrying
 
 fn stopped(token: &CancellationToken) -> Result<(), DriverError> {
@@ -619,6 +634,37 @@ mod tests {
         assert_eq!(said(1, "unknown flag: --sparse"), FindingCode::EnvBinary);
         assert_eq!(said(1, "no space left on device"), FindingCode::EnvOther);
         assert_eq!(said(137, ""), FindingCode::EnvOther);
+    }
+
+    #[test]
+    fn only_what_passes_without_the_program_is_the_programs_fault() {
+        use CheckOutcome::{Failed, Inconclusive, Passed};
+        let report = |name: &str, outcome| CheckReport {
+            name: name.to_owned(),
+            outcome,
+            detail: String::new(),
+            findings: Vec::new(),
+        };
+        let drilled = |restore, content, question| {
+            [report("restore", restore), report("content", content), report("user:open", question)]
+        };
+        for (with, without, is_the_programs) in [
+            (drilled(Passed, Failed, Passed), drilled(Passed, Passed, Passed), true),
+            (drilled(Passed, Failed, Failed), drilled(Passed, Passed, Passed), true),
+            (drilled(Passed, Failed, Inconclusive), drilled(Passed, Passed, Failed), true),
+            (drilled(Passed, Failed, Failed), drilled(Passed, Passed, Failed), false),
+            (drilled(Passed, Passed, Failed), drilled(Passed, Passed, Inconclusive), false),
+            (drilled(Passed, Failed, Passed), drilled(Passed, Failed, Passed), false),
+            (drilled(Failed, Passed, Passed), drilled(Failed, Passed, Passed), false),
+            (drilled(Passed, Passed, Passed), drilled(Passed, Passed, Passed), false),
+        ] {
+            assert_eq!(super::is_the_programs(&with, &without), is_the_programs, "{with:?} {without:?}");
+        }
+        // What was not carried out has not passed.
+        let failed = drilled(Passed, Failed, Passed);
+        assert!(!is_the_programs(&failed, &failed[..1]));
+        // A restore that comes to nothing is one failed check; our own restores.
+        assert!(is_the_programs(&[report("restore", Failed)], &drilled(Passed, Passed, Passed)));
     }
 
     #[test]
