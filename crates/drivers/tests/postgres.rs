@@ -1705,3 +1705,78 @@ async fn a_standby_is_dated_by_what_it_has_replayed() {
     assert!(error.hint.is_some(), "{}", chain(&error));
     assert!(outlook("postgres").await.unwrap().contains("would be refused"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_pg_dump_leaves_out_without_a_word_comes_back_or_is_named() {
+    let server = Server::start(&[]).unwrap();
+    server.create("shop", &[]).unwrap();
+    server.sql("shop", &shop(20)).unwrap();
+    server
+        .sql(
+            "shop",
+            "CREATE ROLE keeper LOGIN; GRANT pg_read_all_data TO keeper; CREATE ROLE \"the clerk\"; \
+             GRANT SET ON PARAMETER log_statement TO \"the clerk\"; GRANT SET ON PARAMETER my.own TO PUBLIC; \
+             GRANT ALTER SYSTEM ON PARAMETER work_mem TO \"the clerk\" WITH GRANT OPTION; \
+             CREATE FOREIGN DATA WRAPPER far; CREATE SERVER away FOREIGN DATA WRAPPER far; \
+             CREATE USER MAPPING FOR postgres SERVER away OPTIONS (\"user\" 'x', password 'canary-password'); \
+             CREATE USER MAPPING FOR PUBLIC SERVER away; GRANT USAGE ON FOREIGN SERVER away TO keeper; \
+             CREATE USER MAPPING FOR keeper SERVER away OPTIONS (password 'canary-password'); \
+             CREATE TABLE of_plpgsql AS SELECT 1 AS a; ALTER EXTENSION plpgsql ADD TABLE of_plpgsql; \
+             CREATE TABLE empty (a int); ALTER EXTENSION plpgsql ADD TABLE empty;",
+        )
+        .unwrap();
+    let copied = capture(spec(&server, "shop")).await;
+    assert!(copied.captured.is_complete);
+    let named = |copied: &Copied| -> Vec<String> {
+        assert_eq!(codes(&copied.captured.findings), [FindingCode::ScopeNarrow].into());
+        copied.captured.findings.iter().map(|finding| finding.subject.clone()).collect()
+    };
+    assert_eq!(named(&copied), ["public.of_plpgsql"]);
+    assert_eq!(
+        copied.witness().database.parameters.as_deref().unwrap(),
+        ["log_statement: \"the clerk\"=SET", "my.own: PUBLIC=SET", "work_mem: \"the clerk\"=ALTER SYSTEM*"]
+    );
+    let text = serde_json::to_string(&copied.captured.witness).unwrap();
+    assert!(!text.contains("canary-password"));
+    // A role that may not see all options says of which.
+    let of_keeper = capture(PostgresSpec { user: "keeper".to_owned(), ..spec(&server, "shop") }).await;
+    assert_eq!(
+        named(&of_keeper),
+        ["mapping of PUBLIC on away", "mapping of postgres on away", "public.of_plpgsql"]
+    );
+    assert_eq!(of_keeper.findings().await, [], "what it could not see is not compared");
+
+    let sandbox = OpenSandbox::new();
+    let restored = copied.restored_in(&sandbox).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(restored.findings(), []);
+    assert_eq!(findings(&*restored, &copied.captured.witness).await, []);
+    for (wrong, code, undo) in [
+        (
+            "REVOKE SET ON PARAMETER log_statement FROM \"the clerk\"",
+            FindingCode::OwnersOrGrants,
+            "GRANT SET ON PARAMETER log_statement TO \"the clerk\"",
+        ),
+        (
+            "GRANT ALTER SYSTEM ON PARAMETER shared_buffers TO keeper",
+            FindingCode::OwnersOrGrants,
+            "REVOKE ALL ON PARAMETER shared_buffers FROM keeper",
+        ),
+        (
+            "ALTER USER MAPPING FOR postgres SERVER away OPTIONS (DROP password)",
+            FindingCode::DefinitionDiffers,
+            "ALTER USER MAPPING FOR postgres SERVER away OPTIONS (password 'another')",
+        ),
+    ] {
+        sql_at(sandbox.root(), "shop", wrong).unwrap();
+        let found = findings(&*restored, &copied.captured.witness).await;
+        assert_eq!(codes(&found), [code].into(), "{wrong}: {found:?}");
+        // A witness from before they were said is compared as it was.
+        let mut before = copied.captured.witness.clone();
+        let Witness::Postgres(witness) = &mut before else { panic!("a PostgreSQL witness") };
+        (witness.database.parameters, witness.database.mappings) = (None, None);
+        assert_eq!(findings(&*restored, &before).await, [], "{wrong}");
+        sql_at(sandbox.root(), "shop", undo).unwrap();
+    }
+    assert_eq!(findings(&*restored, &copied.captured.witness).await, []);
+    restored.close(&Cx::unbounded()).await.unwrap();
+}

@@ -137,6 +137,14 @@ pub struct DatabaseFacts {
     pub comment: Option<String>,
     /// Size on the source, which estimates the room that a restore needs.
     pub size_bytes: u64,
+    /// Grants on parameters of the server (PostgreSQL 15 and newer), sorted: `parameter: grantee=PRIVILEGE`, with `*` where it may
+    /// be passed on. Copies made before do not say it, and are not compared by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Vec<String>>,
+    /// Names of the options of each user mapping, sorted, never their values; `None` where the role may not see them. Copies made
+    /// before do not say it, and are not compared by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mappings: Option<BTreeMap<String, Option<Vec<String>>>>,
 }
 
 /// What one table holds.
@@ -506,6 +514,9 @@ impl PostgresWitness {
             if *class == ObjectClass::Tables {
                 self.add_unknown_tables(observed, &mut checked);
             }
+            if *class == ObjectClass::ForeignServers {
+                self.add_mapping_options(observed, &mut checked);
+            }
             reports.push(checked);
         }
         reports.push(self.compare_sequences(observed));
@@ -539,6 +550,28 @@ impl PostgresWitness {
                 FindingCode::RelationMissing,
                 printable(name),
                 "holds rows in the restore and is not in the witness",
+            ));
+        }
+    }
+
+    /// A user mapping that has come back without its options connects as nobody. What one side could not see is not compared.
+    fn add_mapping_options(&self, observed: &Self, checked: &mut CheckReport) {
+        let (Some(expected), Some(found)) = (&self.database.mappings, &observed.database.mappings) else {
+            return;
+        };
+        for (name, options) in expected {
+            let (Some(options), Some(Some(found))) = (options, found.get(name)) else { continue };
+            if options == found {
+                continue;
+            }
+            let shown = |options: &Vec<String>| {
+                if options.is_empty() { "none".to_owned() } else { listed(options) }
+            };
+            checked.outcome = CheckOutcome::Failed;
+            checked.findings.push(Finding::new(
+                ObjectClass::ForeignServers.differs_code(),
+                printable(name),
+                format!("options expected: {}; found: {}", shown(options), shown(found)),
             ));
         }
     }
@@ -617,6 +650,9 @@ impl PostgresWitness {
         let grants = FindingCode::OwnersOrGrants;
         differ(grants, "owner", text(&expected.owner), text(&found.owner));
         differ(grants, "grants", expected.grants.join(" "), found.grants.join(" "));
+        if let (Some(expected), Some(found)) = (&expected.parameters, &found.parameters) {
+            differ(grants, "grants on parameters", expected.join(", "), found.join(", "));
+        }
         let settings = FindingCode::SettingsDiffer;
         let limit = |facts: &DatabaseFacts| facts.connection_limit.to_string();
         differ(settings, "connection limit", limit(expected), limit(found));
@@ -777,6 +813,8 @@ mod tests {
                 grants: vec!["PUBLIC=CONNECT".to_owned()],
                 comment: None,
                 size_bytes: 1,
+                parameters: None,
+                mappings: None,
             },
             tables: BTreeMap::from([("public.a".to_owned(), table)]),
             objects: BTreeMap::from([(
@@ -851,6 +889,44 @@ mod tests {
         other.server.version_num = 160_001;
         let reports = witness().compare(&other);
         assert!(reports.iter().all(|report| report.outcome == CheckOutcome::Inconclusive));
+    }
+
+    #[test]
+    fn what_earlier_witnesses_do_not_say_is_compared_only_between_those_that_do() {
+        let mapping = "mapping of shop on far";
+        let with = |parameters: Option<&[&str]>, options: Option<Option<&[&str]>>| {
+            let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+            let mut witness = witness();
+            witness.database.parameters = parameters.map(texts);
+            witness.database.mappings =
+                options.map(|options| BTreeMap::from([(mapping.to_owned(), options.map(texts))]));
+            witness
+        };
+        let (before, none) = (with(None, None), with(Some(&[]), Some(Some(&[]))));
+        let (granted, hidden) =
+            (with(Some(&["work_mem: a=SET"]), Some(Some(&["password", "user"]))), with(None, Some(None)));
+        for (expected, observed) in [
+            (&before, &granted),
+            (&granted, &before),
+            (&hidden, &granted),
+            (&granted, &hidden),
+            (&granted, &granted),
+        ] {
+            assert_eq!(codes(expected, observed), []);
+        }
+        let both = [FindingCode::DefinitionDiffers, FindingCode::OwnersOrGrants];
+        assert_eq!(codes(&granted, &none), both);
+        assert_eq!(codes(&none, &granted), both);
+        let reports = granted.compare(&none);
+        let wrong: Vec<&str> = reports
+            .iter()
+            .filter(|report| report.outcome == CheckOutcome::Failed)
+            .map(|report| &*report.name)
+            .collect();
+        assert_eq!(wrong, ["objects:foreign-servers", "database"]);
+        // A receipt of an earlier version reads back as it was.
+        let text = serde_json::to_string(&before).unwrap();
+        assert!(!text.contains("parameters") && !text.contains("mappings"), "{text}");
     }
 
     #[test]

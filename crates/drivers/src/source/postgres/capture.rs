@@ -25,8 +25,8 @@ use seaworthy_model::id::Digest;
 use seaworthy_model::signature::sha256;
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::{
-    Definition, LargeObjectFacts, ObjectClass, PostgresWitness, Scope, SequenceBracket, ServerFacts,
-    SnapshotFacts, TableFacts, VERSION, printable,
+    DatabaseFacts, Definition, LargeObjectFacts, ObjectClass, PostgresWitness, Scope, SequenceBracket,
+    ServerFacts, SnapshotFacts, TableFacts, VERSION, printable,
 };
 use secrecy::ExposeSecret as _;
 use tokio::io::AsyncReadExt as _;
@@ -513,6 +513,8 @@ impl PostgresSource {
         let sequences_before = measure::sequences(cx, &keeper, &view).await?;
         let mut findings = flaws(cx, &keeper, &view).await?;
         findings.extend(behind);
+        findings.extend(hidden_options(&database));
+        findings.extend(rows_of_extensions(cx, &keeper, &view).await?);
 
         // The deparser locks what it prints, until here. Held on, such a lock and a writer's wish for an exclusive one (a
         // REFRESH, a REINDEX) would stop pg_dump behind the writer while we wait for pg_dump: nobody would ever go on.
@@ -670,6 +672,60 @@ fn compare_counts(
         }
     }
     Ok(())
+}
+
+/// User mappings that are dumped without their options, because the server hides these from the role.
+fn hidden_options(database: &DatabaseFacts) -> Vec<Finding> {
+    let hidden = database.mappings.iter().flatten().filter(|(_, options)| options.is_none());
+    hidden
+        .map(|(name, _)| {
+            Finding::new(
+                FindingCode::ScopeNarrow,
+                printable(name),
+                "is copied without its options, which this role may not see: they are shown to a superuser, to the mapping's own \
+                 role, and those of PUBLIC to the owner of the server; write them down elsewhere, or back up as one who sees them",
+            )
+        })
+        .collect()
+}
+
+/// Tables of extensions that hold rows and that no extension declares as data of its users: a dump leaves them out.
+async fn rows_of_extensions(cx: &Cx, session: &Session, view: &View) -> Result<Vec<Finding>, DriverError> {
+    let sql = format!(
+        "SELECT format('%I.%I', n.nspname, c.relname), quote_ident(x.extname), \
+         (has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid))::text \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e' \
+         JOIN pg_extension x ON d.refclassid = 'pg_extension'::regclass AND x.oid = d.refobjid \
+         WHERE c.relkind = 'r' AND {} AND {} AND {} AND NOT c.oid = ANY (coalesce(x.extconfig, ARRAY[]::oid[])) \
+         AND pg_relation_size(c.oid) > 0 ORDER BY 1",
+        view.kept(),
+        view.schema(),
+        view.relation("c.oid")
+    );
+    let mut findings = Vec::new();
+    for row in session.query(cx, "look for rows that belong to extensions", &sql).await? {
+        let (name, extension) = (text(&row, 0)?, text(&row, 1)?);
+        let holds = if flag(&row, 2)? {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM ONLY {name})::text");
+            if !flag(&session.row(cx, "look for rows that belong to an extension", &sql).await?, 0)? {
+                continue;
+            }
+            "holds"
+        } else {
+            "may hold"
+        };
+        findings.push(Finding::new(
+            FindingCode::ScopeNarrow,
+            printable(&name),
+            format!(
+                "{holds} rows that a dump leaves out: it belongs to the extension {}, which does not declare them as yours \
+                 (pg_extension_config_dump); a restore has what CREATE EXTENSION puts there",
+                printable(&extension)
+            ),
+        ));
+    }
+    Ok(findings)
 }
 
 /// What the catalogue shows and the archive does not have.

@@ -17,7 +17,7 @@ use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::witness::postgres::{DatabaseFacts, printable};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{digest, grants_by};
+use super::catalog::{digest, grants_by, role};
 use super::names::{bytes_of, hexadecimal, identifier, literal, split_list};
 use super::session::{Session, flag, optional, optional_bytes, parsed, text, text_bytes};
 
@@ -282,6 +282,22 @@ impl Globals {
         statements
     }
 
+    /// Statements that grant what roles may do with parameters of the server.
+    fn parameter_statements(&self) -> Vec<String> {
+        let granted = |grant: &String| {
+            let (parameter, grant) = grant.split_once(": ")?;
+            // The grantee is already an identifier, quoted by the server where that is needed.
+            let (grantee, privilege) = grant.rsplit_once('=')?;
+            let parts: Vec<String> = parameter.split('.').map(identifier).collect();
+            let (privilege, option) = match privilege.strip_suffix('*') {
+                Some(privilege) => (privilege, " WITH GRANT OPTION"),
+                None => (privilege, ""),
+            };
+            Some(format!("GRANT {privilege} ON PARAMETER {} TO {grantee}{option}", parts.join(".")))
+        };
+        self.database.parameters.iter().flatten().filter_map(granted).collect()
+    }
+
     /// Statements that set the settings.
     pub(super) fn setting_statements(&self, database: &str) -> Vec<String> {
         self.settings
@@ -339,7 +355,12 @@ impl Globals {
         for statement in self.database_statements(database) {
             session.execute(cx, "restore the database's properties", &statement).await?;
         }
-        self.restore_settings(cx, session, database, |_| true).await
+        let mut findings = self.restore_settings(cx, session, database, |_| true).await?;
+        for statement in self.parameter_statements() {
+            let what = "restore a grant on a parameter";
+            findings.extend(unless_refused(session.execute(cx, what, &statement).await, &statement)?);
+        }
+        Ok(findings)
     }
 
     /// Gives a new database for people its own settings; no role is touched.
@@ -365,17 +386,8 @@ impl Globals {
             if !wanted(setting) {
                 continue;
             }
-            if let Err(error) = session.execute(cx, "restore a setting", &statement).await {
-                if matches!(error.kind, ErrorKind::Stopped(_) | ErrorKind::Unreachable) {
-                    return Err(error);
-                }
-                let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                findings.push(Finding::new(
-                    FindingCode::EnvOther,
-                    printable(&setting.name),
-                    format!("the server refuses this setting: {reason}"),
-                ));
-            }
+            let set = session.execute(cx, "restore a setting", &statement).await;
+            findings.extend(unless_refused(set, &setting.name)?);
         }
         Ok(findings)
     }
@@ -397,12 +409,26 @@ impl Globals {
             .into_iter()
             .chain([self.create_database(name, server_version)])
             .chain(self.database_statements(name))
-            .chain(self.setting_statements(name));
+            .chain(self.setting_statements(name))
+            .chain(self.parameter_statements());
         for statement in statements {
             script.push_str(&statement);
             script.push_str(";\n");
         }
         bytes_of(&script)
+    }
+}
+
+/// What a server refuses of `what` as a finding, any other error as one.
+fn unless_refused(result: Result<(), DriverError>, what: &str) -> Result<Option<Finding>, DriverError> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(error) if matches!(error.kind, ErrorKind::Stopped(_) | ErrorKind::Unreachable) => Err(error),
+        Err(error) => {
+            let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let detail = format!("the server refuses this setting: {reason}");
+            Ok(Some(Finding::new(FindingCode::EnvOther, printable(what), detail)))
+        }
     }
 }
 
@@ -485,7 +511,50 @@ pub(super) async fn database(cx: &Cx, session: &Session) -> Result<DatabaseFacts
         grants: acl.split(GRANTS).filter(|line| !line.is_empty()).map(str::to_owned).collect(),
         comment: optional_bytes(&row, 11)?.map(|comment| digest(comment.as_bytes())),
         size_bytes: parsed(&row, 12)?,
+        parameters: Some(parameters(cx, session).await?),
+        mappings: Some(mappings(cx, session).await?),
     })
+}
+
+/// Grants on parameters of the server. Those of the first superuser, who owns all of them, are the same everywhere.
+async fn parameters(cx: &Cx, session: &Session) -> Result<Vec<String>, DriverError> {
+    if session.version < 150_000 {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT {} FROM pg_parameter_acl p, aclexplode(p.paracl) a WHERE a.grantee <> 10",
+        hexadecimal(
+            "p.parname || ': ' || CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END || '=' \
+             || a.privilege_type || CASE WHEN a.is_grantable THEN '*' ELSE '' END"
+        )
+    );
+    let rows = session.query(cx, "list the grants on parameters", &sql).await?;
+    // Whoever granted it: several may have.
+    let grants = rows.iter().map(|row| text_bytes(row, 0)).collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(grants.into_iter().collect())
+}
+
+/// Names of the options of each user mapping; `None` where the server hides them from this role, as it then does from `pg_dump`.
+async fn mappings(cx: &Cx, session: &Session) -> Result<BTreeMap<String, Option<Vec<String>>>, DriverError> {
+    // The condition is the one of the view itself, which shows a mapping without options and one that is hidden alike.
+    let sql = format!(
+        "SELECT format('mapping of %s on %I', CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE {} END, m.srvname), \
+         ((SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) \
+         OR (m.umuser <> 0 AND m.usename = current_user AND (pg_has_role(s.srvowner, 'USAGE') \
+         OR has_server_privilege(s.oid, 'USAGE'))) OR (m.umuser = 0 AND pg_has_role(s.srvowner, 'USAGE')))::text, \
+         (SELECT string_agg(split_part(o.v, '=', 1), chr(30) ORDER BY o.v COLLATE \"C\") \
+         FROM unnest(m.umoptions) o(v)) FROM pg_user_mappings m JOIN pg_foreign_server s ON s.oid = m.srvid",
+        role("m.umuser")
+    );
+    let mut mappings = BTreeMap::new();
+    for row in session.query(cx, "list the user mappings", &sql).await? {
+        let options = optional(&row, 2)?.unwrap_or_default();
+        let mut options: Vec<String> =
+            options.split('\u{1e}').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        options.sort();
+        mappings.insert(text(&row, 0)?, flag(&row, 1)?.then_some(options));
+    }
+    Ok(mappings)
 }
 
 async fn roles(cx: &Cx, session: &Session) -> Result<Vec<Role>, DriverError> {
