@@ -16,6 +16,7 @@ use seaworthy_interface::{Captured, CopyPath, Cx, DriverError, ErrorKind, NewTar
 use seaworthy_model::check::{Question, UserCheck};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::CheckName;
+use seaworthy_model::receipt::is_found;
 use seaworthy_model::source::SqliteSpec;
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
 use seaworthy_model::witness::Witness;
@@ -214,8 +215,8 @@ async fn the_control_line_is_always_noticed_with_the_right_code() {
         let damage = scratch.restored.damage(&Cx::unbounded(), &captured.witness, seed).await.unwrap();
         let reports = scratch.compare(&captured.witness).await;
         assert_eq!(verdict(&captured.witness, &reports), Verdict::Fail, "{damage:?}");
-        let found = codes(&reports);
-        assert!(damage.expected.iter().any(|code| found.contains(code)), "{damage:?} found {found:?}");
+        let is_found = is_found(&reports, &damage.expected, &damage.checks);
+        assert!(is_found && !damage.checks.is_empty(), "{damage:?} found {:?}", codes(&reports));
         kinds.insert(damage.expected[0]);
     }
     assert_eq!(kinds.len(), 4, "each kind of damage must have been tried: {kinds:?}");

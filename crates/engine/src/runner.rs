@@ -630,6 +630,7 @@ impl Runner {
                 failed: control.failed.clone(),
                 caught: control.caught,
                 answers: control.answers.clone(),
+                checks: control.checks.clone(),
             }),
             verdict: done.verdict,
             rto: Measured::new(done.rto.map(millis), job.objective.rto),

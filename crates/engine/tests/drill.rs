@@ -26,7 +26,7 @@ use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict};
 use seaworthy_model::wal::{Lsn, MOMENT, Reached, Target};
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::content::{Content, CutList};
-use seaworthy_model::witness::sqlite::{Integrity, Orphans, SqliteWitness, TableContent};
+use seaworthy_model::witness::sqlite::{Integrity, Orphans, SqliteWitness, TableContent, rows_check};
 
 /// How the doubles behave; everything is healthy by default.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +39,8 @@ struct Lies {
     same_engine: bool,
     damage_does_nothing: bool,
     damage_fails: bool,
+    /// Whether the damage leaves no trace, and something else differs meanwhile.
+    damage_elsewhere: bool,
     damage_ruins: Option<(ErrorKind, FindingCode)>,
     witness_fails: bool,
     table_not_measured: bool,
@@ -336,7 +338,11 @@ impl Restored for Engine {
             return Err(DriverError::new(ErrorKind::Other, "damage the restore"));
         }
         self.damaged.store(!self.lies.damage_does_nothing, Ordering::SeqCst);
-        Ok(Damage { description: "deleted one row".to_owned(), expected: vec![FindingCode::RowCount] })
+        Ok(Damage {
+            description: "deleted one row".to_owned(),
+            expected: vec![FindingCode::RowCount],
+            checks: vec![rows_check(if self.lies.damage_elsewhere { "cabin" } else { "booking" })],
+        })
     }
     async fn close(self: Box<Self>, _: &Cx) -> Result<(), DriverError> {
         Ok(())
@@ -440,6 +446,18 @@ async fn a_moment_is_one_check_more_and_never_passes_by_itself() {
     let blind = DrillRequest { witness: None, onward: Some(moment), ..request(1) };
     let (done, _) = drilled_as(Lies::default(), blind, &Cx::unbounded()).await;
     assert_eq!(done.verdict, Verdict::Inconclusive);
+}
+
+#[tokio::test]
+async fn what_differs_elsewhere_is_not_the_damage_that_was_made() {
+    let done = drilled(Lies { damage_elsewhere: true, ..Lies::default() }).await;
+    assert_eq!((done.verdict, codes(&done)), (Verdict::Inconclusive, vec![FindingCode::CheckerBlind]));
+    let control = done.control.unwrap();
+    assert!(!control.caught, "{control:?}");
+    // It was found under the code of the damage, and of another table.
+    assert_eq!(control.failed[0].name, "rows:booking");
+    assert_eq!(control.failed[0].findings[0].code, control.expected[0]);
+    assert_eq!(control.checks, ["rows:cabin"]);
 }
 
 #[tokio::test]

@@ -85,6 +85,8 @@ pub struct Damage {
     pub description: String,
     /// Codes of which at least one must now be found.
     pub expected: Vec<FindingCode>,
+    /// Names of the checks of which one must find it: those of what was damaged. Empty where any may.
+    pub checks: Vec<String>,
 }
 
 /// A source restored into a sandbox, with its engine running.

@@ -223,6 +223,7 @@ pub fn drill(about: &About, due: Option<u64>, of: &Backup, backup: Option<u64>) 
             }],
             caught: true,
             answers: Vec::new(),
+            checks: Vec::new(),
         }),
         verdict: Verdict::Pass(Assurance::A4),
         rto: Measured::new(Some(360_000), Objective::Within(SignedDuration::from_hours(2))),

@@ -321,17 +321,28 @@ pub struct Control {
     /// How the user's own questions were answered after the damage, where the drill was to show that they can fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<CheckReport>,
+    /// Names of the checks of which one must find the damage; empty where any may, and in receipts from before it was said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<String>,
 }
 
 impl Control {
     /// Whether the recorded checks show that the damage was found; recomputed, whatever [`Control::caught`] says.
     #[must_use]
     pub fn is_caught(&self) -> bool {
-        self.failed.iter().any(|check| {
-            check.outcome == CheckOutcome::Failed
-                && check.findings.iter().any(|finding| self.expected.contains(&finding.code))
-        })
+        is_found(&self.failed, &self.expected, &self.checks)
     }
+}
+
+/// Whether a damage was found: one of these checks (any, where none is named) has failed under one of these codes. Anything else
+/// that has gone wrong meanwhile is no sign that the damage was seen.
+#[must_use]
+pub fn is_found(failed: &[CheckReport], codes: &[FindingCode], checks: &[String]) -> bool {
+    failed.iter().any(|check| {
+        check.outcome == CheckOutcome::Failed
+            && (checks.is_empty() || checks.contains(&check.name))
+            && check.findings.iter().any(|finding| codes.contains(&finding.code))
+    })
 }
 
 /// Clocks that are set to the right time step by seconds; what lies so far apart is of one moment.

@@ -44,7 +44,9 @@ use seaworthy_model::source::SqliteSpec;
 use seaworthy_model::verdict::{CheckOutcome, CheckReport};
 use seaworthy_model::witness::content::{Content, Measure, hex};
 use seaworthy_model::witness::files::unescape;
-use seaworthy_model::witness::sqlite::{Integrity, Orphans, RowSum, SchemaObject, TableContent, shown};
+use seaworthy_model::witness::sqlite::{
+    IMAGE, Integrity, Orphans, RowSum, SCHEMA, SchemaObject, TableContent, rows_check, shown,
+};
 use seaworthy_model::witness::{SqliteWitness, Witness};
 use sha2::{Digest as _, Sha256};
 
@@ -1554,6 +1556,7 @@ fn empty_table(
             done = Some(Damage {
                 description: format!("deleted all {rows} rows of {}", shown(table)),
                 expected: vec![FindingCode::RowCount],
+                checks: vec![rows_check(table)],
             });
         }
     }
@@ -1621,6 +1624,7 @@ fn change_value(
             return Ok(Some(Damage {
                 description: format!("changed one value in column {} of {}", shown(&column), shown(&table)),
                 expected: vec![FindingCode::RowContent],
+                checks: vec![rows_check(&table)],
             }));
         }
     }
@@ -1637,6 +1641,7 @@ fn delete_row(
     Ok(matches!(connection.execute(&delete, [row]), Ok(1)).then(|| Damage {
         description: format!("deleted one row of {}", shown(&table)),
         expected: vec![FindingCode::RowCount],
+        checks: vec![rows_check(&table)],
     }))
 }
 
@@ -1658,6 +1663,7 @@ fn drop_index(
     Ok(connection.execute_batch(&drop).is_ok().then(|| Damage {
         description: format!("dropped index {}", shown(&index.name)),
         expected: vec![FindingCode::ConstraintOrIndex],
+        checks: vec![SCHEMA.to_owned()],
     }))
 }
 
@@ -1676,5 +1682,6 @@ fn flip_byte(path: &Path, dice: &mut Dice) -> Result<Damage, DriverError> {
     Ok(Damage {
         description: format!("flipped a bit of byte {offset} of the database file"),
         expected: vec![FindingCode::FileContent],
+        checks: vec![IMAGE.to_owned()],
     })
 }

@@ -15,6 +15,7 @@ use seaworthy_model::adopt::is_beside;
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::RunId;
+use seaworthy_model::receipt::is_found;
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
 
 use super::drill::{
@@ -282,11 +283,7 @@ async fn control(
     let executed = reports.len() as u64;
     let failed: Vec<CheckReport> =
         reports.into_iter().filter(|check| check.outcome != CheckOutcome::Passed).collect();
-    let caught = failed
-        .iter()
-        .filter(|check| check.outcome == CheckOutcome::Failed)
-        .flat_map(|check| &check.findings)
-        .any(|finding| damage.expected.contains(&finding.code));
+    let caught = is_found(&failed, &damage.expected, &damage.checks);
     Ok(Control {
         damage: damage.description,
         expected: damage.expected,
@@ -294,6 +291,7 @@ async fn control(
         failed,
         caught,
         answers: Vec::new(),
+        checks: damage.checks,
     })
 }
 

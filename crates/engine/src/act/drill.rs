@@ -14,7 +14,7 @@ use seaworthy_model::check::UserCheck;
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::RunId;
 use seaworthy_model::objective::{Met, RecoveryObjective};
-use seaworthy_model::receipt::Independence;
+use seaworthy_model::receipt::{Independence, is_found};
 use seaworthy_model::verdict::{Assurance, CheckOutcome, CheckReport, Verdict, judge};
 use seaworthy_model::wal::{MOMENT, Reached, Target};
 use seaworthy_model::witness::Witness;
@@ -67,6 +67,8 @@ pub struct Control {
     pub caught: bool,
     /// What the user's questions were answered then, where they were asked again.
     pub answers: Vec<CheckReport>,
+    /// Names of the checks of which one had to see it; empty where any would do.
+    pub checks: Vec<String>,
 }
 
 /// What a drill has shown.
@@ -455,11 +457,12 @@ async fn control(
         stoppable(cx, restored.damage(cx, witness, seed)).await?
     };
     // Damage may leave nothing to measure. That is judged as it would be in the proof: an error that blames what was
-    // restored is a failed check, any other leaves the control line undrawn.
+    // restored is a failed check (that of what was damaged), any other leaves the control line undrawn.
     let reports = match stoppable(cx, restored.compare(cx, witness)).await {
         Ok(reports) => reports,
         Err(error) => {
-            let report = report_of(&first_check(witness), &error);
+            let name = damage.checks.first().cloned().unwrap_or_else(|| first_check(witness));
+            let report = report_of(&name, &error);
             if report.outcome != CheckOutcome::Failed {
                 return Err(error);
             }
@@ -469,18 +472,22 @@ async fn control(
     let executed = reports.len() as u64;
     let failed: Vec<CheckReport> =
         reports.into_iter().filter(|check| check.outcome != CheckOutcome::Passed).collect();
-    let caught = failed
-        .iter()
-        .filter(|check| check.outcome == CheckOutcome::Failed)
-        .flat_map(|check| &check.findings)
-        .any(|finding| damage.expected.contains(&finding.code));
+    let caught = is_found(&failed, &damage.expected, &damage.checks);
     let mut answers = Vec::new();
     if request.doubts_checks {
         for check in &request.checks {
             answers.push(answer(cx, restored, check, request.point).await);
         }
     }
-    Ok(Control { damage: damage.description, expected: damage.expected, executed, failed, caught, answers })
+    Ok(Control {
+        damage: damage.description,
+        expected: damage.expected,
+        executed,
+        failed,
+        caught,
+        answers,
+        checks: damage.checks,
+    })
 }
 
 pub(super) async fn stoppable<T>(

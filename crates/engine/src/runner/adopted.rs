@@ -147,6 +147,7 @@ impl Runner {
                 failed: control.failed.clone(),
                 caught: control.caught,
                 answers: Vec::new(),
+                checks: control.checks.clone(),
             }),
             verdict: done.verdict,
             rto: Measured::new(done.rto.map(millis), job.objective.rto),

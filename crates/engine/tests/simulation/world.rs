@@ -406,7 +406,11 @@ impl Restored for Engine {
     }
     async fn damage(&self, _: &Cx, _: &Witness, _: u64) -> Result<Damage, DriverError> {
         self.is_damaged.store(!self.weather.is_blind, Ordering::SeqCst);
-        Ok(Damage { description: "deleted one row".to_owned(), expected: vec![FindingCode::RowCount] })
+        Ok(Damage {
+            description: "deleted one row".to_owned(),
+            expected: vec![FindingCode::RowCount],
+            checks: Vec::new(),
+        })
     }
     async fn close(self: Box<Self>, _: &Cx) -> Result<(), DriverError> {
         Ok(())

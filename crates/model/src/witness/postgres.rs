@@ -25,6 +25,15 @@ const NAMED_MAX: usize = 8;
 /// Version of a witness that is taken now. In 1 all columns were hashed as text.
 pub const VERSION: u32 = 2;
 
+/// Name of the check of where sequences stand.
+pub const SEQUENCES: &str = "sequences";
+
+/// Name of the check of a table's rows.
+#[must_use]
+pub fn rows_check(table: &str) -> String {
+    format!("rows:{}", printable(table))
+}
+
 /// The truth about one PostgreSQL database at one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostgresWitness {
@@ -293,6 +302,12 @@ impl ObjectClass {
         }
     }
 
+    /// Name of its check.
+    #[must_use]
+    pub fn check(self) -> String {
+        format!("objects:{}", self.word())
+    }
+
     /// Code of an object that is defined otherwise.
     #[must_use]
     pub fn differs_code(self) -> FindingCode {
@@ -449,9 +464,9 @@ impl PostgresWitness {
     #[must_use]
     pub fn checks(&self) -> Vec<String> {
         let mut names: Vec<String> = self.physical.iter().flat_map(PhysicalFacts::checks).collect();
-        names.extend(self.tables.keys().map(|name| format!("rows:{}", printable(name))));
-        names.extend(ObjectClass::ALL.iter().map(|class| format!("objects:{}", class.word())));
-        names.extend(["sequences", "large-objects", "roles", "database", "settings"].map(str::to_owned));
+        names.extend(self.tables.keys().map(|name| rows_check(name)));
+        names.extend(ObjectClass::ALL.iter().map(|class| class.check()));
+        names.extend([SEQUENCES, "large-objects", "roles", "database", "settings"].map(str::to_owned));
         names.extend(self.physical.iter().flat_map(PhysicalFacts::checks_of_others));
         names
     }
@@ -603,7 +618,7 @@ impl PostgresWitness {
         }
         let moved = self.sequences.values().filter(|bracket| bracket.before != bracket.after).count();
         let detail = format!("{} sequences, {moved} of them in use during the backup", self.sequences.len());
-        report("sequences".to_owned(), detail, findings)
+        report(SEQUENCES.to_owned(), detail, findings)
     }
 
     fn compare_large_objects(&self, observed: &Self) -> CheckReport {
@@ -741,7 +756,7 @@ fn compare_objects(
         let names: Vec<String> = findings.iter().map(|finding| finding.subject.clone()).collect();
         detail = format!("{detail}; {} differ: {}", names.len(), listed(&names));
     }
-    report(format!("objects:{}", class.word()), detail, findings)
+    report(class.check(), detail, findings)
 }
 
 /// Whether dotted version `found` is newer than `expected`; what is not made of numbers is never newer.

@@ -126,8 +126,10 @@ impl RowSum {
 }
 
 const PROPERTIES: &str = "properties";
-const IMAGE: &str = "image";
-const SCHEMA: &str = "schema";
+/// Name of the check of the file itself, byte for byte.
+pub const IMAGE: &str = "image";
+/// Name of the check of definitions.
+pub const SCHEMA: &str = "schema";
 const SEQUENCES: &str = "sequences";
 const INTEGRITY: &str = "integrity";
 const FOREIGN_KEYS: &str = "foreign-keys";

@@ -10,7 +10,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use seaworthy_interface::{CopyReader, Damage, DriverError, ErrorKind};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::witness::FilesWitness;
-use seaworthy_model::witness::files::{FileEntry, FileKind, Link, escape};
+use seaworthy_model::witness::files::{
+    CONTENT, ENTRIES, FileEntry, FileKind, HARDLINKS, Link, METADATA, TYPES, escape,
+};
 
 use super::compare::Lines;
 use super::walk::Place;
@@ -45,6 +47,17 @@ impl Harm {
             Self::Chmod => FindingCode::FileMetadata,
             Self::Retarget => FindingCode::FileType,
             Self::Split => FindingCode::FileLinks,
+        }
+    }
+
+    /// Name of the check that must find it.
+    fn check(self) -> &'static str {
+        match self {
+            Self::Flip => CONTENT,
+            Self::Delete => ENTRIES,
+            Self::Chmod => METADATA,
+            Self::Retarget => TYPES,
+            Self::Split => HARDLINKS,
         }
     }
 }
@@ -96,6 +109,7 @@ pub(super) fn damage(
         return Ok(Damage {
             description: format!("{description} `{}`", escape(&path)),
             expected: vec![harm.code()],
+            checks: vec![harm.check().to_owned()],
         });
     }
     Err(DriverError::new(ErrorKind::NotFound, format!("damage `{}`", escape(&path))))
@@ -111,6 +125,7 @@ fn add_file(placed: &[Place]) -> Result<Damage, DriverError> {
     Ok(Damage {
         description: "added a file to a tree without any".to_owned(),
         expected: vec![FindingCode::FileMissing],
+        checks: vec![ENTRIES.to_owned()],
     })
 }
 

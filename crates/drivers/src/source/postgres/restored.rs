@@ -19,7 +19,8 @@ use seaworthy_model::receipt::CLOCK_STEP;
 use seaworthy_model::verdict::{CheckOutcome, CheckReport};
 use seaworthy_model::witness::Witness;
 use seaworthy_model::witness::postgres::{
-    PostgresWitness, SequencePosition, ServerFacts, SnapshotFacts, TableFacts, printable,
+    ObjectClass, PostgresWitness, SEQUENCES, SequencePosition, ServerFacts, SnapshotFacts, TableFacts,
+    printable, rows_check,
 };
 
 use super::catalog::{self, View, own};
@@ -377,6 +378,8 @@ struct Attempt {
     sql: String,
     description: String,
     expected: FindingCode,
+    /// Name of the check that must find it.
+    check: String,
     touches: Option<String>,
 }
 
@@ -410,6 +413,7 @@ impl RestoredPostgres {
                     sql: format!("DELETE FROM ONLY {name} WHERE {one}"),
                     description: format!("deleted one row of {}", printable(name)),
                     expected: FindingCode::RowCount,
+                    check: rows_check(name),
                     touches: Some(name.clone()),
                 });
                 continue;
@@ -431,6 +435,7 @@ impl RestoredPostgres {
                             printable(name)
                         ),
                         expected: FindingCode::RowContent,
+                        check: rows_check(name),
                         touches: Some(name.clone()),
                     });
                 }
@@ -471,6 +476,7 @@ impl RestoredPostgres {
                 sql: text(&row, 0)?,
                 description: format!("dropped {}", printable(&text(&row, 1)?)),
                 expected: FindingCode::ConstraintOrIndex,
+                check: if is_index { ObjectClass::Indexes } else { ObjectClass::Constraints }.check(),
                 touches: None,
             });
         }
@@ -501,6 +507,7 @@ impl RestoredPostgres {
                 sql: format!("SELECT setval({}, {place}, false)", literal(&name)),
                 description: format!("set sequence {} elsewhere", printable(&name)),
                 expected: FindingCode::SequencePosition,
+                check: SEQUENCES.to_owned(),
                 touches: None,
             });
         }
@@ -693,6 +700,7 @@ impl Restored for RestoredPostgres {
                         return Ok(Damage {
                             description: attempt.description,
                             expected: vec![attempt.expected],
+                            checks: vec![attempt.check],
                         });
                     }
                     Err(error) if matches!(error.kind, ErrorKind::Stopped(_) | ErrorKind::Unreachable) => {
@@ -751,6 +759,7 @@ impl Restored for RestoredPostgres {
         Ok(Damage {
             description: format!("deleted all {} rows of {}", facts.rows, printable(name)),
             expected: vec![FindingCode::RowCount],
+            checks: vec![rows_check(name)],
         })
     }
 

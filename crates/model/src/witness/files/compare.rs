@@ -7,12 +7,17 @@ use crate::finding::{Finding, FindingCode};
 use crate::verdict::{CheckOutcome, CheckReport};
 use crate::witness::report::Findings;
 
-const ENTRIES: &str = "entries";
-const TYPES: &str = "types-and-links";
-const CONTENT: &str = "content";
-const METADATA: &str = "metadata";
+/// Name of the check of that every entry is there, and no other.
+pub const ENTRIES: &str = "entries";
+/// Name of the check of what kind an entry is, and where a link points.
+pub const TYPES: &str = "types-and-links";
+/// Name of the check of the bytes of files.
+pub const CONTENT: &str = "content";
+/// Name of the check of modes and times.
+pub const METADATA: &str = "metadata";
 const OWNERS: &str = "owners";
-const HARDLINKS: &str = "hardlinks";
+/// Name of the check of which names are one file.
+pub const HARDLINKS: &str = "hardlinks";
 const SCOPE: &str = "scope";
 
 /// Names of the checks, in order.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::content::Content;
 use crate::finding::{Finding, FindingCode};
 
-pub use compare::Comparison;
+pub use compare::{CONTENT, Comparison, ENTRIES, HARDLINKS, METADATA, TYPES};
 pub use manifest::{MANIFEST_PATH, ManifestBuilder, ManifestError, ManifestFacts, ManifestParser};
 
 /// Most entries outside the copy that a witness names; the rest is counted.
