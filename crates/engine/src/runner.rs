@@ -32,7 +32,7 @@ use seaworthy_model::witness::Witness;
 use seaworthy_repository::Repository;
 use tokio::time::Instant;
 
-use crate::act::backup::{BackupDone, BackupRequest, KnownPlace, backup};
+use crate::act::backup::{BackupDone, BackupRequest, KnownPlace, another_system, backup};
 use crate::act::drill::{Before, DrillDone, DrillRequest, drill, drill_after};
 use crate::act::independent::{Bringing, bring};
 use crate::act::replicate::{ReadBack, Replicated, replicate};
@@ -321,6 +321,12 @@ impl Runner {
                     items: done.items,
                 };
                 body.findings = done.captured.findings;
+                body.findings.extend(another_system(
+                    &subject.kind,
+                    &format!("{}/{}", subject.service, subject.source),
+                    request.known.earlier.as_ref(),
+                    request.source_identity.as_deref(),
+                ));
                 body.phases = phases(&done.phases);
                 body.phases
                     .push(Phase { name: "witness".to_owned(), took_ms: millis(done.captured.witness_took) });

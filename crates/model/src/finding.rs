@@ -133,6 +133,7 @@ codes! {
     NotIsolated = "EV-11", Critical, "the sandbox could not show that it is isolated", "run `seaworthy doctor`";
     LiveTarget = "EV-12", Critical, "the target is, or could be, a live source", "restore into a new place";
     NotIndependent = "EV-13", Critical, "a drill is said to be independent of this program, and its own receipt shows less", "believe the level below; `seaworthy help levels` says what A6 asks for";
+    SourceChanged = "EV-14", Warning, "the source is another system than the one that the copy before is of", "check the connection settings; after an upgrade or a recovery this is said once";
     RolesAbsent = "AD-01", Warning, "the dump names roles that it does not hold", "keep the output of `pg_dumpall --globals-only` beside it: a new server needs its roles first";
     Unauthenticated = "AD-02", Warning, "the copy is encrypted without authentication, so decrypting does not notice that bytes were changed", "require a signed digest, or encrypt with gpg or age";
     SidecarMissing = "AD-03", Warning, "the digest beside the copy is missing or unusable", "write `NAME.sha256` beside every copy, or set `sidecar = \"optional\"`";

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use seaworthy_testkit::postgres::Server;
 use support::{CANARY, Estate, finish, flip};
 
 fn text(path: &Path) -> String {
@@ -640,7 +641,7 @@ fn an_unreadable_file_makes_the_copy_incomplete_and_is_named() {
 
 #[test]
 fn a_database_that_does_not_answer_or_refuses_is_told_from_each_other() {
-    let server = seaworthy_testkit::postgres::Server::start(&["password_encryption=scram-sha-256"]).unwrap();
+    let server = Server::start(&["password_encryption=scram-sha-256"]).unwrap();
     server.sql("postgres", &format!("CREATE ROLE keeper LOGIN SUPERUSER PASSWORD '{CANARY}'")).unwrap();
     server.create("shop", &[]).unwrap();
     server
@@ -1219,6 +1220,34 @@ fn drilling_nothing_is_no_pass() {
     estate.run(&["drill", "cache", "--prove-the-drill=2"]).exits(7).hints().says(&["EV-01"]);
     assert!(estate.run(&["drill", "list"]).exits(0).out.trim().is_empty());
     estate.run(&["drill", "cache", "papers"]).exits(0);
+}
+
+/// A connection that leads to another server makes copies of another server: that is said, once, and is no failure.
+#[test]
+fn a_source_that_has_become_another_system_is_said_once() {
+    let servers = [Server::start(&[]).unwrap(), Server::start(&[]).unwrap()];
+    let estate = Estate::new();
+    let leading_to = |server: &Server| {
+        estate.configure(&format!(
+            "\n[services.books.sources.database]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\nuser = \"postgres\"\n\
+             database = \"books\"\nbin_dir = \"{}\"\n",
+            server.host(),
+            server.port(),
+            server.programs().display()
+        ));
+    };
+    for server in &servers {
+        server.create("books", &[]).unwrap();
+        server.sql("books", "CREATE TABLE book AS SELECT 1 AS id").unwrap();
+    }
+    leading_to(&servers[0]);
+    for _ in 0..2 {
+        assert!(!estate.run(&["backup", "books"]).exits(0).out.contains("EV-14"));
+    }
+    leading_to(&servers[1]);
+    let told = estate.run(&["backup", "books", "--json"]).exits(0).json();
+    assert_eq!(told["backup"]["findings"][0]["code"], "EV-14", "{told:#}");
+    assert!(!estate.run(&["backup", "books"]).exits(0).out.contains("EV-14"));
 }
 
 /// A key that was replaced has signed what it has signed; a stranger's has not.

@@ -10,7 +10,7 @@ use seaworthy_interface::{
     Captured, CopyPath, Cx, DriverError, ErrorKind, HeldPiece, Journal, Released, Source,
 };
 use seaworthy_model::canonical;
-use seaworthy_model::finding::Finding;
+use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::{CopyId, Digest, RunId, ServiceName, SourceName};
 use seaworthy_model::signature::{Envelope, SigningKey, sha256};
 use seaworthy_model::wal::Lsn;
@@ -63,6 +63,29 @@ pub struct Earlier {
     pub witness: Digest,
     /// The newest instant of a copy of the same source in the same repository that was shown to be bad.
     pub newest_bad: Option<Timestamp>,
+    /// Identity of the source that it is of; `None` where it is not known.
+    pub source_identity: Option<String>,
+}
+
+/// What is said of a source that is another system than the one that its newest copy is of; only PostgreSQL's identities are of the
+/// system, a file's is of the place where it lies.
+pub(crate) fn another_system(
+    kind: &str,
+    subject: &str,
+    earlier: Option<&Earlier>,
+    now: Option<&str>,
+) -> Option<Finding> {
+    let before = earlier?.source_identity.as_deref()?;
+    // Behind the system stands the database, which is a matter of the configuration.
+    let system = |identity: &str| identity.split('/').next().unwrap_or(identity).to_owned();
+    let (before, now) = (system(before), system(now?));
+    (kind == "postgres" && before != now).then(|| {
+        let detail = format!(
+            "the cluster {now} was backed up, and the newest copy before is of the cluster {before}; was it made anew or upgraded, or \
+             is this another server? The copies of both stand side by side"
+        );
+        Finding::new(FindingCode::SourceChanged, subject, detail)
+    })
 }
 
 /// What a backup has made. The copy is durable.
@@ -267,6 +290,33 @@ mod tests {
     use seaworthy_model::wal::{SegmentSize, Timeline};
 
     use super::*;
+
+    #[test]
+    fn a_source_that_is_another_system_is_said_where_identities_are_of_systems() {
+        let earlier = |identity: Option<&str>| Earlier {
+            copy: CopyId("copy".to_owned()),
+            witness: sha256(b"witness"),
+            newest_bad: None,
+            source_identity: identity.map(str::to_owned),
+        };
+        for (kind, before, now, is_said) in [
+            ("postgres", Some("71/shop"), Some("72/shop"), true),
+            ("postgres", Some("71/shop"), Some("71/shop"), false),
+            // Another database, or another way to back it up, is what somebody has written down.
+            ("postgres", Some("71/shop"), Some("71/store"), false),
+            ("postgres", Some("71/shop"), Some("71"), false),
+            ("postgres", Some("71"), Some("72/shop"), true),
+            ("postgres", None, Some("72"), false),
+            ("postgres", Some("71"), None, false),
+            ("sqlite", Some("file:1:2"), Some("file:3:2"), false),
+            ("files", Some("a"), Some("b"), false),
+        ] {
+            let said = another_system(kind, "shop/db", Some(&earlier(before)), now);
+            assert_eq!(said.is_some(), is_said, "{kind} {before:?} {now:?}");
+            assert!(said.is_none_or(|finding| finding.code == FindingCode::SourceChanged));
+        }
+        assert_eq!(another_system("postgres", "shop/db", None, Some("72")), None);
+    }
 
     #[test]
     fn what_no_copy_holds_stays_where_something_leads_to_it() {

@@ -141,8 +141,12 @@ async fn one(
     let subject = wiring::subject(&app.setup.state, service, source)?;
     let place = reference(spec, &repository);
     let points = app::points(&app.memory, &service.name, &source.name, Some(&place.id)).await?;
+    let mut earlier = earlier(&points);
+    if let (Some(earlier), Some(upon)) = (&mut earlier, to_build_upon(&points).0) {
+        earlier.source_identity = app.memory.source_identity(upon.sequence).await?;
+    }
     let in_there = app.memory.points_in(&place.id).await?;
-    let known = KnownPlace { earlier: earlier(&points), distrust: is_damaged(&in_there, &place.id) };
+    let known = KnownPlace { earlier, distrust: is_damaged(&in_there, &place.id) };
     if known.distrust {
         face.say(format!(
             "note: {} is known to be damaged: what is relied on in it is read, and stored again where it must be",
@@ -188,7 +192,12 @@ async fn one(
 pub(crate) fn earlier(points: &[RecoveryPoint]) -> Option<Earlier> {
     let (upon, newest_bad) = to_build_upon(points);
     let upon = upon?;
-    Some(Earlier { copy: upon.copy.clone(), witness: upon.witness.clone()?, newest_bad })
+    Some(Earlier {
+        copy: upon.copy.clone(),
+        witness: upon.witness.clone()?,
+        newest_bad,
+        source_identity: None,
+    })
 }
 
 /// Whether the copy holds what it should. An empty directory is captured in full, and is still not what anybody wants.
