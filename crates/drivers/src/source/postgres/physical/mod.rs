@@ -53,7 +53,7 @@ use super::globals::{self, Globals};
 use super::measure::{self, Beside};
 use super::replication::{BackupOptions, Ended, Event, Received, Replication};
 use super::session::{Address, Purpose, Session, flag, parsed, text};
-use super::{MAJOR_MAX, MAJOR_MIN, PostgresSource, capture, flaws};
+use super::{MAJOR_MAX, MAJOR_MIN, PostgresSource, capture, flaws, standby};
 
 /// The data directory inside a copy.
 const DATA: &str = "data";
@@ -417,6 +417,8 @@ struct Moment {
     snapshot: SnapshotFacts,
     held: Vec<Held>,
     attempts: usize,
+    /// Why the copy of a standby is that old, or not known better.
+    behind: Option<Finding>,
 }
 
 /// What no snapshot fits, and why, in the end.
@@ -809,6 +811,21 @@ impl PostgresSource {
         Ok(Seen { moment, digests, began })
     }
 
+    /// Of which instant a standby's content is; nothing of a primary, which is of now.
+    async fn dated(
+        &self,
+        cx: &Cx,
+        session: &Session,
+        cluster: &Cluster,
+    ) -> Result<Option<standby::Dated>, DriverError> {
+        if !cluster.on_standby {
+            return Ok(None);
+        }
+        let Some(said) = standby::read(cx, session).await? else { return Ok(None) };
+        let dated = standby::dated(&said, &printable(&self.spec.database));
+        dated.map(Some).map_err(|undated| undated.refusal("date what the standby holds"))
+    }
+
     /// Snapshots of all databases that show the same, and that the log has a position for; held by their sessions.
     async fn moment(
         &self,
@@ -848,6 +865,8 @@ impl PostgresSource {
             let (since, _) = place("ask how far the log goes").await?;
             loop {
                 attempts += 1;
+                // Before everything else: what is taken afterwards holds at least what this says.
+                let dated = self.dated(cx, keeper, cluster).await?;
                 let (before, _) = place("ask how far the log goes").await?;
                 for room in rooms {
                     room.session
@@ -897,13 +916,15 @@ impl PostgresSource {
                         let row = room.session.row(cx, "export the snapshot", "SELECT pg_export_snapshot()");
                         held.exported = text(&row.await?, 0)?;
                     }
-                    let at = at.parse().map_err(|error: jiff::Error| {
+                    let clock = at.parse().map_err(|error: jiff::Error| {
                         DriverError::new(ErrorKind::Corrupt, format!("read the server's clock `{at}`"))
                             .because(error)
                     })?;
+                    // The clock of a standby goes on when nothing reaches it any more.
+                    let (at, behind) = dated.map_or((clock, None), |dated| (dated.point, dated.finding));
                     let snapshot =
                         SnapshotFacts { at, lsn: last.1.to_string(), on_standby: cluster.on_standby };
-                    return Ok(Moment { last, snapshot, held, attempts });
+                    return Ok(Moment { last, snapshot, held, attempts, behind });
                 }
                 for room in rooms {
                     room.session.execute(cx, "let go of the snapshot", "ROLLBACK").await?;
@@ -1000,6 +1021,7 @@ impl PostgresSource {
         to: Arc<dyn CopyWriter>,
         began: std::time::Instant,
     ) -> Result<Captured, DriverError> {
+        findings.extend(moment.behind.clone());
         let mut notes = vec!["rows of unlogged tables do not survive a recovery".to_owned()];
         let log = physical.log.len() as u64 * physical.segment_bytes.bytes();
         let files = physical.base.as_ref().map_or(0, |base| base.bytes);
