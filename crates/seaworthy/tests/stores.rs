@@ -790,7 +790,7 @@ fn a_replica_that_is_gone_or_damaged_is_told_and_sent_again() {
     assert_eq!(away.summary(&["drill", "--from", "far"], 0)["drill"]["verdict"]["level"], "A4");
     // A listing that fails is no empty one: nothing is sent, and nothing is said of any copy.
     bucket.plan(vec![Plan {
-        key: "/snapshots/",
+        key: "snapshots",
         ..Plan::every(Operation::List, Wrong::Refused(403, "AccessDenied"))
     }]);
     let ran = away.run(&["--json", "replicate"]);

@@ -80,6 +80,7 @@ fn files(options: &Options, many: &mut Many) -> Result<(), Failure> {
     );
     println!("== {described}");
     many.described.push(described);
+    super::data::settle(&tree)?;
     for round in 0..options.rounds {
         let place = Place { product: product.clone(), directory: options.work.join("run") };
         empty(&place.directory)?;
@@ -123,6 +124,7 @@ fn blobs(options: &Options, tools: &[Tool], many: &mut Many) -> Result<(), Failu
         format!("m: a database of {segments} GiB in one directory, mostly holes, in {number} pieces");
     println!("== {described}");
     many.described.push(described);
+    super::data::settle(&data)?;
     let place = options.work.join("run").join(&ours.name);
     empty(&place)?;
     fs::create_dir_all(place.join("home"))?;

@@ -215,6 +215,7 @@ fn measure_round(
             }
         }
     }
+    data::settle(&data.path)?;
     for (step, operation) in Operation::ALL.into_iter().enumerate() {
         if operation == Operation::OnePercent {
             if data.set != Set::Database {

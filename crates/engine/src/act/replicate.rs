@@ -32,7 +32,8 @@ pub struct Missing<'a> {
 /// Compares two repositories by the points that are known of them. The order in which points are given does not matter.
 ///
 /// Copies are the same where one capture made them. Those that are gone from the first repository are not wanted, and those that are
-/// only in the second are none of this act's business. What retention has let go over there stays away. `lost` are copies of the second that were not found there.
+/// only in the second are none of this act's business. What retention has let go over there stays away. `lost` are copies of the
+/// second that were not found there.
 #[must_use]
 pub fn missing<'a>(
     points: &'a [RecoveryPoint],

@@ -373,30 +373,19 @@ impl PostgresSource {
         let held = of_history(held, None);
         let begin = Segment::of(timeline, restart, size).start(size);
         let (_, reached) = without_hole(&held, system, timeline, begin);
-        let of_now = |piece: &&HeldPiece| {
-            piece.of.system == system && piece.of.timeline == timeline && piece.of.to > reached
-        };
-        let beyond: Vec<HeldPiece> = held.iter().filter(of_now).cloned().collect();
-        if !beyond.is_empty() {
-            // It leads on from somewhere else; what is received from here on must be the same log all the same.
-            self.same_as_received(cx, &session, cluster.on_standby, &journal, &beyond).await?;
-        }
-        // From the beginning of the file in which it ended: what is sent again must be the same. Where it ended with the file, that is the one
-        // before, as long as the server has it.
-        let mut segment = Segment::of(timeline, reached, size);
-        let before = Segment::of(timeline, Lsn(reached.0.saturating_sub(1)), size);
-        if before != segment && without_hole(&held, system, timeline, before.start(size)).1 >= reached {
-            let mut asking = self.replication(cx).await?;
-            match asking.stream(cx, None, timeline, before.start(size)).await {
-                Ok(_) => segment = before,
-                Err(error) if error.kind.is_transient() || matches!(error.kind, ErrorKind::Stopped(_)) => {
-                    return Err(error);
-                }
-                // It has let go of it.
-                Err(_) => {}
-            }
-        }
+        // From the beginning of the file in which it ended: what is sent again must be the same. Where it ended with the file, or more is kept
+        // behind a hole, nothing would be sent again, and the last that is kept is compared before.
+        let segment = Segment::of(timeline, reached, size);
         let start = segment.start(size);
+        let before = Segment::of(timeline, Lsn(reached.0.saturating_sub(1)), size).start(size);
+        let compared = if reached == start { before } else { reached };
+        let of_now = |piece: &&HeldPiece| {
+            piece.of.system == system && piece.of.timeline == timeline && piece.of.to > compared
+        };
+        let last: Vec<HeldPiece> = held.iter().filter(of_now).cloned().collect();
+        if !last.is_empty() {
+            self.same_as_received(cx, &session, cluster.on_standby, &journal, &last).await?;
+        }
         let (pieces, _) = without_hole(&held, system, timeline, start);
         let asked = Arc::clone(&journal);
         let known = tokio::task::spawn_blocking(move || {
