@@ -251,7 +251,8 @@ pub trait Source: fmt::Debug + Send + Sync {
         drop((journal, bytes));
         let (_, _) = (copies, file);
         cx.check()?;
-        Err(DriverError::new(ErrorKind::Unsupported, "keep a file of the log: this source has none"))
+        Err(DriverError::new(ErrorKind::Unsupported, "keep a file of the log: this source has none")
+            .hint("a PostgreSQL source with mode = \"continuous\" has one"))
     }
 
     /// Hands a file of its log to a server that recovers (`restore_command`), from `copies` and the journal, read record by record. It is
@@ -270,7 +271,8 @@ pub trait Source: fmt::Debug + Send + Sync {
         drop(journal);
         let (_, _, _) = (copies, file, of);
         cx.check()?;
-        Err(DriverError::new(ErrorKind::Unsupported, "hand a file of the log over: this source has none"))
+        Err(DriverError::new(ErrorKind::Unsupported, "hand a file of the log over: this source has none")
+            .hint("a PostgreSQL source with mode = \"continuous\" has one"))
     }
 
     /// Restores the first of these copies to a new place for people, as of a moment that its log holds, or that the logs of the copies

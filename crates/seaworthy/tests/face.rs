@@ -953,6 +953,8 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["points"],
         &["wal", "stream", "papers"],
         &["wal", "status", "papers"],
+        &["wal", "push", "papers", "seaworthy.toml"],
+        &["wal", "get", "papers", "00000002.history", "got"],
         &["receipts"],
         &["receipts", "show", "1"],
         &["receipts", "export", "again.jsonl"],
@@ -996,6 +998,8 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         let code = match *call {
             ["replicate", ..] | ["keys", "check", ..] => 2,
             ["keys", "list", ..] => 4,
+            // A tree of files has no log, and no server may take that for its end.
+            ["wal", "get", ..] => 200,
             // The repository is no object store, and what lies among the files is no copy that is known.
             ["posture", ..] | ["adopt", ..] => 10,
             _ => 0,
