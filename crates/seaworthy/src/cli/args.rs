@@ -119,7 +119,7 @@ pub(crate) enum Verb {
     Status(Status),
     /// Restore a copy to a new place
     Restore(Restore),
-    /// Receive a PostgreSQL server's log all the time, between copies of a source with mode = "continuous"
+    /// Keep a PostgreSQL server's log between copies of a source with mode = "continuous", and hand it to a server that recovers
     Wal(Wal),
     /// List recovery points
     Points(Points),
@@ -398,8 +398,8 @@ pub(crate) struct DrillRun {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub(crate) prove_the_drill: Option<u32>,
-    /// Go on to this moment behind the copy, once it is shown to be good: a time with its zone (the newest copy before it is taken),
-    /// `lsn:POSITION`, `xid:TRANSACTION`, `name:RESTORE-POINT` or `latest`. Of a source whose copies hold its log
+    /// Recover to this moment, too, from the copy whose log leads there: a time with its zone, `lsn:POSITION`, `xid:TRANSACTION`,
+    /// `name:RESTORE-POINT` or `latest`. Of a source whose copies hold its log
     #[arg(long, value_name = "MOMENT", conflicts_with_all = ["adopted", "prove_the_drill", "independent"])]
     pub(crate) until: Option<String>,
     /// Bring the copy back with stock restic and the password that somebody else holds, out of reach of this program's state, key
@@ -503,7 +503,7 @@ pub(crate) struct WalOf {
     /// Source of the service, where it has several
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
-    /// Keep it in this repository [default: the service's first]
+    /// The repository that keeps it [default: the service's first]
     #[arg(long, value_name = "NAME")]
     pub(crate) from: Option<String>,
 }
