@@ -15,6 +15,7 @@ struct Estate {
     product: Product,
     /// Files that the server has archived, by its own means.
     archive: PathBuf,
+    source: String,
 }
 
 impl Estate {
@@ -33,7 +34,7 @@ impl Estate {
         let product = Product::new(PROGRAM, &source).unwrap();
         let archive = server.path().join("data/pg_wal");
         product.run(&["backup", "shop"]).unwrap().expect(0).unwrap();
-        Self { server, product, archive }
+        Self { server, product, archive, source }
     }
 
     /// Writes a mark and ends the file of the log that it is in: the file's name.
@@ -125,6 +126,29 @@ fn what_is_pushed_is_handed_to_a_server_that_recovers_and_a_hole_stops_it() {
         ran.expect(0).unwrap();
         assert!(std::fs::read(&to).unwrap() == std::fs::read(estate.archive.join(&names[1])).unwrap());
 
+        // Whoever knows of no copies cannot say where the log ends.
+        let mut elsewhere = estate.product.command(&["wal", "get", "shop", &after(last, 40), "got"]);
+        elsewhere.args(["--dry-run"]);
+        let words: Vec<String> = elsewhere
+            .get_args()
+            .map(|word| word.to_str().unwrap().to_owned())
+            .map(|word| {
+                if word == estate.product.state().to_str().unwrap() {
+                    format!("{word}-of-another")
+                } else {
+                    word
+                }
+            })
+            .collect();
+        let mut elsewhere = Command::new(PROGRAM);
+        elsewhere
+            .args(words)
+            .env_clear()
+            .envs(estate.product.environment())
+            .current_dir(estate.product.path());
+        let ran = run(elsewhere).unwrap();
+        assert!(ran.code == Some(200) && ran.stderr.contains("there is no catalogue"), "{ran:?}");
+
         // A hole: the one after next is pushed, the next is not.
         let (left_out, kept) = (estate.mark(5), estate.mark(6));
         estate.push(&kept).expect(0).unwrap();
@@ -135,7 +159,9 @@ fn what_is_pushed_is_handed_to_a_server_that_recovers_and_a_hole_stops_it() {
 
         // Recovered by the server itself with what it is handed, file by file, as a standby or a person without this program's restore does.
         let to = estate.server.path().join("recovered");
-        estate.product.run(&["restore", "shop", "--to", to.to_str().unwrap()]).unwrap().expect(0).unwrap();
+        let id = &third["copy"].as_str().unwrap()[..12];
+        let restore = ["restore", "shop", "--point", id, "--to", to.to_str().unwrap()];
+        estate.product.run(&restore).unwrap().expect(0).unwrap();
         let handed = estate.server.path().join("handed");
         std::fs::create_dir(&handed).unwrap();
         let mut name = names[0].clone();
@@ -159,6 +185,16 @@ fn what_is_pushed_is_handed_to_a_server_that_recovers_and_a_hole_stops_it() {
         let beside = estate.server.start_beside(&to).unwrap();
         let marks = beside.sql("shop", "SELECT string_agg(n::text, ',' ORDER BY n) FROM marks").unwrap();
         assert_eq!(marks.trim(), "1,2,3,4,5,6");
+
+        // The newest copy is a dump, which holds no log and hides none.
+        let dump = estate.source.replace("mode = \"continuous\"\nbase_every = \"1d\"\n", "");
+        estate.product.configure(&dump).unwrap();
+        estate.product.run(&["backup", "shop"]).unwrap().expect(0).unwrap();
+        estate.product.configure(&estate.source).unwrap();
+        let (ran, to) = estate.get(&names[1]);
+        ran.expect(0).unwrap();
+        assert!(std::fs::read(&to).unwrap() == std::fs::read(estate.archive.join(&names[1])).unwrap());
+        assert_eq!(estate.get(&after(last, 40)).0.code, Some(1));
     }
 }
 

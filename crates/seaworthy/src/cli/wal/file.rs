@@ -63,32 +63,44 @@ impl Ground<'_> {
         .hint("seaworthy check says what is damaged"))
     }
 
-    /// How many copies, from the oldest on, end before a position.
-    async fn before(&self, position: (Timeline, Lsn)) -> Outcome<usize> {
+    /// The newest copy in a range that holds a log, and where that ends; dumps, from while the mode was another, hold none.
+    async fn logged(&self, from: usize, to: usize) -> Outcome<Option<(usize, (Timeline, Lsn))>> {
+        for at in (from..to).rev() {
+            let (witness, _) = self.read(&self.points[at]).await?;
+            if let Some(facts) = facts(&witness) {
+                return Ok(Some((at, (facts.timeline, facts.until))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first copy that does not end before a position, and the last one with a log before it; each where there is one.
+    async fn beside(&self, position: (Timeline, Lsn)) -> Outcome<Vec<usize>> {
         let (mut from, mut to) = (0, self.points.len());
         while from < to {
             let middle = from + (to - from) / 2;
-            let (witness, _) = self.read(&self.points[middle]).await?;
-            let is_before = facts(&witness).is_none_or(|facts| (facts.timeline, facts.until) < position);
-            if is_before { from = middle + 1 } else { to = middle }
+            match self.logged(from, middle + 1).await? {
+                Some((at, until)) if until >= position => to = at,
+                Some(_) | None => from = middle + 1,
+            }
         }
-        Ok(from)
+        let before = self.logged(0, from).await?.map(|(at, _)| at);
+        Ok(before.into_iter().chain((from < self.points.len()).then_some(from)).collect())
     }
 
     /// The copies that may hold a file, and the newest of its timeline and of all, in order.
     async fn around(&self, name: &str) -> Outcome<Vec<Copy>> {
-        let Some(newest) = self.points.last() else { return Ok(Vec::new()) };
-        let (witness, _) = self.read(newest).await?;
+        let Some((newest, _)) = self.logged(0, self.points.len()).await? else { return Ok(Vec::new()) };
+        let (witness, _) = self.read(&self.points[newest]).await?;
         let Some(size) = facts(&witness).map(|facts| facts.segment_bytes) else { return Ok(Vec::new()) };
-        let mut chosen = std::collections::BTreeSet::from([self.points.len() - 1]);
-        let mut and_before = |at: usize| chosen.extend([at.saturating_sub(1), at]);
+        let mut chosen = std::collections::BTreeSet::from([newest]);
         match WalFile::parse(name, size) {
             Ok(WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::Backup(segment, _)) => {
-                and_before(self.before((segment.timeline, segment.end(size))).await?);
-                and_before(self.before((segment.timeline, Lsn(u64::MAX))).await?);
+                chosen.extend(self.beside((segment.timeline, segment.end(size))).await?);
+                chosen.extend(self.beside((segment.timeline, Lsn(u64::MAX))).await?);
             }
             Ok(WalFile::History(timeline)) => {
-                and_before(self.before((timeline, Lsn(u64::MAX))).await?);
+                chosen.extend(self.beside((timeline, Lsn(u64::MAX))).await?);
             }
             // What is wrong with the name is told by whoever reads it.
             Err(_) => {}
@@ -232,6 +244,19 @@ pub(super) async fn get(asked: &Asked<'_>, name: &str, to: &Path, point: Option<
     let repository = Opened::new(&asked.setup.state).get(&cx, chosen.spec).await?;
     let journal = journal(&cx, &repository, chosen.service, chosen.source);
     let mut points = points(asked, &chosen, &repository).await?;
+    if points.is_empty() {
+        // Without them nobody knows how far the log goes that copies hold, and its end must not be guessed.
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!(
+                "hand {} over: no copy of {}/{} is known here",
+                printable(name),
+                chosen.service.name,
+                chosen.source.name
+            ),
+        )
+        .hint("on a machine that has not made the backups, first: seaworthy catalogue rebuild"));
+    }
     let of = point.map(|id| {
         let found: Vec<&RecoveryPoint> = points.iter().filter(|point| point.copy.0.starts_with(id)).collect();
         match found.as_slice() {
