@@ -149,6 +149,23 @@ fn what_is_pushed_is_handed_to_a_server_that_recovers_and_a_hole_stops_it() {
         let ran = run(elsewhere).unwrap();
         assert!(ran.code == Some(200) && ran.stderr.contains("there is no catalogue"), "{ran:?}");
 
+        // Nor whoever knows of fewer than there are.
+        let (state, aside) = (estate.product.state(), estate.product.path().join("state-of-now"));
+        let copy = |from: &Path, to: &Path| {
+            let mut command = Command::new("cp");
+            assert!(command.arg("-a").arg(from).arg(to).status().unwrap().success());
+        };
+        copy(&state, &aside);
+        estate.product.backup("shop").unwrap();
+        let newer = estate.product.path().join("state-of-later");
+        std::fs::rename(&state, &newer).unwrap();
+        copy(&aside, &state);
+        let (ran, _) = estate.get(&after(last, 40));
+        assert!(ran.code == Some(200) && ran.stderr.contains("are not known here"), "{ran:?}");
+        std::fs::remove_dir_all(&state).unwrap();
+        std::fs::rename(&newer, &state).unwrap();
+        assert_eq!(estate.get(&after(last, 40)).0.code, Some(1));
+
         // A hole: the one after next is pushed, the next is not.
         let (left_out, kept) = (estate.mark(5), estate.mark(6));
         estate.push(&kept).expect(0).unwrap();

@@ -1,18 +1,21 @@
 //! `wal push` and `wal get`: what a server runs as its `archive_command` and its `restore_command`.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use seaworthy_engine::store::SnapshotReader;
+use seaworthy_engine::act::retain::listed;
+use seaworthy_engine::store::{SnapshotReader, control};
 use seaworthy_interface::{CopyReader, Cx, ErrorKind, Handed, HeldPiece, LogFile, Pushed};
 use seaworthy_model::finding::FindingCode;
+use seaworthy_model::id::CopyId;
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::wal::{Lsn, Timeline, WalFile};
 use seaworthy_model::witness::Witness;
-use seaworthy_repository::Repository;
+use seaworthy_repository::{Repository, SnapshotId};
 use tokio_util::sync::CancellationToken;
 
 use super::{Chosen, held, journal};
@@ -93,7 +96,7 @@ impl Ground<'_> {
         let Some((newest, _)) = self.logged(0, self.points.len()).await? else { return Ok(Vec::new()) };
         let (witness, _) = self.read(&self.points[newest]).await?;
         let Some(size) = facts(&witness).map(|facts| facts.segment_bytes) else { return Ok(Vec::new()) };
-        let mut chosen = std::collections::BTreeSet::from([newest]);
+        let mut chosen = BTreeSet::from([newest]);
         match WalFile::parse(name, size) {
             Ok(WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::Backup(segment, _)) => {
                 chosen.extend(self.beside((segment.timeline, segment.end(size))).await?);
@@ -136,6 +139,45 @@ async fn points(
     points.retain(|point| !point.is_gone());
     points.sort_by_key(|point| (point.point, point.sequence));
     Ok(points)
+}
+
+/// Refuses where the repository holds copies of this source that this machine does not know of: they may hold more of the log.
+async fn all_are_known(
+    asked: &Asked<'_>,
+    chosen: &Chosen<'_>,
+    cx: &Cx,
+    repository: &Repository,
+) -> Outcome<()> {
+    let memory = Memory::open_to_read(asked.cli, &asked.setup.state).await?;
+    let there = listed(cx, repository).await?;
+    let known = memory.points_in(&reference(chosen.spec, repository).id).await?;
+    let known: BTreeSet<&CopyId> = known.iter().map(|point| &point.copy).collect();
+    let unknown: Vec<CopyId> = there.into_iter().filter(|copy| !known.contains(copy)).collect();
+    let own = [format!("service={}", chosen.service.name), format!("source={}", chosen.source.name)];
+    let (from, control) = (repository.clone(), control(cx));
+    let is_more = wiring::blocking(move || {
+        for copy in &unknown {
+            let Some(id) = SnapshotId::parse(&copy.0) else { continue };
+            let snapshot = from.snapshot(&id, &control).map_err(|error| {
+                wiring::repository_failure("look at a copy that is not known here", error)
+            })?;
+            if own.iter().all(|tag| snapshot.tags.contains(tag)) {
+                return Ok::<_, Failure>(true);
+            }
+        }
+        Ok(false)
+    });
+    if is_more.await? {
+        return Err(Failure::new(
+            Exit::Unknown,
+            format!(
+                "say where the log of {}/{} ends: {} holds copies of it that are not known here",
+                chosen.service.name, chosen.source.name, chosen.spec.name
+            ),
+        )
+        .hint("seaworthy catalogue rebuild"));
+    }
+    Ok(())
 }
 
 /// The cluster in whose data directory this runs, as a server runs it; unknown anywhere else.
@@ -281,6 +323,9 @@ pub(super) async fn get(asked: &Asked<'_>, name: &str, to: &Path, point: Option<
         let failure = Failure::from(error);
         if is_hole { Failure { exit: Exit::Withheld, ..failure } } else { failure }
     })?;
+    if !matches!(handed, Handed::File(_)) {
+        all_are_known(asked, &chosen, &cx, &repository).await?;
+    }
     let content = match handed {
         Handed::File(content) => content,
         Handed::UpTo(content, until) => {
