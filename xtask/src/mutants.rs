@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use seaworthy_testkit::page::{machine, put_section};
 
@@ -54,28 +54,29 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     }
     let page = root.join("docs/reliability.md");
     let commit = workspace::head(&root)?;
-    let mut is_success = true;
-    for file in files(&root, &options.file)? {
-        let began = Instant::now();
-        // Descriptions begin with the file; `--file` would add to what the configuration names.
-        let only = format!("^{}:", file.replace('.', "\\."));
-        let Some(ended) = mutate(&root, options, Some(&only))? else {
-            return Ok(ExitCode::FAILURE);
-        };
+    let files = files(&root, &options.file)?;
+    // One run: each run builds everything anew. Descriptions begin with the file; `--file` would add to what the
+    // configuration names.
+    let only = files.iter().map(|file| file.replace('.', "\\.")).collect::<Vec<_>>().join("|");
+    let Some(ended) = mutate(&root, options, Some(&format!("^({only}):")))? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let mut text = workspace::read(&page)?;
+    for file in &files {
+        let ended = ended.of(file);
         println!("{file}: {}", ended.words());
-        is_success &= ended.code() == ExitCode::SUCCESS;
         let section = format!(
-            "\n- `{file}`: {} ({}, of {commit}, in {} minutes; {})\n{}\n",
+            "\n- `{file}`: {} ({}, of {commit}; {})\n{}\n",
             ended.words(),
             jiff::Timestamp::now().strftime("%Y-%m-%d"),
-            began.elapsed().as_secs().div_ceil(60),
             machine(),
             ended.missed.iter().map(|mutant| format!("  - survives: {mutant}\n")).collect::<String>(),
         );
-        let name = format!("mutants-{}", section_name(&file));
-        workspace::write(&page, &put_section(&workspace::read(&page)?, &name, &section))?;
+        text = put_section(&text, &format!("mutants-{}", section_name(file)), &section);
     }
-    Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    workspace::write(&page, &text)?;
+    println!("{}", ended.words());
+    Ok(ended.code())
 }
 
 /// `crates/model/src/witness/files/mod.rs` without what all of them begin and end with, as a word.
@@ -131,9 +132,9 @@ fn mutate(
 
 /// How mutants ended, from the lists that the tool leaves.
 struct Ended {
-    caught: usize,
-    endless: usize,
-    unviable: usize,
+    caught: Vec<String>,
+    endless: Vec<String>,
+    unviable: Vec<String>,
     missed: Vec<String>,
 }
 
@@ -144,24 +145,38 @@ impl Ended {
             Ok(workspace::read(&path)?.lines().map(str::to_owned).collect())
         };
         Ok(Self {
-            caught: lines("caught.txt")?.len(),
-            endless: lines("timeout.txt")?.len(),
-            unviable: lines("unviable.txt")?.len(),
+            caught: lines("caught.txt")?,
+            endless: lines("timeout.txt")?,
+            unviable: lines("unviable.txt")?,
             missed: lines("missed.txt")?,
         })
     }
 
+    /// Those of one file.
+    fn of(&self, file: &str) -> Self {
+        let of = |lines: &[String]| {
+            let is_of = |line: &&String| line.strip_prefix(file).is_some_and(|rest| rest.starts_with(':'));
+            lines.iter().filter(is_of).cloned().collect()
+        };
+        Self {
+            caught: of(&self.caught),
+            endless: of(&self.endless),
+            unviable: of(&self.unviable),
+            missed: of(&self.missed),
+        }
+    }
+
     fn code(&self) -> ExitCode {
-        if self.missed.is_empty() && self.caught > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.missed.is_empty() && !self.caught.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     fn words(&self) -> String {
         format!(
             "{} mutants: {} found by a test, {} never end and are found by that, {} do not compile, {} survive",
-            self.caught + self.endless + self.unviable + self.missed.len(),
-            self.caught,
-            self.endless,
-            self.unviable,
+            self.caught.len() + self.endless.len() + self.unviable.len() + self.missed.len(),
+            self.caught.len(),
+            self.endless.len(),
+            self.unviable.len(),
             self.missed.len()
         )
     }
@@ -170,6 +185,19 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_of_a_file_is_of_that_file_alone() {
+        let ended = Ended {
+            caught: vec!["a/mod.rs:1:2: replace".into(), "a/mod.rs.old:1:2: replace".into()],
+            endless: vec!["b.rs:1:2: replace".into()],
+            unviable: Vec::new(),
+            missed: vec!["a/mod.rs:9:2: replace".into()],
+        };
+        let of = ended.of("a/mod.rs");
+        assert_eq!((of.caught.len(), of.endless.len(), of.missed.len()), (1, 0, 1));
+        assert_eq!(of.code(), ExitCode::FAILURE);
+    }
 
     #[test]
     fn every_file_has_a_section_of_its_own() {
