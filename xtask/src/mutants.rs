@@ -3,6 +3,7 @@
 //! What is changed, and what is left alone for which reason, stands in `.cargo/mutants.toml`. Each file writes its figures into
 //! a section of its own of `docs/reliability.md`, with date and commit: all of them take hours, and may be run apart.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +19,9 @@ pub(crate) struct Options {
     /// Mutants at once.
     #[arg(long, default_value_t = 2)]
     jobs: u32,
+    /// Change the files where they lie and put them back, one mutant at a time: nothing is built anew first.
+    #[arg(long)]
+    in_place: bool,
     /// Only files whose path holds this; may be given several times.
     #[arg(long)]
     file: Vec<String>,
@@ -46,7 +50,8 @@ pub(crate) fn run(options: &Options) -> TaskResult {
         }
     }
     if options.only.is_some() || options.again {
-        let Some(ended) = mutate(&root, options, options.only.as_deref())? else {
+        let how = if options.again { How::Again } else { How::First(EVERYTHING) };
+        let Some(ended) = mutate(&root, options, how, options.only.as_deref())? else {
             return Ok(ExitCode::FAILURE);
         };
         println!("{}", ended.words());
@@ -55,12 +60,24 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     let page = root.join("docs/reliability.md");
     let commit = workspace::head(&root)?;
     let files = files(&root, &options.file)?;
-    // One run: each run builds everything anew. Descriptions begin with the file; `--file` would add to what the
-    // configuration names.
-    let only = files.iter().map(|file| file.replace('.', "\\.")).collect::<Vec<_>>().join("|");
-    let Some(ended) = mutate(&root, options, Some(&format!("^({only}):")))? else {
-        return Ok(ExitCode::FAILURE);
-    };
+    let mut ended = Ended::default();
+    for (tests, files) in by_tests(&files) {
+        // One run for many files: each run begins with a build. Descriptions begin with the file; `--file` would add to what the
+        // configuration names.
+        let only = files.iter().map(|file| file.replace('.', "\\.")).collect::<Vec<_>>().join("|");
+        let only = format!("^({only}):");
+        let Some(mut part) = mutate(&root, options, How::First(tests), Some(&only))? else {
+            return Ok(ExitCode::FAILURE);
+        };
+        if !part.missed.is_empty() {
+            // What those tests have not noticed, all others may.
+            let Some(again) = mutate(&root, options, How::Again, Some(&only))? else {
+                return Ok(ExitCode::FAILURE);
+            };
+            part = part.then(again);
+        }
+        ended.add(part);
+    }
     let mut text = workspace::read(&page)?;
     for file in &files {
         let ended = ended.of(file);
@@ -105,22 +122,72 @@ fn files(root: &Path, asked: &[String]) -> Result<Vec<String>, Box<dyn std::erro
     Ok(files)
 }
 
+/// Every test that may notice a mutant.
+const EVERYTHING: &[&str] = &[
+    "--lib",
+    "--test=assess",
+    "--test=frozen",
+    "--test=frozen_retention",
+    "--test=ground",
+    "--test=ledger",
+    "--test=retention",
+];
+
+/// The tests of a file: they are asked first, and what they do not notice is given to all others. Building all of them for each mutant takes
+/// twice as long.
+fn tests_of(file: &str) -> &'static [&'static str] {
+    match file.strip_prefix("crates/model/src/").unwrap_or(file) {
+        "assess.rs" => &["--test=assess"],
+        "ledger.rs" | "receipt.rs" => &["--test=ledger"],
+        file if file.starts_with("retention/") => &["--test=retention", "--test=ground"],
+        _ => &["--lib"],
+    }
+}
+
+/// The files that have the same tests, beside each other.
+fn by_tests(files: &[String]) -> BTreeMap<&'static [&'static str], Vec<&str>> {
+    let mut groups: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for file in files {
+        groups.entry(tests_of(file)).or_default().push(file);
+    }
+    groups
+}
+
+/// Which mutants are tried, and by which tests.
+#[derive(Clone, Copy)]
+enum How {
+    /// All, by these.
+    First(&'static [&'static str]),
+    /// Those that the run before this one has not caught, by every test.
+    Again,
+}
+
 /// Runs those whose description matches, all where nothing is given. Nothing: the tool itself has failed.
 fn mutate(
     root: &Path,
     options: &Options,
+    how: How,
     only: Option<&str>,
 ) -> Result<Option<Ended>, Box<dyn std::error::Error>> {
     let output = workspace::metadata(root)?.target_directory;
     let mut command = process::cargo();
-    command.args(["mutants", "--colors", "never", "-p", "seaworthy-model", "--jobs"]);
-    command.arg(options.jobs.to_string()).arg("--output").arg(&output);
+    command.args(["mutants", "--colors", "never", "-p", "seaworthy-model"]).arg("--output").arg(&output);
+    if options.in_place {
+        command.arg("--in-place");
+    } else {
+        command.arg("--jobs").arg(options.jobs.to_string());
+    }
     if let Some(only) = only {
         command.args(["--re", only]);
     }
-    if options.again {
-        command.arg("--iterate");
-    }
+    let tests = match how {
+        How::First(tests) => tests,
+        How::Again => {
+            command.arg("--iterate");
+            EVERYTHING
+        }
+    };
+    command.args(tests.iter().map(|test| format!("--cargo-arg={test}")));
     let ran = process::run(command.current_dir(root), LIMIT, Echo::Shown)?;
     // 0: all found; 2: some survive; 3: some never end. Anything else is no run of mutants at all.
     let code = if let process::Ended::By(status) = ran.ended { status.code() } else { None };
@@ -131,6 +198,7 @@ fn mutate(
 }
 
 /// How mutants ended, from the lists that the tool leaves.
+#[derive(Default)]
 struct Ended {
     caught: Vec<String>,
     endless: Vec<String>,
@@ -150,6 +218,26 @@ impl Ended {
             unviable: lines("unviable.txt")?,
             missed: lines("missed.txt")?,
         })
+    }
+
+    /// What is known after those that had not been caught were tried once more.
+    fn then(mut self, again: Self) -> Self {
+        let is_new = |mutant: &String| {
+            ![&again.caught, &again.endless, &again.unviable, &again.missed]
+                .iter()
+                .any(|list| list.contains(mutant))
+        };
+        self.endless.retain(is_new);
+        self.missed.clear();
+        self.add(again);
+        self
+    }
+
+    fn add(&mut self, other: Self) {
+        self.caught.extend(other.caught);
+        self.endless.extend(other.endless);
+        self.unviable.extend(other.unviable);
+        self.missed.extend(other.missed);
     }
 
     /// Those of one file.
@@ -197,6 +285,23 @@ mod tests {
         let of = ended.of("a/mod.rs");
         assert_eq!((of.caught.len(), of.endless.len(), of.missed.len()), (1, 0, 1));
         assert_eq!(of.code(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn what_a_second_run_has_caught_does_not_survive() {
+        let of = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let first = Ended {
+            caught: of(&["a"]),
+            endless: of(&["b", "c"]),
+            unviable: of(&["d"]),
+            missed: of(&["e", "f"]),
+        };
+        let again = Ended { caught: of(&["c", "e"]), missed: of(&["f"]), ..Ended::default() };
+        let known = first.then(again);
+        assert_eq!(
+            (known.caught, known.endless, known.unviable, known.missed),
+            (of(&["a", "c", "e"]), of(&["b"]), of(&["d"]), of(&["f"]))
+        );
     }
 
     #[test]
