@@ -44,7 +44,7 @@ pub(crate) const TABLE: &[(Exit, &str)] = &[
     ),
     (
         Exit::Findings,
-        "a reading verb (doctor, status, comply, posture, adopt, verify, check, keys, kit, config check, lint, catalogue rebuild) found something",
+        "a reading verb (doctor, status, wal status, comply, posture, adopt, verify, check, keys, kit, config check, lint, catalogue rebuild) found something",
     ),
     (Exit::DrillFailed, "a drill FAILED: what was restored is wrong"),
     (

@@ -67,7 +67,12 @@ impl Memory {
 
     /// Opens the catalogue of earlier runs; a private copy of it where nothing at all may change.
     pub(crate) async fn open_to_read(cli: &Cli, state: &State) -> Outcome<Self> {
-        if cli.global.dry_run {
+        Self::open_existing(cli.global.dry_run, state).await
+    }
+
+    /// The same for whoever knows whether this is a rehearsal.
+    pub(crate) async fn open_existing(is_rehearsal: bool, state: &State) -> Outcome<Self> {
+        if is_rehearsal {
             return Self::open_copy(state, OpenMode::Existing).await;
         }
         Self::at(state.catalogue().as_path(), OpenMode::Existing).await

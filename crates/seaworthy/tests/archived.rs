@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use seaworthy_testkit::postgres::{Server, programs, shop};
-use seaworthy_testkit::product::{Product, Ran, run};
+use seaworthy_testkit::postgres::{Server, programs, server_user, shop};
+use seaworthy_testkit::product::{Product, Ran, run, wait};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_seaworthy");
 
@@ -20,7 +23,11 @@ struct Estate {
 
 impl Estate {
     fn new(programs: PathBuf) -> Self {
-        let server = Server::start_from(programs, &["wal_keep_size=1GB"]).unwrap();
+        Self::with(programs, &["wal_keep_size=1GB"])
+    }
+
+    fn with(programs: PathBuf, settings: &[&str]) -> Self {
+        let server = Server::start_from(programs, settings).unwrap();
         server.create("shop", &[]).unwrap();
         server.sql("shop", &shop(500)).unwrap();
         server.sql("shop", "CREATE TABLE marks (n int)").unwrap();
@@ -270,4 +277,172 @@ fn what_does_not_belong_is_not_kept() {
     let (ran, _) = estate.get("00000003.history");
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(Path::new(&path).exists());
+}
+
+/// `wal serve`; killed when dropped.
+struct Open(Child);
+
+impl Open {
+    /// Begins it; the server's user may write to the socket.
+    fn begin(estate: &Estate, socket: &Path) -> Self {
+        let mut command =
+            estate.product.command(&["wal", "serve", "shop", "--socket", socket.to_str().unwrap()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let began = Instant::now();
+        while UnixStream::connect(socket).is_err() {
+            assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if let Some(user) = server_user().unwrap() {
+            std::os::unix::fs::chown(socket, Some(user.uid), Some(user.gid)).unwrap();
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.kill().expect("a child of ours can be killed");
+        self.0.wait().expect("a child of ours can be waited for");
+    }
+}
+
+/// Runs it in the server's data directory, without a configuration, a key, or anything else of the product's.
+fn bare(estate: &Estate, socket: &Path, verb: &str, words: &[&str]) -> Ran {
+    let mut command = Command::new(PROGRAM);
+    command.args(["wal", verb, "--socket"]).arg(socket).args(words);
+    command.env_clear().env("HOME", "/nonexistent").current_dir(estate.server.path().join("data"));
+    run(command).unwrap()
+}
+
+#[test]
+fn a_server_archives_and_recovers_over_a_socket_without_a_key() {
+    for programs in [programs().unwrap(), seaworthy_testkit::components::second_postgres_bin().unwrap()] {
+        let estate = Estate::with(programs, &["archive_mode=on"]);
+        let server = &estate.server;
+        let socket = server.path().join("wal.sock");
+        let own = server.path().join("seaworthy");
+        std::fs::copy(PROGRAM, &own).unwrap();
+        let first = estate.product.backup("shop").unwrap();
+        let (own, at) = (own.display(), socket.display());
+        server
+            .sql(
+                "shop",
+                &format!("ALTER SYSTEM SET archive_command = '{own} wal push --socket {at} shop \"%p\"'"),
+            )
+            .unwrap();
+        server.sql("shop", "SELECT pg_reload_conf()").unwrap();
+        let archived = |name: &str| {
+            let began = Instant::now();
+            let ask = "SELECT coalesce(max(last_archived_wal), '') FROM pg_stat_archiver";
+            while server.sql("shop", ask).unwrap().trim() < name {
+                let told = "SELECT last_failed_wal, failed_count FROM pg_stat_archiver";
+                assert!(
+                    began.elapsed() < Duration::from_secs(90),
+                    "{name}: {}",
+                    server.sql("shop", told).unwrap()
+                );
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        };
+        // Nobody answers: the server keeps its log. Then somebody does, is killed, and is there again.
+        let mut last = estate.mark(1);
+        for round in 2..5 {
+            let open = Open::begin(&estate, &socket);
+            archived(&last);
+            drop(open);
+            last = estate.mark(round);
+        }
+        let mut open = Open::begin(&estate, &socket);
+        archived(&last);
+        let told = estate.product.run(&["wal", "status", "shop", "--json"]).unwrap().expect(0).unwrap();
+        assert!(told.contains("\"holes\":0"), "{told}");
+
+        // What others store meanwhile is seen: the log that was pushed is in a copy now, and no longer in the journal.
+        let got = estate.product.path().join("got");
+        let got = got.to_str().unwrap();
+        bare(&estate, &socket, "get", &["shop", &last, got]).expect(0).unwrap();
+        for _ in 0..2 {
+            let copy = estate.product.backup("shop").unwrap();
+            assert_eq!(copy["findings"].as_array().map(Vec::len), Some(0), "{copy:#}");
+        }
+        bare(&estate, &socket, "get", &["shop", &last, got]).expect(0).unwrap();
+        let beyond = bare(&estate, &socket, "get", &["shop", &after(&last, 40), got]);
+        assert_eq!(beyond.code, Some(1), "{beyond:?}");
+
+        // Nothing else may look like the end of the log.
+        let nowhere = server.path().join("nowhere.sock");
+        for (socket, words, told) in [
+            (&nowhere, vec!["shop", &last, got], "nobody listens there"),
+            (&socket, vec!["other", &last, got], "this is shop/cluster in"),
+            (&socket, vec!["shop", &last, got, "--source", "other"], "this is shop/cluster in"),
+            (&socket, vec!["shop", &last, got, "--from", "other"], "this is shop/cluster in"),
+            (&socket, vec!["shop", "no-name-of-a-file", got], "understand the name"),
+            (&socket, vec!["shop", &last, got, "--point", "ffffffff"], "0 copies are called"),
+        ] {
+            let ran = bare(&estate, socket, "get", &words);
+            assert!(ran.code == Some(200) && ran.stderr.contains(told), "{words:?}: {ran:?}");
+        }
+        let ran = bare(&estate, &nowhere, "push", &["shop", &format!("pg_wal/{last}")]);
+        assert!(ran.code == Some(1) && ran.stderr.contains("nobody listens there"), "{ran:?}");
+        let ran = bare(&estate, &socket, "push", &["shop", "postgresql.conf"]);
+        assert!(ran.code == Some(20) && ran.stderr.contains("understand the name"), "{ran:?}");
+
+        // Whoever says something else, or nothing more, harms nobody.
+        for words in [&b"GET / HTTP/1.0\r\n\r\n"[..], &[2, 0, 0, 0, b'{', b'}'], &[9, 0, 0, 0, b'{'], &[]] {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            stream.write_all(words).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = Vec::new();
+            assert_eq!(stream.read_to_end(&mut answer).unwrap_or(0), 0);
+        }
+        // Another version is told so.
+        let other =
+            "{\"schema\":\"seaworthy.wal-call/0\",\"wish\":\"hand\",\"service\":\"shop\",\"name\":\"x\"}";
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(&u32::try_from(other.len()).unwrap().to_le_bytes()).unwrap();
+        stream.write_all(other.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert!(String::from_utf8_lossy(&answer).contains("both sides must be the same version"));
+        // Two of them at one place: the second says so. What is no socket is not touched.
+        let second = ["wal", "serve", "shop", "--socket", socket.to_str().unwrap()];
+        estate.product.run(&second).unwrap().expect(11).unwrap();
+        let file = server.path().join("data/postgresql.conf");
+        let third = ["wal", "serve", "shop", "--socket", file.to_str().unwrap()];
+        estate.product.run(&third).unwrap().expect(20).unwrap();
+        assert!(file.exists());
+
+        // The server recovers by itself, to the last row, from the first copy on.
+        let expected = server.sql("shop", "SELECT count(*), sum(n) FROM marks").unwrap();
+        let to = server.path().join("recovered");
+        let id = &first["copy"].as_str().unwrap()[..12];
+        let restore = ["restore", "shop", "--point", id, "--to", to.to_str().unwrap()];
+        estate.product.run(&restore).unwrap().expect(0).unwrap();
+        let conf = to.join("data/postgresql.auto.conf");
+        let text = std::fs::read_to_string(&conf).unwrap();
+        let kept: String = text
+            .lines()
+            .filter(|line| {
+                !["recovery_target", "restore_command", "archive"].iter().any(|name| line.starts_with(name))
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let command =
+            format!("restore_command = '{own} wal get --socket {at} shop %f \"%p\"'\narchive_mode = off\n");
+        std::fs::write(&conf, format!("{kept}{command}")).unwrap();
+        let beside = server.start_beside(&to).unwrap();
+        assert_eq!(beside.sql("shop", "SELECT count(*), sum(n) FROM marks").unwrap(), expected);
+        assert_eq!(
+            beside.sql("shop", "SELECT count(*) FROM orders").unwrap(),
+            server.sql("shop", "SELECT count(*) FROM orders").unwrap()
+        );
+
+        // Asked to stop, it goes and takes its socket with it.
+        let pid = rustix::process::Pid::from_child(&open.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let ended = wait(&mut open.0, Duration::from_secs(20)).unwrap().unwrap();
+        assert_eq!((ended.code(), socket.exists()), (Some(0), false));
+    }
 }

@@ -953,6 +953,7 @@ fn a_dry_run_of_any_verb_changes_nothing_at_all() {
         &["points"],
         &["wal", "stream", "papers"],
         &["wal", "status", "papers"],
+        &["wal", "serve", "papers", "--socket", "wal.sock"],
         &["wal", "push", "papers", "seaworthy.toml"],
         &["wal", "get", "papers", "00000002.history", "got"],
         &["receipts"],

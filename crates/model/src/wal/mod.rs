@@ -15,11 +15,13 @@ use serde::{Deserialize, Serialize};
 
 mod coverage;
 mod history;
+mod map;
 mod supply;
 mod target;
 
 pub use self::coverage::{Coverage, Ends, Hole, Reach, TwoHistories, Unreachable};
 pub use self::history::{History, HistoryError, Switch};
+pub use self::map::{LogCopy, LogPiece, Stretch, adrift, stretches};
 pub use self::supply::Supply;
 pub use self::target::{MOMENT, Reached, Target, TargetError};
 

@@ -13,7 +13,7 @@ pub mod sqlite;
 use serde::{Deserialize, Serialize};
 
 pub use files::FilesWitness;
-pub use physical::{BaseFacts, Between, PhysicalFacts, PhysicalSeen};
+pub use physical::{BaseFacts, Between, FileOfLog, PhysicalFacts, PhysicalSeen};
 pub use postgres::PostgresWitness;
 pub use sqlite::SqliteWitness;
 

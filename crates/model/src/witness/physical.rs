@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::finding::{Finding, FindingCode};
 use crate::id::Digest;
 use crate::verdict::{CheckOutcome, CheckReport};
-use crate::wal::{Lsn, SegmentSize, Timeline};
+use crate::wal::{Lsn, Segment, SegmentSize, Timeline, WalFile};
 use crate::witness::postgres::{PostgresWitness, printable};
 
 /// Most findings that one report repeats.
@@ -120,7 +120,31 @@ fn report(name: &str, detail: String, findings: &[Finding]) -> CheckReport {
     CheckReport { name: name.to_owned(), outcome, detail, findings: kept }
 }
 
+/// A file of the log in a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileOfLog<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether it lies between the copy before and this one's base backup, and not with this one's own log.
+    pub is_between: bool,
+    /// Which part of the log it is.
+    pub segment: Segment,
+    /// The position behind what the copy holds of it.
+    pub until: Lsn,
+}
+
 impl PhysicalFacts {
+    /// The files of its log, what lies between the copy before and the base backup included; histories are none.
+    pub fn log_files(&self) -> impl Iterator<Item = FileOfLog<'_>> {
+        let own = self.log.keys().map(|name| (name, false));
+        let between = self.between.iter().flat_map(|between| between.log.keys());
+        own.chain(between.map(|name| (name, true))).filter_map(|(name, is_between)| {
+            let Ok(WalFile::Segment(segment)) = WalFile::parse(name, self.segment_bytes) else { return None };
+            let until = segment.end(self.segment_bytes).min(self.until);
+            Some(FileOfLog { name, is_between, segment, until })
+        })
+    }
+
     /// Names of the checks that a drill must carry out beside those of databases, in order.
     #[must_use]
     pub fn checks(&self) -> Vec<String> {

@@ -519,6 +519,9 @@ pub(crate) enum WalAction {
     Push {
         #[command(flatten)]
         of: WalOf,
+        /// Ask what `seaworthy wal serve` has opened there: no configuration, no key and no state are needed
+        #[arg(long, value_name = "SOCKET")]
+        socket: Option<PathBuf>,
         /// The file: %p
         #[arg(value_name = "FILE")]
         file: PathBuf,
@@ -532,6 +535,9 @@ pub(crate) enum WalAction {
     Get {
         #[command(flatten)]
         of: WalOf,
+        /// Ask what `seaworthy wal serve` has opened there: no configuration, no key and no state are needed
+        #[arg(long, value_name = "SOCKET")]
+        socket: Option<PathBuf>,
         /// The file's name: %f
         #[arg(value_name = "NAME")]
         name: String,
@@ -542,7 +548,19 @@ pub(crate) enum WalAction {
         #[arg(long, value_name = "ID")]
         point: Option<String>,
     },
-    /// Show what is kept of the log outside of copies
+    /// Keep the repository open for `wal push` and `wal get`, until stopped
+    #[command(long_about = "Keep the repository open for `wal push` and `wal get`, until stopped\n\n\
+        With --socket they ask this process: a file of the log takes a tenth of the time, and the user that PostgreSQL runs as needs \
+        neither the configuration nor the key, only permission to write to the socket (its group has it where the umask allows that: 0007). \
+        Where nobody answers they fail and do not try themselves: the server asks again.")]
+    Serve {
+        #[command(flatten)]
+        of: WalOf,
+        /// Where to listen; its directory must exist
+        #[arg(long, value_name = "SOCKET")]
+        socket: PathBuf,
+    },
+    /// Show which moments can be restored, from copies and from what is kept of the log behind them; 4 where it goes on behind a hole
     Status {
         #[command(flatten)]
         of: WalOf,

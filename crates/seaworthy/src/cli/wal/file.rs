@@ -1,24 +1,25 @@
 //! `wal push` and `wal get`: what a server runs as its `archive_command` and its `restore_command`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use seaworthy_engine::act::retain::listed;
 use seaworthy_engine::store::{SnapshotReader, control};
-use seaworthy_interface::{CopyReader, Cx, ErrorKind, Handed, HeldPiece, LogFile, Pushed};
+use seaworthy_interface::{CopyReader, Cx, ErrorKind, Handed, HeldPiece, Journal, LogFile, Pushed, Source};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::CopyId;
 use seaworthy_model::point::RecoveryPoint;
-use seaworthy_model::wal::{Lsn, Timeline, WalFile};
+use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
+use seaworthy_model::wal::{LogCopy, LogPiece, Lsn, SegmentSize, Stretch, Timeline, WalFile, stretches};
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::{Repository, SnapshotId};
 use tokio_util::sync::CancellationToken;
 
-use super::{Chosen, held, journal};
+use super::{Chosen, call, held, journal};
 use crate::app::{self, Opened, reference};
 use crate::cli::args::{Cli, WalOf};
 use crate::cli::drill;
@@ -27,20 +28,49 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::memory::Memory;
 use crate::output::{Face, bytes};
-use crate::setup::Setup;
+use crate::setup::{self, Setup};
+use crate::state::State;
 use crate::wiring;
 
 /// Longest file that a server archives: one of a log whose files are as long as they can be.
-const FILE_BYTES_MAX: u64 = 1 << 30;
+pub(super) const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// A copy, and what it says of itself.
 type Copy = (Witness, Arc<dyn CopyReader>);
 
-/// Everything that is asked again and again.
+/// Which part of the log a copy holds: where that ends, and how long the log's files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    until: (Timeline, Lsn),
+    segment: SegmentSize,
+}
+
+/// What was learnt of copies. A copy never changes, so that none of it grows old.
+#[derive(Default)]
+struct Learnt {
+    /// Nothing for a copy that holds no log.
+    spans: BTreeMap<CopyId, Option<Span>>,
+    /// The copies that were asked last, in order: a server asks for one file of the log after another.
+    last: (Vec<CopyId>, Arc<Vec<Copy>>),
+}
+
+/// Where the files of one source's log are kept and asked for, opened: everything that can be told again and again.
+pub(super) struct Desk {
+    is_rehearsal: bool,
+    state: State,
+    pub(super) service: Service,
+    pub(super) source: ServiceSource,
+    pub(super) spec: RepositorySpec,
+    cx: Cx,
+    repository: Repository,
+    journal: Arc<dyn Journal>,
+    driver: Arc<dyn Source>,
+    learnt: Mutex<Learnt>,
+}
+
+/// Copies of one history of the log, oldest first.
 struct Ground<'a> {
-    cx: &'a Cx,
-    repository: &'a Repository,
-    /// Copies of one history of the log, oldest first.
+    desk: &'a Desk,
     points: Vec<RecoveryPoint>,
 }
 
@@ -50,11 +80,18 @@ fn apart(held: &[HeldPiece], copy: Timestamp) -> Option<Timestamp> {
 }
 
 impl Ground<'_> {
+    fn learnt(&self) -> MutexGuard<'_, Learnt> {
+        self.desk.learnt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn read(&self, point: &RecoveryPoint) -> Outcome<Copy> {
         let reader: Arc<dyn CopyReader> =
-            Arc::new(SnapshotReader::new(self.cx, self.repository, &point.copy)?);
+            Arc::new(SnapshotReader::new(&self.desk.cx, &self.desk.repository, &point.copy)?);
         let (witness, doubts) = drill::witness(&reader, point).await;
         if let Some((witness, _)) = witness {
+            let span = facts(&witness)
+                .map(|facts| Span { until: (facts.timeline, facts.until), segment: facts.segment_bytes });
+            self.learnt().spans.insert(point.copy.clone(), span);
             return Ok((witness, reader));
         }
         let doubt = doubts.first().map_or_else(|| "it has no witness".to_owned(), ToString::to_string);
@@ -66,12 +103,23 @@ impl Ground<'_> {
         .hint("seaworthy check says what is damaged"))
     }
 
-    /// The newest copy in a range that holds a log, and where that ends; dumps, from while the mode was another, hold none.
-    async fn logged(&self, from: usize, to: usize) -> Outcome<Option<(usize, (Timeline, Lsn))>> {
+    /// What a copy holds of the log; nothing for a dump, from while the mode was another.
+    async fn span(&self, at: usize) -> Outcome<Option<Span>> {
+        let point = &self.points[at];
+        let known = self.learnt().spans.get(&point.copy).copied();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let (witness, _) = self.read(point).await?;
+        Ok(facts(&witness)
+            .map(|facts| Span { until: (facts.timeline, facts.until), segment: facts.segment_bytes }))
+    }
+
+    /// The newest copy in a range that holds a log, and what it holds of it.
+    async fn logged(&self, from: usize, to: usize) -> Outcome<Option<(usize, Span)>> {
         for at in (from..to).rev() {
-            let (witness, _) = self.read(&self.points[at]).await?;
-            if let Some(facts) = facts(&witness) {
-                return Ok(Some((at, (facts.timeline, facts.until))));
+            if let Some(span) = self.span(at).await? {
+                return Ok(Some((at, span)));
             }
         }
         Ok(None)
@@ -83,7 +131,7 @@ impl Ground<'_> {
         while from < to {
             let middle = from + (to - from) / 2;
             match self.logged(from, middle + 1).await? {
-                Some((at, until)) if until >= position => to = at,
+                Some((at, span)) if span.until >= position => to = at,
                 Some(_) | None => from = middle + 1,
             }
         }
@@ -92,14 +140,14 @@ impl Ground<'_> {
     }
 
     /// The copies that may hold a file, and the newest of its timeline and of all, in order.
-    async fn around(&self, name: &str) -> Outcome<Vec<Copy>> {
-        let Some((newest, _)) = self.logged(0, self.points.len()).await? else { return Ok(Vec::new()) };
-        let (witness, _) = self.read(&self.points[newest]).await?;
-        let Some(size) = facts(&witness).map(|facts| facts.segment_bytes) else { return Ok(Vec::new()) };
+    async fn around(&self, name: &str) -> Outcome<Arc<Vec<Copy>>> {
+        let Some((newest, span)) = self.logged(0, self.points.len()).await? else {
+            return Ok(Arc::default());
+        };
         let mut chosen = BTreeSet::from([newest]);
-        match WalFile::parse(name, size) {
+        match WalFile::parse(name, span.segment) {
             Ok(WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::Backup(segment, _)) => {
-                chosen.extend(self.beside((segment.timeline, segment.end(size))).await?);
+                chosen.extend(self.beside((segment.timeline, segment.end(span.segment))).await?);
                 chosen.extend(self.beside((segment.timeline, Lsn(u64::MAX))).await?);
             }
             Ok(WalFile::History(timeline)) => {
@@ -108,13 +156,171 @@ impl Ground<'_> {
             // What is wrong with the name is told by whoever reads it.
             Err(_) => {}
         }
-        let mut copies = Vec::new();
-        for at in chosen {
-            if let Some(point) = self.points.get(at) {
-                copies.push(self.read(point).await?);
+        let points: Vec<&RecoveryPoint> = chosen.into_iter().filter_map(|at| self.points.get(at)).collect();
+        let ids: Vec<CopyId> = points.iter().map(|point| point.copy.clone()).collect();
+        {
+            let learnt = self.learnt();
+            if learnt.last.0 == ids {
+                return Ok(Arc::clone(&learnt.last.1));
             }
         }
+        let mut copies = Vec::new();
+        for point in points {
+            copies.push(self.read(point).await?);
+        }
+        let copies = Arc::new(copies);
+        self.learnt().last = (ids, Arc::clone(&copies));
         Ok(copies)
+    }
+}
+
+impl Desk {
+    /// Opens the repository: from here on it answers without a password.
+    pub(super) async fn open(
+        cli: &Cli,
+        setup: &Setup,
+        of: &WalOf,
+        cancel: &CancellationToken,
+    ) -> Outcome<Self> {
+        let Chosen { service, source, spec } = super::chosen(setup, of)?;
+        let cx = crate::cli::silent(cancel);
+        let repository = Opened::new(&setup.state).get(&cx, spec).await?;
+        Ok(Self {
+            is_rehearsal: cli.global.dry_run,
+            state: setup.state.clone(),
+            journal: journal(&cx, &repository, service, source),
+            driver: wiring::driver(&setup.state, &source.spec)?,
+            service: service.clone(),
+            source: source.clone(),
+            spec: spec.clone(),
+            cx,
+            repository,
+            learnt: Mutex::default(),
+        })
+    }
+
+    /// `service/source`.
+    pub(super) fn name(&self) -> String {
+        format!("{}/{}", self.service.name, self.source.name)
+    }
+
+    /// Copies that are looked at: those of this history of the log, and none that are gone.
+    async fn points(&self) -> Outcome<Vec<RecoveryPoint>> {
+        let memory = Memory::open_existing(self.is_rehearsal, &self.state).await?;
+        let id = reference(&self.spec, &self.repository).id;
+        let mut points = app::points(&memory, &self.service.name, &self.source.name, Some(&id)).await?;
+        points.retain(|point| !point.is_gone());
+        points.sort_by_key(|point| (point.point, point.sequence));
+        Ok(points)
+    }
+
+    /// Refuses where the repository holds copies of this source that this machine does not know of: they may hold more of the log.
+    async fn all_are_known(&self) -> Outcome<()> {
+        let memory = Memory::open_existing(self.is_rehearsal, &self.state).await?;
+        let there = listed(&self.cx, &self.repository).await?;
+        let known = memory.points_in(&reference(&self.spec, &self.repository).id).await?;
+        let known: BTreeSet<&CopyId> = known.iter().map(|point| &point.copy).collect();
+        let unknown: Vec<CopyId> = there.into_iter().filter(|copy| !known.contains(copy)).collect();
+        let own = [format!("service={}", self.service.name), format!("source={}", self.source.name)];
+        let (from, control) = (self.repository.clone(), control(&self.cx));
+        let is_more = wiring::blocking(move || {
+            for copy in &unknown {
+                let Some(id) = SnapshotId::parse(&copy.0) else { continue };
+                let snapshot = from.snapshot(&id, &control).map_err(|error| {
+                    wiring::repository_failure("look at a copy that is not known here", error)
+                })?;
+                if own.iter().all(|tag| snapshot.tags.contains(tag)) {
+                    return Ok::<_, Failure>(true);
+                }
+            }
+            Ok(false)
+        });
+        if is_more.await? {
+            return Err(Failure::new(
+                Exit::Unknown,
+                format!(
+                    "say where the log of {} ends: {} holds copies of it that are not known here",
+                    self.name(),
+                    self.spec.name
+                ),
+            )
+            .hint("seaworthy catalogue rebuild"));
+        }
+        Ok(())
+    }
+
+    /// What is kept of the log as it goes on now, in copies and outside of them; and the pieces that are set apart.
+    pub(super) async fn map(&self) -> Outcome<(Vec<Stretch>, Vec<HeldPiece>)> {
+        let (apart_from, pieces): (Vec<_>, Vec<_>) =
+            held(&self.journal).await?.into_iter().partition(|piece| piece.apart.is_some());
+        let mut points = self.points().await?;
+        points.retain(|point| apart(&apart_from, point.point).is_none());
+        let ground = Ground { desk: self, points };
+        let mut copies = Vec::new();
+        for point in &ground.points {
+            let (witness, _) = ground.read(point).await?;
+            if let (Some(facts), Some(system)) = (facts(&witness), system_of(&witness)) {
+                copies.push(LogCopy::new(system, facts, point.point));
+            }
+        }
+        let loose = pieces.iter().map(|piece| LogPiece {
+            system: piece.of.system,
+            timeline: piece.of.timeline,
+            from: piece.of.from,
+            to: piece.of.to,
+            complete_at: piece.of.complete_at,
+        });
+        Ok((stretches(&copies, &loose.collect::<Vec<_>>()), apart_from))
+    }
+
+    /// Keeps a file of the log. When this ends well, it is durable in the repository.
+    pub(super) async fn keep(&self, file: &LogFile, content: Bytes) -> Outcome<Pushed> {
+        let mut points = self.points().await?;
+        let pieces = held(&self.journal).await?;
+        points.retain(|point| apart(&pieces, point.point).is_none());
+        let copies = Ground { desk: self, points }.around(&file.name).await?;
+        let journal = Arc::clone(&self.journal);
+        Ok(self.driver.keep_log_file(&self.cx, &copies, journal, file, content).await?)
+    }
+
+    /// Hands a file of the log over. It is [`Handed::Beyond`] only where nothing of it, and nothing behind it, is kept anywhere.
+    pub(super) async fn hand(&self, file: &LogFile, point: Option<&str>) -> Outcome<Handed> {
+        let mut points = self.points().await?;
+        if points.is_empty() {
+            // Without them nobody knows how far the log goes that copies hold, and its end must not be guessed.
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("hand {} over: no copy of {} is known here", printable(&file.name), self.name()),
+            )
+            .hint("on a machine that has not made the backups, first: seaworthy catalogue rebuild"));
+        }
+        let of = point.map(|id| {
+            let found: Vec<&RecoveryPoint> =
+                points.iter().filter(|point| point.copy.0.starts_with(id)).collect();
+            match found.as_slice() {
+                [only] => Ok(only.point),
+                _ => Err(Failure::new(
+                    Exit::NotFound,
+                    format!("{} copies are called `{}`", found.len(), printable(id)),
+                )
+                .hint("seaworthy points lists them")),
+            }
+        });
+        let of = of.transpose()?;
+        let pieces = held(&self.journal).await?;
+        let history = of.and_then(|of| apart(&pieces, of));
+        points.retain(|point| apart(&pieces, point.point) == history);
+        let copies = Ground { desk: self, points }.around(&file.name).await?;
+        let handed = self.driver.log_file(&self.cx, &copies, Arc::clone(&self.journal), file, of).await;
+        let handed = handed.map_err(|error| {
+            let is_hole = error.kind == ErrorKind::NotFound && error.code == Some(FindingCode::LogGap);
+            let failure = Failure::from(error);
+            if is_hole { Failure { exit: Exit::Withheld, ..failure } } else { failure }
+        })?;
+        if !matches!(handed, Handed::File(_)) {
+            self.all_are_known().await?;
+        }
+        Ok(handed)
     }
 }
 
@@ -122,62 +328,18 @@ impl Ground<'_> {
 pub(super) struct Asked<'a> {
     pub(super) cli: &'a Cli,
     pub(super) face: &'a Face,
-    pub(super) setup: &'a Setup,
     pub(super) of: &'a WalOf,
+    /// Where a resident process listens, if that is asked and not the repository.
+    pub(super) socket: Option<&'a Path>,
     pub(super) cancel: &'a CancellationToken,
 }
 
-/// Copies that are looked at: those of this history of the log, and none that are gone.
-async fn points(
-    asked: &Asked<'_>,
-    chosen: &Chosen<'_>,
-    repository: &Repository,
-) -> Outcome<Vec<RecoveryPoint>> {
-    let memory = Memory::open_to_read(asked.cli, &asked.setup.state).await?;
-    let id = reference(chosen.spec, repository).id;
-    let mut points = app::points(&memory, &chosen.service.name, &chosen.source.name, Some(&id)).await?;
-    points.retain(|point| !point.is_gone());
-    points.sort_by_key(|point| (point.point, point.sequence));
-    Ok(points)
-}
-
-/// Refuses where the repository holds copies of this source that this machine does not know of: they may hold more of the log.
-async fn all_are_known(
-    asked: &Asked<'_>,
-    chosen: &Chosen<'_>,
-    cx: &Cx,
-    repository: &Repository,
-) -> Outcome<()> {
-    let memory = Memory::open_to_read(asked.cli, &asked.setup.state).await?;
-    let there = listed(cx, repository).await?;
-    let known = memory.points_in(&reference(chosen.spec, repository).id).await?;
-    let known: BTreeSet<&CopyId> = known.iter().map(|point| &point.copy).collect();
-    let unknown: Vec<CopyId> = there.into_iter().filter(|copy| !known.contains(copy)).collect();
-    let own = [format!("service={}", chosen.service.name), format!("source={}", chosen.source.name)];
-    let (from, control) = (repository.clone(), control(cx));
-    let is_more = wiring::blocking(move || {
-        for copy in &unknown {
-            let Some(id) = SnapshotId::parse(&copy.0) else { continue };
-            let snapshot = from.snapshot(&id, &control).map_err(|error| {
-                wiring::repository_failure("look at a copy that is not known here", error)
-            })?;
-            if own.iter().all(|tag| snapshot.tags.contains(tag)) {
-                return Ok::<_, Failure>(true);
-            }
-        }
-        Ok(false)
-    });
-    if is_more.await? {
-        return Err(Failure::new(
-            Exit::Unknown,
-            format!(
-                "say where the log of {}/{} ends: {} holds copies of it that are not known here",
-                chosen.service.name, chosen.source.name, chosen.spec.name
-            ),
-        )
-        .hint("seaworthy catalogue rebuild"));
+/// The cluster that a copy is of.
+fn system_of(witness: &Witness) -> Option<u64> {
+    match witness {
+        Witness::Postgres(witness) => witness.server.system_identifier.parse().ok(),
+        Witness::Sqlite(_) | Witness::Files(_) => None,
     }
-    Ok(())
 }
 
 /// The cluster in whose data directory this runs, as a server runs it; unknown anywhere else.
@@ -215,30 +377,38 @@ fn read(path: &Path) -> Outcome<Bytes> {
 
 /// Keeps a file of the log. When this ends well, it is durable in the repository.
 pub(super) async fn push(asked: &Asked<'_>, path: &Path) -> Outcome {
-    let chosen = super::chosen(asked.setup, asked.of)?;
     let file = LogFile { name: name_of(path)?, system: system_here() };
     let own = path.to_path_buf();
     let content = wiring::blocking(move || read(&own)).await?;
-    let name = format!("{}/{}", chosen.service.name, chosen.source.name);
-    if asked.cli.global.dry_run {
+    let size = content.len() as u64;
+    let (name, to, pushed) = if let Some(socket) = asked.socket {
+        let name = name_asked(asked.of);
+        let to = format!("what listens at {}", printable(&socket.to_string_lossy()));
+        if asked.cli.global.dry_run {
+            (name, to, None)
+        } else {
+            let pushed = call::keep(asked.cancel, socket, asked.of, &file, content).await?;
+            (name, to, Some(pushed))
+        }
+    } else {
+        let setup = setup::load(asked.cli, asked.face)?;
+        if asked.cli.global.dry_run {
+            let chosen = super::chosen(&setup, asked.of)?;
+            (format!("{}/{}", chosen.service.name, chosen.source.name), chosen.spec.name.to_string(), None)
+        } else {
+            let desk = Desk::open(asked.cli, &setup, asked.of, asked.cancel).await?;
+            let pushed = desk.keep(&file, content).await?;
+            (desk.name(), desk.spec.name.to_string(), Some(pushed))
+        }
+    };
+    let Some(pushed) = pushed else {
         asked.face.data(format!(
-            "would keep {} ({}) of the log of {name} in {}",
+            "would keep {} ({}) of the log of {name} in {to}",
             printable(&file.name),
-            bytes(content.len() as u64),
-            chosen.spec.name
+            bytes(size)
         ))?;
         return Ok(Exit::Ok);
-    }
-    let cx = crate::cli::silent(asked.cancel);
-    let repository = Opened::new(&asked.setup.state).get(&cx, chosen.spec).await?;
-    let journal = journal(&cx, &repository, chosen.service, chosen.source);
-    let mut points = points(asked, &chosen, &repository).await?;
-    let pieces = held(&journal).await?;
-    points.retain(|point| apart(&pieces, point.point).is_none());
-    let ground = Ground { cx: &cx, repository: &repository, points };
-    let copies = ground.around(&file.name).await?;
-    let driver = wiring::driver(&asked.setup.state, &chosen.source.spec)?;
-    let pushed = driver.keep_log_file(&cx, &copies, journal, &file, content).await?;
+    };
     if asked.face.json {
         let stored = if let Pushed::Stored(stored) = pushed { stored } else { 0 };
         asked.face.json(&serde_json::json!({
@@ -248,20 +418,19 @@ pub(super) async fn push(asked: &Asked<'_>, path: &Path) -> Outcome {
         // A server writes what it is told here into its own log, once for each file.
         asked.face.data(match pushed {
             Pushed::Stored(stored) => {
-                format!(
-                    "kept {} of the log of {name} in {}: {} stored",
-                    file.name,
-                    chosen.spec.name,
-                    bytes(stored)
-                )
+                format!("kept {} of the log of {name} in {to}: {} stored", file.name, bytes(stored))
             }
-            Pushed::Known => format!(
-                "{} of the log of {name} was kept in {} before, and is the same",
-                file.name, chosen.spec.name
-            ),
+            Pushed::Known => {
+                format!("{} of the log of {name} was kept in {to} before, and is the same", file.name)
+            }
         })?;
     }
     Ok(Exit::Ok)
+}
+
+/// The source as whoever asks names it.
+fn name_asked(of: &WalOf) -> String {
+    of.source.as_ref().map_or_else(|| of.service.clone(), |source| format!("{}/{source}", of.service))
 }
 
 /// Puts what was handed over into its place, whole or not at all.
@@ -280,52 +449,13 @@ fn put(content: &[u8], to: &Path) -> Outcome<()> {
 /// Hands a file of the log to a server that recovers. Exit code 1, and no error, only where nothing of it and nothing behind it is kept:
 /// for the server the log ends there. Every error has a code above 125, which stops it.
 pub(super) async fn get(asked: &Asked<'_>, name: &str, to: &Path, point: Option<&str>) -> Outcome {
-    let chosen = super::chosen(asked.setup, asked.of)?;
     let file = LogFile { name: name.to_owned(), system: system_here() };
-    let cx = crate::cli::silent(asked.cancel);
-    let repository = Opened::new(&asked.setup.state).get(&cx, chosen.spec).await?;
-    let journal = journal(&cx, &repository, chosen.service, chosen.source);
-    let mut points = points(asked, &chosen, &repository).await?;
-    if points.is_empty() {
-        // Without them nobody knows how far the log goes that copies hold, and its end must not be guessed.
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!(
-                "hand {} over: no copy of {}/{} is known here",
-                printable(name),
-                chosen.service.name,
-                chosen.source.name
-            ),
-        )
-        .hint("on a machine that has not made the backups, first: seaworthy catalogue rebuild"));
-    }
-    let of = point.map(|id| {
-        let found: Vec<&RecoveryPoint> = points.iter().filter(|point| point.copy.0.starts_with(id)).collect();
-        match found.as_slice() {
-            [only] => Ok(only.point),
-            _ => Err(Failure::new(
-                Exit::NotFound,
-                format!("{} copies are called `{}`", found.len(), printable(id)),
-            )
-            .hint("seaworthy points lists them")),
-        }
-    });
-    let of = of.transpose()?;
-    let pieces = held(&journal).await?;
-    let history = of.and_then(|of| apart(&pieces, of));
-    points.retain(|point| apart(&pieces, point.point) == history);
-    let ground = Ground { cx: &cx, repository: &repository, points };
-    let copies = ground.around(name).await?;
-    let driver = wiring::driver(&asked.setup.state, &chosen.source.spec)?;
-    let handed = driver.log_file(&cx, &copies, journal, &file, of).await;
-    let handed = handed.map_err(|error| {
-        let is_hole = error.kind == ErrorKind::NotFound && error.code == Some(FindingCode::LogGap);
-        let failure = Failure::from(error);
-        if is_hole { Failure { exit: Exit::Withheld, ..failure } } else { failure }
-    })?;
-    if !matches!(handed, Handed::File(_)) {
-        all_are_known(asked, &chosen, &cx, &repository).await?;
-    }
+    let handed = if let Some(socket) = asked.socket {
+        call::hand(asked.cancel, socket, asked.of, &file, point).await?
+    } else {
+        let setup = setup::load(asked.cli, asked.face)?;
+        Desk::open(asked.cli, &setup, asked.of, asked.cancel).await?.hand(&file, point).await?
+    };
     let content = match handed {
         Handed::File(content) => content,
         Handed::UpTo(content, until) => {

@@ -1,6 +1,8 @@
 //! `wal`: a server's log, received all the time; and what of it is kept outside of copies.
 
+mod call;
 mod file;
+mod serve;
 
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +13,11 @@ use seaworthy_engine::journal::RepositoryJournal;
 use seaworthy_engine::store::lineage;
 use seaworthy_interface::{Cx, HeldPiece, Journal, Streamed};
 use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
-use seaworthy_model::wal::Coverage;
+use seaworthy_model::wal::{Stretch, adrift};
 use seaworthy_repository::Repository;
 use tokio_util::sync::CancellationToken;
 
+use self::file::Desk;
 use crate::app::Opened;
 use crate::cli::args::{self, Cli, WalAction};
 use crate::cli::restore::pick;
@@ -70,9 +73,9 @@ fn chosen<'s>(setup: &'s Setup, of: &args::WalOf) -> Outcome<Chosen<'s>> {
 
 /// Carries out one of the actions.
 pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Wal, cancel: CancellationToken) -> Outcome {
-    let setup = setup::load(cli, face)?;
     match &arguments.action {
         WalAction::Stream { of } => {
+            let setup = setup::load(cli, face)?;
             let chosen = chosen(&setup, of)?;
             if cli.global.dry_run {
                 face.data(format!(
@@ -83,15 +86,19 @@ pub(crate) async fn run(cli: &Cli, face: &Face, arguments: &args::Wal, cancel: C
             }
             stream(face, &setup, &chosen, &cancel).await
         }
-        WalAction::Push { of, file } => {
-            let asked = file::Asked { cli, face, setup: &setup, of, cancel: &cancel };
+        WalAction::Push { of, socket, file } => {
+            let asked = file::Asked { cli, face, of, socket: socket.as_deref(), cancel: &cancel };
             file::push(&asked, file).await
         }
-        WalAction::Get { of, name, to, point } => {
-            let asked = file::Asked { cli, face, setup: &setup, of, cancel: &cancel };
+        WalAction::Get { of, socket, name, to, point } => {
+            let asked = file::Asked { cli, face, of, socket: socket.as_deref(), cancel: &cancel };
             file::get(&asked, name, to, point.as_deref()).await
         }
-        WalAction::Status { of } => status(face, &setup, &chosen(&setup, of)?, &cancel).await,
+        WalAction::Serve { of, socket } => serve::run(cli, face, of, socket, &cancel).await,
+        WalAction::Status { of } => {
+            let setup = setup::load(cli, face)?;
+            status(face, &Desk::open(cli, &setup, of, &cancel).await?).await
+        }
     }
 }
 
@@ -205,77 +212,90 @@ async fn stream(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
     }
 }
 
-/// Says what is kept outside of copies.
-async fn status(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &CancellationToken) -> Outcome {
-    let Chosen { service, source, spec } = *chosen;
-    let cx = super::silent(cancel);
-    let repository = Opened::new(&setup.state).get(&cx, spec).await?;
-    let pieces = held(&journal(&cx, &repository, service, source)).await?;
-    let name = format!("{}/{}", service.name, source.name);
-    let mut systems: Vec<u64> = pieces.iter().map(|piece| piece.of.system).collect();
-    systems.dedup();
-    let (apart, pieces): (Vec<_>, Vec<_>) = pieces.into_iter().partition(|piece| piece.apart.is_some());
-    let mut rows = Vec::new();
-    let mut holes = 0;
-    for system in systems {
-        let own: Vec<&HeldPiece> = pieces.iter().filter(|piece| piece.of.system == system).collect();
-        let mut coverage = Coverage::default();
-        for piece in &own {
-            coverage.add(piece.of.timeline, piece.of.from, piece.of.to);
-        }
-        holes += coverage.holes().len();
-        for timeline in coverage.timelines() {
-            for (from, to) in coverage.held(timeline) {
-                let inside = |piece: &&&HeldPiece| {
-                    piece.of.timeline == timeline && piece.of.from >= *from && piece.of.to <= *to
-                };
-                let complete = own.iter().filter(inside).filter_map(|piece| piece.of.complete_at).max();
-                let pieces = own.iter().filter(inside).filter(|piece| !piece.of.is_mark()).count();
-                rows.push((system, timeline, *from, *to, complete, pieces));
-            }
-        }
-    }
+/// Says which moments can be restored, from copies and what is kept behind them. What goes on behind a hole is a finding.
+async fn status(face: &Face, desk: &Desk) -> Outcome {
+    let (map, apart) = desk.map().await?;
+    let adrift = adrift(&map);
+    let ended = if adrift.is_empty() { Exit::Ok } else { Exit::Findings };
+    let name = desk.name();
     if face.json {
-        let data: Vec<_> = rows
+        let data: Vec<_> = map
             .iter()
-            .map(|(system, timeline, from, to, complete, pieces)| {
-                serde_json::json!({ "system": system.to_string(), "timeline": timeline, "from": from, "to": to, "complete_at": complete, "pieces": pieces })
+            .map(|stretch| {
+                serde_json::json!({
+                    "system": stretch.system.to_string(), "timeline": stretch.timeline, "from": stretch.from, "to": stretch.to,
+                    "copies": stretch.copies, "pieces": stretch.pieces, "is_adrift": adrift.contains(&stretch),
+                    "first_moment": stretch.moments.map(|moments| moments.0), "last_moment": stretch.moments.map(|moments| moments.1),
+                })
             })
             .collect();
-        face.json(&serde_json::json!({ "schema": "seaworthy.wal/1", "source": name, "repository": spec.name, "data": data, "holes": holes, "apart": apart.len() }))?;
-        return Ok(Exit::Ok);
+        face.json(&serde_json::json!({
+            "schema": "seaworthy.wal/1", "source": name, "repository": desk.spec.name, "data": data,
+            "holes": holes(&map).count(), "apart": apart.len(),
+        }))?;
+        return Ok(ended);
     }
-    if rows.is_empty() {
+    if map.is_empty() {
         face.data(format!(
-            "nothing of the log of {name} is kept in {} outside of copies; to keep it from now on: seaworthy wal stream {}",
-            spec.name, service.name
+            "nothing of the log of {name} is kept in {}: a copy of a source with mode = \"continuous\" holds it, and seaworthy wal stream {} \
+             keeps it from then on",
+            desk.spec.name, desk.service.name
         ))?;
-    } else {
-        for (system, timeline, from, to, complete, pieces) in &rows {
-            face.data(format!(
-                "{name} in {}: cluster {system}, timeline {timeline}, {from} to {to} ({}, {}), complete as of {}",
-                spec.name,
-                bytes(to.0 - from.0),
-                count(*pieces, "piece"),
-                complete.map_or_else(|| "an unknown instant".to_owned(), instant)
-            ))?;
+    }
+    let mut before: Option<&Stretch> = None;
+    for stretch in &map {
+        let is_same = |other: &&Stretch| (other.system, other.timeline) == (stretch.system, stretch.timeline);
+        match before.filter(is_same) {
+            None => face.data(format!(
+                "{name} in {}: cluster {}, timeline {}",
+                desk.spec.name, stretch.system, stretch.timeline
+            ))?,
+            Some(before) => face.data(format!(
+                "  {} to {}  not kept ({})",
+                before.to,
+                stretch.from,
+                bytes(stretch.from.0 - before.to.0)
+            ))?,
         }
-        if holes > 0 {
-            let words =
-                format!("{} between them: what lies there is in copies, or nowhere", count(holes, "hole"));
-            face.data(format!("    {}", face.paint(Tone::Warn, &printable(&words))))?;
-        }
+        let from_where = match (stretch.copies, stretch.pieces) {
+            (copies, 0) => count(copies, "copy"),
+            (0, pieces) => count(pieces, "piece"),
+            (copies, pieces) => format!("{} and {}", count(copies, "copy"), count(pieces, "piece")),
+        };
+        let moments = stretch.moments.map_or_else(
+            || "no copy leads to it".to_owned(),
+            |(first, last)| format!("any moment from {} to {}", instant(first), instant(last)),
+        );
+        face.data(format!(
+            "  {} to {}  {moments}; {} in {from_where}",
+            stretch.from,
+            stretch.to,
+            bytes(stretch.to.0 - stretch.from.0)
+        ))?;
+        before = Some(stretch);
+    }
+    for stretch in adrift {
+        let words = format!(
+            "what is received from {} on lies behind a hole: no moment in it can be restored until there is a new copy: seaworthy backup {}",
+            stretch.from, desk.service.name
+        );
+        face.data(face.paint(Tone::Warn, &printable(&words)))?;
     }
     if let Some(last) = apart.iter().filter_map(|piece| piece.apart).max() {
         let size = apart.iter().map(|piece| piece.of.to.0 - piece.of.from.0).sum();
         face.data(format!(
-            "    {} ({}) from before the server was put back, last at {}: copies from before lead on to them",
+            "  {} ({}) from before the server was put back, last at {}: copies from before lead on to them",
             count(apart.len(), "piece"),
             bytes(size),
             instant(last)
         ))?;
     }
-    Ok(Exit::Ok)
+    Ok(ended)
+}
+
+/// What is missing between stretches of one timeline.
+fn holes(map: &[Stretch]) -> impl Iterator<Item = &[Stretch]> {
+    map.windows(2).filter(|pair| (pair[0].system, pair[0].timeline) == (pair[1].system, pair[1].timeline))
 }
 
 #[cfg(test)]

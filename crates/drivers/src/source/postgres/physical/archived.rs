@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use seaworthy_interface::{
 };
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::wal::{Coverage, Lsn, Segment, SegmentSize, Supply, Timeline, WalFile};
+use seaworthy_model::witness::FileOfLog;
 use seaworthy_model::witness::postgres::printable;
 
 use super::super::wal::page::{self, Expected, Link};
@@ -121,11 +123,7 @@ impl Kept {
         }
         for (witness, from) in copies {
             let facts = physical_of(witness)?;
-            let own = facts.log.keys().map(|name| (name, false));
-            let between = facts.between.iter().flat_map(|between| between.log.keys());
-            for (name, is_between) in own.chain(between.map(|name| (name, true))) {
-                let Ok(WalFile::Segment(segment)) = WalFile::parse(name, size) else { continue };
-                let until = segment.end(size).min(facts.until);
+            for FileOfLog { is_between, segment, until, .. } in facts.log_files() {
                 kept.coverage.add(segment.timeline, segment.start(size), until);
                 kept.copies.push(InCopy { from: Arc::clone(from), is_between, segment, until });
             }
@@ -379,25 +377,49 @@ pub(in super::super) fn keep(
         }
         at = to;
     }
-    let mut stored = 0;
+    let mut pieces = Vec::new();
     for (from, to) in missing {
         let mut at = from;
         while at < to {
             let end = Lsn((at.0 + PIECE_BYTES_MAX as u64).min(to.0));
-            let of = PieceOf {
-                system,
-                timeline: segment.timeline,
-                segment_bytes: kept.size,
-                from: at,
-                to: end,
-                complete_at: None,
-            };
-            journal.put(&of, &bytes.slice(part(at, end)))?;
-            stored += end.0 - at.0;
+            pieces.push((
+                PieceOf {
+                    system,
+                    timeline: segment.timeline,
+                    segment_bytes: kept.size,
+                    from: at,
+                    to: end,
+                    complete_at: None,
+                },
+                bytes.slice(part(at, end)),
+            ));
             at = end;
         }
     }
+    put_all(&**journal, &pieces)?;
+    let stored: u64 = pieces.iter().map(|(of, _)| of.to.0 - of.from.0).sum();
     Ok(if stored == 0 { Pushed::Known } else { Pushed::Stored(stored) })
+}
+
+/// Stores pieces, on as many processors as there are: compressing and hashing them is most of the work. When this ends well all of them
+/// are durable; which of them are when it fails is not known, and asking again is safe.
+fn put_all(journal: &dyn Journal, pieces: &[(PieceOf, Bytes)]) -> Result<(), DriverError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(pieces.len());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((of, bytes)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            journal.put(of, bytes)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        others.into_iter().fold(own, |ended, other| {
+            let panicked = || DriverError::new(ErrorKind::Other, "store a piece of the log: it has panicked");
+            ended.and(other.join().unwrap_or_else(|_| Err(panicked())))
+        })
+    })
 }
 
 /// Keeps a file that has no positions of its own.
