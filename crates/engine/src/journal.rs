@@ -179,16 +179,27 @@ impl Journal for RepositoryJournal {
     }
 
     fn held(&self) -> Result<Vec<HeldPiece>, DriverError> {
-        let (mut held, mut apart) = (Vec::new(), BTreeMap::new());
+        Ok(self.all()?.0)
+    }
+
+    fn all(&self) -> Result<(Vec<HeldPiece>, Vec<HeldFile>), DriverError> {
+        let (mut held, mut files, mut apart) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (id, schema, words) in self.entries()? {
-            if schema == SCHEMA_APART {
-                for (key, at) in self.apart(&id)? {
-                    let first = apart.entry(key).or_insert(at);
-                    *first = at.min(*first);
+            match schema {
+                SCHEMA_APART => {
+                    for (key, at) in self.apart(&id)? {
+                        let first = apart.entry(key).or_insert(at);
+                        *first = at.min(*first);
+                    }
                 }
-            } else if schema == SCHEMA {
-                let words: Words = serde_json::from_slice(&words).map_err(|error| wrong(&id, error))?;
-                held.push(HeldPiece { of: words.of, key: id.hex(), apart: None });
+                SCHEMA_FILE => {
+                    let words: Named = serde_json::from_slice(&words).map_err(|error| wrong(&id, error))?;
+                    files.push(HeldFile { system: words.system, name: words.name, key: id.hex() });
+                }
+                _ => {
+                    let words: Words = serde_json::from_slice(&words).map_err(|error| wrong(&id, error))?;
+                    held.push(HeldPiece { of: words.of, key: id.hex(), apart: None });
+                }
             }
         }
         for piece in &mut held {
@@ -198,7 +209,10 @@ impl Journal for RepositoryJournal {
             let of = |piece: &HeldPiece| (piece.of.system, piece.of.timeline, piece.of.from, piece.of.to);
             of(one).cmp(&of(other)).then_with(|| one.key.cmp(&other.key))
         });
-        Ok(held)
+        files.sort_by(|one, other| {
+            (one.system, &one.name, &one.key).cmp(&(other.system, &other.name, &other.key))
+        });
+        Ok((held, files))
     }
 
     fn read(&self, piece: &HeldPiece) -> Result<Bytes, DriverError> {
@@ -229,17 +243,7 @@ impl Journal for RepositoryJournal {
     }
 
     fn files(&self) -> Result<Vec<HeldFile>, DriverError> {
-        let mut files = Vec::new();
-        for (id, schema, words) in self.entries()? {
-            if schema == SCHEMA_FILE {
-                let words: Named = serde_json::from_slice(&words).map_err(|error| wrong(&id, error))?;
-                files.push(HeldFile { system: words.system, name: words.name, key: id.hex() });
-            }
-        }
-        files.sort_by(|one, other| {
-            (one.system, &one.name, &one.key).cmp(&(other.system, &other.name, &other.key))
-        });
-        Ok(files)
+        Ok(self.all()?.1)
     }
 
     fn read_file(&self, file: &HeldFile) -> Result<Bytes, DriverError> {

@@ -79,6 +79,11 @@ pub trait Journal: Send + Sync {
     /// The files that are kept whole. An error is never an empty list.
     fn files(&self) -> Result<Vec<HeldFile>, DriverError>;
 
+    /// [`Self::held`] and [`Self::files`] of one look.
+    fn all(&self) -> Result<(Vec<HeldPiece>, Vec<HeldFile>), DriverError> {
+        Ok((self.held()?, self.files()?))
+    }
+
     /// The bytes of such a file, authenticated.
     fn read_file(&self, file: &HeldFile) -> Result<Bytes, DriverError>;
 

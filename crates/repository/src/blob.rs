@@ -298,13 +298,22 @@ fn decompress(
     Ok(n)
 }
 
+/// How hard what lies outside of packs is compressed; restic's usual level.
+pub(crate) const UNPACKED_LEVEL: i32 = 3;
+
 /// The box of an unpacked file: JSON, compressed behind a 0x02 in version 2.
 pub(crate) fn seal_unpacked(key: &Key, version: u32, json: &[u8]) -> Result<Vec<u8>> {
+    seal_unpacked_at(UNPACKED_LEVEL, key, version, json)
+}
+
+/// The same at a level of zstd.
+pub(crate) fn seal_unpacked_at(level: i32, key: &Key, version: u32, json: &[u8]) -> Result<Vec<u8>> {
     if version < 2 {
         return key.seal(json).map_err(RepositoryError::random);
     }
-    let mut plain = vec![0x02];
-    plain.extend(zstd::bulk::compress(json, 3).map_err(|e| RepositoryError::io("compress", "a file", e))?);
+    let compressed =
+        zstd::bulk::compress(json, level).map_err(|e| RepositoryError::io("compress", "a file", e))?;
+    let plain = [&[0x02][..], &compressed].concat();
     key.seal(&plain).map_err(RepositoryError::random)
 }
 
@@ -316,6 +325,12 @@ pub(crate) fn open_unpacked(key: &Key, version: u32, boxed: &[u8]) -> Result<Vec
     match plain.first() {
         Some(b'{' | b'[') => Ok(plain),
         Some(0x02) if version >= 2 => {
+            let length = zstd_safe::get_frame_content_size(&plain[1..]).ok().flatten();
+            if let Some(length) = length.filter(|length| *length <= MAX).and_then(|n| usize::try_from(n).ok())
+            {
+                // Twice as fast as piece by piece; what is longer or shorter than it says is an error.
+                return zstd::bulk::decompress(&plain[1..], length).map_err(|e| e.to_string());
+            }
             let decoder = zstd::stream::read::Decoder::with_buffer(&plain[1..]).map_err(|e| e.to_string())?;
             let mut json = Vec::new();
             let n = decoder.take(MAX + 1).read_to_end(&mut json).map_err(|e| e.to_string())?;

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use crate::blob::{open_unpacked, seal_unpacked};
+use crate::blob::{open_unpacked, seal_unpacked_at};
 use crate::control::Control;
 use crate::error::{Object, RepositoryError, Result};
 use crate::id::Id;
@@ -18,6 +18,8 @@ use crate::store::{FileKind, Listed};
 const WORDS_MAX: usize = 4_092;
 /// Bytes before it.
 const LENGTH: usize = 4;
+/// zstd's fastest usual level: an entry is waited for, and is stored again, compressed as everything else, once it is part of a snapshot.
+const LEVEL: i32 = 1;
 
 /// The box of words at the beginning of an entry, and where it ends.
 fn words_of<'a>(id: &Id, stored: &'a [u8]) -> Result<(&'a [u8], usize)> {
@@ -38,7 +40,7 @@ impl Repository {
         let length = u32::try_from(words.len()).ok().filter(|length| *length as usize <= WORDS_MAX);
         let length =
             length.ok_or_else(|| RepositoryError::refused("the words about an entry are too long"))?;
-        let boxed = seal_unpacked(&inner.key, inner.config.version, entry)?;
+        let boxed = seal_unpacked_at(LEVEL, &inner.key, inner.config.version, entry)?;
         // What does not open now will not open later.
         let again = open_unpacked(&inner.key, inner.config.version, &boxed);
         if again.map_err(|why| RepositoryError::damaged(Object::Journal, "being written", why))? != entry {

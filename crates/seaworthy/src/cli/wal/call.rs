@@ -1,24 +1,31 @@
 //! What `wal push` and `wal get` say to `wal serve`, and what it answers.
 //!
-//! Both sides send words and content. Words: their length in four bytes, little-endian, and so much JSON. Content: its length in eight
-//! bytes, and so many bytes. Who calls sends words, and with a file to keep its content. Whoever answers says words without a byte for as long
-//! as it works, then words, and with a file its content. Silence for [`SILENCE`] is the end of a call on either side.
+//! Words are sent as their length in four bytes, little-endian, and so much JSON. Who calls sends words, and then one byte with an open file: the
+//! one that is to be kept, or the one that is to be written. The file's content never goes through the socket. Whoever answers says words
+//! without a byte for as long as it works, then words. Silence for [`SILENCE`] is the end of a call on either side.
 //!
 //! Whoever may write to the socket may keep and read the log; nothing else can be asked for.
 
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
-use seaworthy_interface::{Handed, LogFile, Pushed};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use seaworthy_interface::{LogFile, Pushed};
 use seaworthy_model::wal::Lsn;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
-use super::file::FILE_BYTES_MAX;
+use super::file::Given;
 use crate::cli::args::WalOf;
 use crate::exit::{Exit, TABLE};
 use crate::failure::{Failure, Outcome, printable};
@@ -31,9 +38,6 @@ pub(super) const SILENCE: Duration = Duration::from_secs(60);
 pub(super) const ALIVE: Duration = Duration::from_secs(5);
 /// Longest words: names and errors.
 const WORDS_MAX: usize = 64 << 10;
-/// What is sent of a content at once, so that a slow reader is not taken for a silent one.
-const STEP: usize = 1 << 20;
-
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -61,10 +65,10 @@ pub(super) struct Call {
 pub(super) enum Answer {
     /// It was kept; nothing stored where it had been kept before.
     Kept { stored: Option<u64> },
-    /// The file follows.
-    File,
-    /// Its beginning follows, with zeros behind: what is kept ends there.
-    UpTo { until: Lsn },
+    /// The file was written.
+    File { length: u64 },
+    /// Its beginning was written, with zeros behind: what is kept ends there.
+    UpTo { length: u64, until: Lsn },
     /// What is kept of the log ends before it.
     Beyond,
     /// It could not be done.
@@ -85,18 +89,18 @@ pub(super) enum Broken {
 }
 
 /// One side of a call.
-pub(super) struct Line<S> {
-    stream: S,
+pub(super) struct Line {
+    stream: UnixStream,
     cancel: CancellationToken,
     silence: Duration,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
-    pub(super) fn new(stream: S, cancel: CancellationToken) -> Self {
+impl Line {
+    pub(super) fn new(stream: UnixStream, cancel: CancellationToken) -> Self {
         Self { stream, cancel, silence: SILENCE }
     }
 
-    async fn waiting<'a, T, F>(&'a mut self, work: impl FnOnce(&'a mut S) -> F) -> Result<T, Broken>
+    async fn waiting<'a, T, F>(&'a mut self, work: impl FnOnce(&'a mut UnixStream) -> F) -> Result<T, Broken>
     where
         F: Future<Output = std::io::Result<T>> + 'a,
     {
@@ -107,10 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        for part in bytes.chunks(STEP) {
-            self.waiting(|stream| stream.write_all(part)).await?;
-        }
-        Ok(())
+        self.waiting(|stream| stream.write_all(bytes)).await
     }
 
     pub(super) async fn say(&mut self, words: &impl Serialize) -> Result<(), Broken> {
@@ -142,30 +143,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
     }
 
-    pub(super) async fn give(&mut self, content: &[u8]) -> Result<(), Broken> {
-        self.send(&(content.len() as u64).to_le_bytes()).await?;
-        self.send(content).await
+    /// Sends an open file.
+    pub(super) async fn give(&mut self, file: &File) -> Result<(), Broken> {
+        let send = |stream: &UnixStream| {
+            let files = [file.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !control.push(SendAncillaryMessage::ScmRights(&files)) {
+                return Err(std::io::Error::other("no room for an open file"));
+            }
+            Ok(sendmsg(stream, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?)
+        };
+        self.waiting(|stream| stream.async_io(Interest::WRITABLE, || send(stream))).await.map(|_| ())
     }
 
-    pub(super) async fn take(&mut self) -> Result<Bytes, Broken> {
-        let mut length = [0; 8];
-        self.waiting(|stream| stream.read_exact(&mut length)).await?;
-        let length = u64::from_le_bytes(length);
-        if length > FILE_BYTES_MAX {
-            return Err(Broken::Unknown(format!("a file of {length} bytes")));
-        }
-        let length = usize::try_from(length).map_err(std::io::Error::other)?;
-        // What is not sent takes no memory.
-        let mut content = Vec::new();
-        while content.len() < length {
-            let more = STEP.min(length - content.len());
-            content.reserve(more);
-            let part = async |stream: &mut S| stream.take(more as u64).read_buf(&mut content).await;
-            if self.waiting(part).await? == 0 {
-                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
-            }
-        }
-        Ok(Bytes::from(content))
+    /// Receives an open file.
+    pub(super) async fn take(&mut self) -> Result<File, Broken> {
+        let receive = |stream: &UnixStream| {
+            let mut byte = [0; 1];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+            let mut files = control.drain().filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(files) => Some(files),
+                _ => None,
+            });
+            Ok(files.next().and_then(|mut files| files.next()))
+        };
+        let file = self.waiting(|stream| stream.async_io(Interest::READABLE, || receive(stream))).await?;
+        file.map(File::from).ok_or_else(|| Broken::Unknown("no open file".to_owned()))
     }
 }
 
@@ -188,12 +194,7 @@ fn broken(error: &Broken) -> Failure {
         .hint("what it has done meanwhile is not known; asking again is safe")
 }
 
-async fn call(
-    cancel: &CancellationToken,
-    socket: &Path,
-    call: &Call,
-    content: Option<Bytes>,
-) -> Outcome<(Answer, Option<Bytes>)> {
+async fn call(cancel: &CancellationToken, socket: &Path, call: &Call, file: &File) -> Outcome<Answer> {
     let connect = tokio::time::timeout(SILENCE, UnixStream::connect(socket));
     let stream = tokio::select! {
         () = cancel.cancelled() => return Err(broken(&Broken::Stopped)),
@@ -204,27 +205,22 @@ async fn call(
     let mut line = Line::new(stream, cancel.clone());
     let asked = async {
         line.say(call).await?;
-        if let Some(content) = content {
-            line.give(&content).await?;
-        }
-        Ok(())
+        line.give(file).await
     };
     let asked: Result<(), Broken> = asked.await;
-    // Whoever refuses a call may hang up before all of it was sent; what it has said is there all the same.
-    let answer = match (line.hear().await, asked) {
+    // Whoever refuses a call may hang up before all of it was sent; what was said is there all the same.
+    let answer: Answer = match (line.hear().await, asked) {
         (Ok(answer), _) => answer,
         (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(broken(&error)),
     };
-    let content = match answer {
+    match answer {
         Answer::Failed { exit, chain, hint } => {
             // Another version may end in ways that are not known here.
             let known = TABLE.iter().map(|(known, _)| *known).find(|known| known.number() == exit);
-            return Err(Failure { exit: known.unwrap_or(Exit::Unexpected), chain, hint });
+            Err(Failure { exit: known.unwrap_or(Exit::Unexpected), chain, hint })
         }
-        Answer::File | Answer::UpTo { .. } => Some(line.take().await.map_err(|error| broken(&error))?),
-        Answer::Kept { .. } | Answer::Beyond => None,
-    };
-    Ok((answer, content))
+        answer => Ok(answer),
+    }
 }
 
 fn unexpected() -> Failure {
@@ -250,83 +246,86 @@ pub(super) async fn keep(
     socket: &Path,
     of: &WalOf,
     file: &LogFile,
-    content: Bytes,
+    content: &File,
 ) -> Outcome<Pushed> {
-    match call(cancel, socket, &of_it(of, Wish::Keep, file, None), Some(content)).await? {
-        (Answer::Kept { stored }, None) => Ok(stored.map_or(Pushed::Known, Pushed::Stored)),
+    match call(cancel, socket, &of_it(of, Wish::Keep, file, None), content).await? {
+        Answer::Kept { stored } => Ok(stored.map_or(Pushed::Known, Pushed::Stored)),
         _ => Err(unexpected()),
     }
 }
 
-/// Has a file of the log handed over.
+/// Has a file of the log written into an empty one.
 pub(super) async fn hand(
     cancel: &CancellationToken,
     socket: &Path,
     of: &WalOf,
     file: &LogFile,
     point: Option<&str>,
-) -> Outcome<Handed> {
-    match call(cancel, socket, &of_it(of, Wish::Hand, file, point), None).await? {
-        (Answer::File, Some(content)) => Ok(Handed::File(content)),
-        (Answer::UpTo { until }, Some(content)) => Ok(Handed::UpTo(content, until)),
-        (Answer::Beyond, None) => Ok(Handed::Beyond),
-        _ => Err(unexpected()),
-    }
+    into: &File,
+) -> Outcome<Given> {
+    let (length, given) = match call(cancel, socket, &of_it(of, Wish::Hand, file, point), into).await? {
+        Answer::File { length } => (length, Given::File(length)),
+        Answer::UpTo { length, until } => (length, Given::UpTo(length, until)),
+        Answer::Beyond => return Ok(Given::Beyond),
+        _ => return Err(unexpected()),
+    };
+    let metadata = into.metadata().map_err(|error| broken(&error.into()))?;
+    if metadata.len() != length { Err(unexpected()) } else { Ok(given) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Seek as _, Write as _};
+
     use super::*;
 
-    fn pair(capacity: usize) -> (Line<tokio::io::DuplexStream>, Line<tokio::io::DuplexStream>) {
-        let (one, other) = tokio::io::duplex(capacity);
+    fn pair() -> (Line, Line) {
+        let (one, other) = UnixStream::pair().unwrap();
         (Line::new(one, CancellationToken::new()), Line::new(other, CancellationToken::new()))
     }
 
     #[tokio::test]
-    async fn what_is_said_and_given_arrives() {
-        let (mut one, mut other) = pair(7);
-        let content: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
-        let answer = Answer::UpTo { until: Lsn(0x0123_4567) };
-        let (said, heard) = tokio::join!(
-            async {
-                one.say_alive().await?;
-                one.say(&answer).await?;
-                one.give(&content).await
-            },
-            async {
-                let heard: Answer = other.hear().await?;
-                Ok::<_, Broken>((heard, other.take().await?))
-            }
-        );
-        said.unwrap();
-        let (heard, taken) = heard.unwrap();
-        assert_eq!(heard, answer);
-        assert!(taken == content);
+    async fn words_and_open_files_arrive() {
+        let (mut one, mut other) = pair();
+        let mut file = tempfile::tempfile().unwrap();
+        let answer = Answer::UpTo { length: 3, until: Lsn(0x0123_4567) };
+        one.say_alive().await.unwrap();
+        one.say(&answer).await.unwrap();
+        one.give(&file).await.unwrap();
+        one.say(&answer).await.unwrap();
+        assert_eq!(other.hear::<Answer>().await.unwrap(), answer);
+        let mut same = other.take().await.unwrap();
+        same.write_all(b"log").unwrap();
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "log");
+        assert_eq!(other.hear::<Answer>().await.unwrap(), answer);
     }
 
     #[tokio::test]
     async fn what_ends_early_or_says_nothing_is_no_answer() {
-        let (mut one, mut other) = pair(100);
-        one.say(&Answer::File).await.unwrap();
-        one.send(&9_u64.to_le_bytes()).await.unwrap();
-        one.send(b"half").await.unwrap();
+        let (mut one, mut other) = pair();
+        one.send(&[9, 0, 0, 0, b'{']).await.unwrap();
         drop(one);
-        assert_eq!(other.hear::<Answer>().await.unwrap(), Answer::File);
-        assert!(matches!(other.take().await, Err(Broken::Io(_))));
+        assert!(matches!(other.hear::<Answer>().await, Err(Broken::Io(_))));
 
-        let (_one, mut other) = pair(100);
+        let (_one, mut other) = pair();
         other.silence = Duration::from_millis(10);
         assert!(matches!(other.hear::<Answer>().await, Err(Broken::Silent)));
+        assert!(matches!(other.take().await, Err(Broken::Silent)));
 
-        let (mut one, mut other) = pair(100);
+        let (mut one, mut other) = pair();
         one.send(&u32::MAX.to_le_bytes()).await.unwrap();
         assert!(matches!(other.hear::<Answer>().await, Err(Broken::Unknown(_))));
-        let (mut one, mut other) = pair(100);
-        one.send(&u64::MAX.to_le_bytes()).await.unwrap();
+        // A byte without a file, and no byte.
+        let (mut one, mut other) = pair();
+        one.send(&[0]).await.unwrap();
+        drop(one);
+        assert!(matches!(other.take().await, Err(Broken::Unknown(_))));
         assert!(matches!(other.take().await, Err(Broken::Unknown(_))));
 
-        let (_one, mut other) = pair(100);
+        let (_one, mut other) = pair();
         other.cancel.cancel();
         assert!(matches!(other.hear::<Answer>().await, Err(Broken::Stopped)));
     }

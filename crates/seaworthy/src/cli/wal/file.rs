@@ -1,7 +1,9 @@
 //! `wal push` and `wal get`: what a server runs as its `archive_command` and its `restore_command`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal as _, Read as _};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::{IsTerminal as _, Read as _, Seek as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,9 +16,12 @@ use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::CopyId;
 use seaworthy_model::point::RecoveryPoint;
 use seaworthy_model::service::{RepositorySpec, Service, ServiceSource};
-use seaworthy_model::wal::{LogCopy, LogPiece, Lsn, SegmentSize, Stretch, Timeline, WalFile, stretches};
+use seaworthy_model::wal::{
+    LogCopy, LogPiece, Lsn, Segment, SegmentSize, Stretch, Timeline, WalFile, stretches,
+};
 use seaworthy_model::witness::Witness;
 use seaworthy_repository::{Repository, SnapshotId};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::{Chosen, call, held, journal};
@@ -33,7 +38,11 @@ use crate::state::State;
 use crate::wiring;
 
 /// Longest file that a server archives: one of a log whose files are as long as they can be.
-pub(super) const FILE_BYTES_MAX: u64 = 1 << 30;
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Files that are read before they are asked for, and what they may take of memory.
+const AHEAD: usize = 2;
+const AHEAD_BYTES: u64 = 64 << 20;
 
 /// A copy, and what it says of itself.
 type Copy = (Witness, Arc<dyn CopyReader>);
@@ -54,6 +63,29 @@ struct Learnt {
     last: (Vec<CopyId>, Arc<Vec<Copy>>),
 }
 
+/// A file of the log that was read before it was asked for.
+struct Ahead {
+    wanted: Wanted,
+    /// Nothing where it is not kept whole, or could not be read: whoever asks is told why.
+    content: OnceCell<Option<Bytes>>,
+}
+
+/// What a file that is handed over depends on. As long as none of it changes, what was read before is what would be read now.
+struct Wanted {
+    file: LogFile,
+    of: Option<Timestamp>,
+    /// When anything was set apart.
+    apart: BTreeSet<Timestamp>,
+    copies: Arc<Vec<Copy>>,
+}
+
+impl PartialEq for Wanted {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.file, self.of, &self.apart) == (&other.file, other.of, &other.apart)
+            && Arc::ptr_eq(&self.copies, &other.copies)
+    }
+}
+
 /// Where the files of one source's log are kept and asked for, opened: everything that can be told again and again.
 pub(super) struct Desk {
     is_rehearsal: bool,
@@ -66,6 +98,7 @@ pub(super) struct Desk {
     journal: Arc<dyn Journal>,
     driver: Arc<dyn Source>,
     learnt: Mutex<Learnt>,
+    ahead: Mutex<VecDeque<Arc<Ahead>>>,
 }
 
 /// Copies of one history of the log, oldest first.
@@ -80,10 +113,6 @@ fn apart(held: &[HeldPiece], copy: Timestamp) -> Option<Timestamp> {
 }
 
 impl Ground<'_> {
-    fn learnt(&self) -> MutexGuard<'_, Learnt> {
-        self.desk.learnt.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn read(&self, point: &RecoveryPoint) -> Outcome<Copy> {
         let reader: Arc<dyn CopyReader> =
             Arc::new(SnapshotReader::new(&self.desk.cx, &self.desk.repository, &point.copy)?);
@@ -91,7 +120,7 @@ impl Ground<'_> {
         if let Some((witness, _)) = witness {
             let span = facts(&witness)
                 .map(|facts| Span { until: (facts.timeline, facts.until), segment: facts.segment_bytes });
-            self.learnt().spans.insert(point.copy.clone(), span);
+            self.desk.learnt().spans.insert(point.copy.clone(), span);
             return Ok((witness, reader));
         }
         let doubt = doubts.first().map_or_else(|| "it has no witness".to_owned(), ToString::to_string);
@@ -106,7 +135,7 @@ impl Ground<'_> {
     /// What a copy holds of the log; nothing for a dump, from while the mode was another.
     async fn span(&self, at: usize) -> Outcome<Option<Span>> {
         let point = &self.points[at];
-        let known = self.learnt().spans.get(&point.copy).copied();
+        let known = self.desk.learnt().spans.get(&point.copy).copied();
         if let Some(known) = known {
             return Ok(known);
         }
@@ -159,7 +188,7 @@ impl Ground<'_> {
         let points: Vec<&RecoveryPoint> = chosen.into_iter().filter_map(|at| self.points.get(at)).collect();
         let ids: Vec<CopyId> = points.iter().map(|point| point.copy.clone()).collect();
         {
-            let learnt = self.learnt();
+            let learnt = self.desk.learnt();
             if learnt.last.0 == ids {
                 return Ok(Arc::clone(&learnt.last.1));
             }
@@ -169,12 +198,16 @@ impl Ground<'_> {
             copies.push(self.read(point).await?);
         }
         let copies = Arc::new(copies);
-        self.learnt().last = (ids, Arc::clone(&copies));
+        self.desk.learnt().last = (ids, Arc::clone(&copies));
         Ok(copies)
     }
 }
 
 impl Desk {
+    fn learnt(&self) -> MutexGuard<'_, Learnt> {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Opens the repository: from here on it answers without a password.
     pub(super) async fn open(
         cli: &Cli,
@@ -196,6 +229,7 @@ impl Desk {
             cx,
             repository,
             learnt: Mutex::default(),
+            ahead: Mutex::default(),
         })
     }
 
@@ -283,9 +317,79 @@ impl Desk {
         Ok(self.driver.keep_log_file(&self.cx, &copies, journal, file, content).await?)
     }
 
+    fn ahead(&self) -> MutexGuard<'_, VecDeque<Arc<Ahead>>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What handing a file over depends on.
+    async fn wanted(
+        &self,
+        file: &LogFile,
+        of: Option<Timestamp>,
+        mut points: Vec<RecoveryPoint>,
+    ) -> Outcome<Wanted> {
+        let pieces = held(&self.journal).await?;
+        let history = of.and_then(|of| apart(&pieces, of));
+        points.retain(|point| apart(&pieces, point.point) == history);
+        let copies = Ground { desk: self, points }.around(&file.name).await?;
+        let apart = pieces.iter().filter_map(|piece| piece.apart).collect();
+        Ok(Wanted { file: file.clone(), of, apart, copies })
+    }
+
+    async fn asked(&self, wanted: &Wanted) -> Outcome<Handed> {
+        let Wanted { file, of, copies, .. } = wanted;
+        let handed = self.driver.log_file(&self.cx, copies, Arc::clone(&self.journal), file, *of).await;
+        handed.map_err(|error| {
+            let is_hole = error.kind == ErrorKind::NotFound && error.code == Some(FindingCode::LogGap);
+            let failure = Failure::from(error);
+            if is_hole { Failure { exit: Exit::Withheld, ..failure } } else { failure }
+        })
+    }
+
+    /// The file, where it is kept whole.
+    async fn whole(&self, wanted: &Wanted) -> Option<Bytes> {
+        match self.asked(wanted).await {
+            Ok(Handed::File(content)) => Some(content),
+            Ok(Handed::UpTo(..) | Handed::Beyond) | Err(_) => None,
+        }
+    }
+
+    /// Reads the files behind one that was handed over: a server asks for one after the other, and waits for each. What goes wrong is told when they
+    /// are asked for.
+    pub(super) async fn read_ahead(&self, file: &LogFile, point: Option<&str>) {
+        let Some(size) = self.learnt().spans.values().flatten().next_back().map(|span| span.segment) else {
+            return;
+        };
+        let many = usize::try_from(AHEAD_BYTES / size.bytes()).unwrap_or(0).min(AHEAD);
+        let Ok(WalFile::Segment(mut segment)) = WalFile::parse(&file.name, size) else { return };
+        for _ in 0..many {
+            segment = Segment::of(segment.timeline, segment.end(size), size);
+            let next = LogFile { name: segment.name(size), system: file.system };
+            let Ok(points) = self.points().await else { return };
+            let Ok(of) = moment_of(&points, point) else { return };
+            let Ok(wanted) = self.wanted(&next, of, points).await else { return };
+            let one = {
+                let mut ahead = self.ahead();
+                if ahead.iter().any(|known| known.wanted == wanted) {
+                    continue;
+                }
+                let one = Arc::new(Ahead { wanted, content: OnceCell::new() });
+                ahead.push_back(Arc::clone(&one));
+                while ahead.len() > many {
+                    ahead.pop_front();
+                }
+                one
+            };
+            if one.content.get_or_init(|| self.whole(&one.wanted)).await.is_none() {
+                self.ahead().retain(|other| !Arc::ptr_eq(other, &one));
+                return;
+            }
+        }
+    }
+
     /// Hands a file of the log over. It is [`Handed::Beyond`] only where nothing of it, and nothing behind it, is kept anywhere.
     pub(super) async fn hand(&self, file: &LogFile, point: Option<&str>) -> Outcome<Handed> {
-        let mut points = self.points().await?;
+        let points = self.points().await?;
         if points.is_empty() {
             // Without them nobody knows how far the log goes that copies hold, and its end must not be guessed.
             return Err(Failure::new(
@@ -294,34 +398,49 @@ impl Desk {
             )
             .hint("on a machine that has not made the backups, first: seaworthy catalogue rebuild"));
         }
-        let of = point.map(|id| {
-            let found: Vec<&RecoveryPoint> =
-                points.iter().filter(|point| point.copy.0.starts_with(id)).collect();
-            match found.as_slice() {
-                [only] => Ok(only.point),
-                _ => Err(Failure::new(
-                    Exit::NotFound,
-                    format!("{} copies are called `{}`", found.len(), printable(id)),
-                )
-                .hint("seaworthy points lists them")),
-            }
-        });
-        let of = of.transpose()?;
-        let pieces = held(&self.journal).await?;
-        let history = of.and_then(|of| apart(&pieces, of));
-        points.retain(|point| apart(&pieces, point.point) == history);
-        let copies = Ground { desk: self, points }.around(&file.name).await?;
-        let handed = self.driver.log_file(&self.cx, &copies, Arc::clone(&self.journal), file, of).await;
-        let handed = handed.map_err(|error| {
-            let is_hole = error.kind == ErrorKind::NotFound && error.code == Some(FindingCode::LogGap);
-            let failure = Failure::from(error);
-            if is_hole { Failure { exit: Exit::Withheld, ..failure } } else { failure }
-        })?;
+        let of = moment_of(&points, point)?;
+        let wanted = self.wanted(file, of, points).await?;
+        let before = {
+            let mut ahead = self.ahead();
+            let at = ahead.iter().position(|ahead| ahead.wanted == wanted);
+            at.and_then(|at| ahead.remove(at))
+        };
+        if let Some(before) = before
+            && let Some(content) = before.content.get_or_init(|| self.whole(&wanted)).await
+        {
+            return Ok(Handed::File(content.clone()));
+        }
+        let handed = self.asked(&wanted).await?;
         if !matches!(handed, Handed::File(_)) {
             self.all_are_known().await?;
         }
         Ok(handed)
     }
+}
+
+/// The instant of the copy that is recovered, where one is named.
+fn moment_of(points: &[RecoveryPoint], point: Option<&str>) -> Outcome<Option<Timestamp>> {
+    let Some(id) = point else { return Ok(None) };
+    let found: Vec<&RecoveryPoint> = points.iter().filter(|point| point.copy.0.starts_with(id)).collect();
+    match found.as_slice() {
+        [only] => Ok(Some(only.point)),
+        _ => Err(Failure::new(
+            Exit::NotFound,
+            format!("{} copies are called `{}`", found.len(), printable(id)),
+        )
+        .hint("seaworthy points lists them")),
+    }
+}
+
+/// What was written into a server's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// The file of the log, of so many bytes.
+    File(u64),
+    /// Its beginning, with zeros behind it: all that is kept ends there.
+    UpTo(u64, Lsn),
+    /// Nothing: what is kept ends before it.
+    Beyond,
 }
 
 /// What a command is run with.
@@ -346,7 +465,7 @@ fn system_of(witness: &Witness) -> Option<u64> {
 fn system_here() -> Option<u64> {
     // The first eight bytes of the control file, in the machine's own order (`src/include/catalog/pg_control.h`).
     let mut first = [0; 8];
-    std::fs::File::open("global/pg_control").and_then(|mut file| file.read_exact(&mut first)).ok()?;
+    File::open("global/pg_control").and_then(|mut file| file.read_exact(&mut first)).ok()?;
     Some(u64::from_ne_bytes(first))
 }
 
@@ -360,34 +479,49 @@ fn name_of(path: &Path) -> Outcome<String> {
     })
 }
 
-fn read(path: &Path) -> Outcome<Bytes> {
+fn open(path: &Path) -> Outcome<File> {
     let what = || format!("read {}", printable(&path.to_string_lossy()));
+    File::open(path).map_err(|error| Failure::because(Exit::Unexpected, what(), &error))
+}
+
+/// What an open file holds, from its beginning.
+pub(super) fn read_open(mut file: File, name: &str) -> Outcome<Bytes> {
+    let what = || format!("read {}", printable(name));
     let failed = |error: std::io::Error| Failure::because(Exit::Unexpected, what(), &error);
-    let mut all = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut all).map_err(failed)?;
-    if all.len() as u64 > FILE_BYTES_MAX {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("{}: it is no file of the log: it is too long", what()),
-        ));
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
+        let why = if metadata.is_file() { "it is too long" } else { "it is no regular file" };
+        return Err(Failure::new(Exit::Usage, format!("{}: it is no file of the log: {why}", what())));
     }
+    file.rewind().map_err(failed)?;
+    let mut all = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    file.take(FILE_BYTES_MAX).read_to_end(&mut all).map_err(failed)?;
     Ok(Bytes::from(all))
+}
+
+/// Writes into an open file that is empty.
+pub(super) fn write_open(file: &File, content: &[u8], name: &str) -> Outcome<()> {
+    let failed = |error: std::io::Error| {
+        Failure::because(Exit::Unexpected, format!("write {}", printable(name)), &error)
+    };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(Failure::new(Exit::Usage, format!("write {}: it is no regular file", printable(name))));
+    }
+    file.write_all_at(content, 0).map_err(failed)
 }
 
 /// Keeps a file of the log. When this ends well, it is durable in the repository.
 pub(super) async fn push(asked: &Asked<'_>, path: &Path) -> Outcome {
     let file = LogFile { name: name_of(path)?, system: system_here() };
-    let own = path.to_path_buf();
-    let content = wiring::blocking(move || read(&own)).await?;
-    let size = content.len() as u64;
+    let content = open(path)?;
+    let size = content.metadata().map_or(0, |metadata| metadata.len());
     let (name, to, pushed) = if let Some(socket) = asked.socket {
         let name = name_asked(asked.of);
         let to = format!("what listens at {}", printable(&socket.to_string_lossy()));
         if asked.cli.global.dry_run {
             (name, to, None)
         } else {
-            let pushed = call::keep(asked.cancel, socket, asked.of, &file, content).await?;
+            let pushed = call::keep(asked.cancel, socket, asked.of, &file, &content).await?;
             (name, to, Some(pushed))
         }
     } else {
@@ -396,6 +530,8 @@ pub(super) async fn push(asked: &Asked<'_>, path: &Path) -> Outcome {
             let chosen = super::chosen(&setup, asked.of)?;
             (format!("{}/{}", chosen.service.name, chosen.source.name), chosen.spec.name.to_string(), None)
         } else {
+            let own = file.name.clone();
+            let content = wiring::blocking(move || read_open(content, &own)).await?;
             let desk = Desk::open(asked.cli, &setup, asked.of, asked.cancel).await?;
             let pushed = desk.keep(&file, content).await?;
             (desk.name(), desk.spec.name.to_string(), Some(pushed))
@@ -433,46 +569,94 @@ fn name_asked(of: &WalOf) -> String {
     of.source.as_ref().map_or_else(|| of.service.clone(), |source| format!("{}/{source}", of.service))
 }
 
-/// Puts what was handed over into its place, whole or not at all.
-fn put(content: &[u8], to: &Path) -> Outcome<()> {
-    let mut part = to.to_path_buf().into_os_string();
-    part.push(".seaworthy");
-    let part = PathBuf::from(part);
-    let written = std::fs::write(&part, content).and_then(|()| std::fs::rename(&part, to));
-    written.map_err(|error| {
+/// A file that is not yet in its place; gone when it is dropped before that.
+struct Part {
+    file: File,
+    /// Nothing where it is only looked at.
+    at: Option<PathBuf>,
+}
+
+impl Part {
+    fn beside(to: &Path) -> Outcome<Self> {
+        let mut part = to.to_path_buf().into_os_string();
+        part.push(".seaworthy");
+        let part = PathBuf::from(part);
+        match File::create(&part) {
+            Ok(file) => Ok(Self { file, at: Some(part) }),
+            Err(error) => Err(Self::failed(to, &error)),
+        }
+    }
+
+    /// One that no directory names.
+    fn nowhere() -> Outcome<Self> {
+        let made = rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::CLOEXEC);
+        let failed =
+            |error: std::io::Error| Failure::because(Exit::Unexpected, "make room for a file", &error);
+        Ok(Self { file: File::from(made.map_err(|error| failed(error.into()))?), at: None })
+    }
+
+    fn failed(to: &Path, error: &std::io::Error) -> Failure {
+        Failure::because(Exit::Unexpected, format!("write {}", printable(&to.to_string_lossy())), error)
+    }
+
+    /// Puts it into its place.
+    fn put(mut self, to: &Path) -> Outcome<()> {
+        let Some(at) = self.at.take() else { return Ok(()) };
+        std::fs::rename(&at, to).map_err(|error| {
+            self.at = Some(at);
+            Self::failed(to, &error)
+        })
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
         // Nobody takes it for the file.
-        drop(std::fs::remove_file(&part));
-        Failure::because(Exit::Unexpected, format!("write {}", printable(&to.to_string_lossy())), &error)
-    })
+        if let Some(at) = &self.at {
+            drop(std::fs::remove_file(at));
+        }
+    }
 }
 
 /// Hands a file of the log to a server that recovers. Exit code 1, and no error, only where nothing of it and nothing behind it is kept:
 /// for the server the log ends there. Every error has a code above 125, which stops it.
 pub(super) async fn get(asked: &Asked<'_>, name: &str, to: &Path, point: Option<&str>) -> Outcome {
     let file = LogFile { name: name.to_owned(), system: system_here() };
-    let handed = if let Some(socket) = asked.socket {
-        call::hand(asked.cancel, socket, asked.of, &file, point).await?
+    let part = if asked.cli.global.dry_run { Part::nowhere()? } else { Part::beside(to)? };
+    let given = if let Some(socket) = asked.socket {
+        call::hand(asked.cancel, socket, asked.of, &file, point, &part.file).await?
     } else {
         let setup = setup::load(asked.cli, asked.face)?;
-        Desk::open(asked.cli, &setup, asked.of, asked.cancel).await?.hand(&file, point).await?
-    };
-    let content = match handed {
-        Handed::File(content) => content,
-        Handed::UpTo(content, until) => {
-            asked.face.say(format!("{name}: what is kept of the log ends in it, at {until}"))?;
-            content
+        let desk = Desk::open(asked.cli, &setup, asked.of, asked.cancel).await?;
+        let (content, until) = match desk.hand(&file, point).await? {
+            Handed::File(content) => (content, None),
+            Handed::UpTo(content, until) => (content, Some(until)),
+            Handed::Beyond => (Bytes::new(), None),
+        };
+        write_open(&part.file, &content, name)?;
+        let length = content.len() as u64;
+        match until {
+            Some(until) => Given::UpTo(length, until),
+            None if content.is_empty() => Given::Beyond,
+            None => Given::File(length),
         }
-        Handed::Beyond => {
+    };
+    let length = match given {
+        Given::File(length) => length,
+        Given::UpTo(length, until) => {
+            asked.face.say(format!("{name}: what is kept of the log ends in it, at {until}"))?;
+            length
+        }
+        Given::Beyond => {
             asked.face.say(format!("{name}: what is kept of the log ends before it"))?;
             return Ok(Exit::Unexpected);
         }
     };
     if asked.cli.global.dry_run {
-        asked.face.data(format!("would write {name} ({})", bytes(content.len() as u64)))?;
+        asked.face.data(format!("would write {name} ({})", bytes(length)))?;
         return Ok(Exit::Ok);
     }
-    let to = to.to_path_buf();
-    wiring::blocking(move || put(&content, &to)).await?;
+    part.put(to)?;
     Ok(Exit::Ok)
 }
 
@@ -484,10 +668,21 @@ mod tests {
     fn a_file_is_put_into_place_whole_or_not_at_all() {
         let place = tempfile::tempdir().unwrap();
         let to = place.path().join("RECOVERYXLOG");
-        put(b"log", &to).unwrap();
+        let part = Part::beside(&to).unwrap();
+        write_open(&part.file, b"log", "log").unwrap();
+        part.put(&to).unwrap();
         assert_eq!(std::fs::read(&to).unwrap(), b"log");
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
-        assert!(put(b"log", &place.path().join("nowhere/RECOVERYXLOG")).is_err());
+        drop(Part::beside(&to).unwrap());
+        let part = Part::beside(&to).unwrap();
+        assert!(part.put(&place.path().join("nowhere/RECOVERYXLOG")).is_err());
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+        assert!(Part::beside(&place.path().join("nowhere/RECOVERYXLOG")).is_err());
+        // What is no file is neither read nor written.
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = File::from(std::os::fd::OwnedFd::from(one));
+        assert!(write_open(&socket, b"log", "log").is_err());
+        assert!(read_open(socket, "log").is_err());
     }
 
     #[test]

@@ -264,7 +264,13 @@ async fn status(face: &Face, desk: &Desk) -> Outcome {
         };
         let moments = stretch.moments.map_or_else(
             || "no copy leads to it".to_owned(),
-            |(first, last)| format!("any moment from {} to {}", instant(first), instant(last)),
+            |(first, last)| {
+                if first == last {
+                    format!("the moment {}", instant(first))
+                } else {
+                    format!("any moment from {} to {}", instant(first), instant(last))
+                }
+            },
         );
         face.data(format!(
             "  {} to {}  {moments}; {} in {from_where}",

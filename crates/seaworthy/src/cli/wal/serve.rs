@@ -16,12 +16,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{ALIVE, Answer, Broken, Call, Line, SCHEMA, Wish};
-use super::file::Desk;
+use super::file::{Desk, read_open, write_open};
 use crate::cli::args::{Cli, WalOf};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
 use crate::output::Face;
 use crate::setup;
+use crate::wiring;
 
 /// Calls that are answered at once; each may hold a file of the log. Others wait.
 const AT_ONCE: usize = 4;
@@ -103,39 +104,49 @@ fn misdirected(desk: &Desk, call: &Call) -> Option<Failure> {
     })
 }
 
-/// Does what is asked; the words and the content of the answer.
-async fn answer(desk: &Desk, call: Call, content: Option<bytes::Bytes>) -> (Answer, Option<bytes::Bytes>) {
-    if let Some(wrong) = misdirected(desk, &call) {
-        return (refusal(wrong), None);
-    }
-    let file = LogFile { name: call.name, system: call.system };
-    match content {
-        Some(content) => match desk.keep(&file, content).await {
-            Ok(Pushed::Stored(stored)) => (Answer::Kept { stored: Some(stored) }, None),
-            Ok(Pushed::Known) => (Answer::Kept { stored: None }, None),
-            Err(failure) => (refusal(failure), None),
-        },
-        None => match desk.hand(&file, call.point.as_deref()).await {
-            Ok(Handed::File(content)) => (Answer::File, Some(content)),
-            Ok(Handed::UpTo(content, until)) => (Answer::UpTo { until }, Some(content)),
-            Ok(Handed::Beyond) => (Answer::Beyond, None),
-            Err(failure) => (refusal(failure), None),
-        },
-    }
+/// Does what is asked.
+async fn answer(desk: &Desk, call: &Call, open: File) -> Answer {
+    let file = LogFile { name: call.name.clone(), system: call.system };
+    let done = match call.wish {
+        Wish::Keep => keep(desk, &file, open).await,
+        Wish::Hand => hand(desk, &file, call.point.as_deref(), open).await,
+    };
+    done.unwrap_or_else(refusal)
 }
 
-async fn converse(desk: &Desk, stream: UnixStream, cancel: CancellationToken) -> Result<(), Broken> {
+async fn keep(desk: &Desk, file: &LogFile, open: File) -> Outcome<Answer> {
+    let name = file.name.clone();
+    let content = wiring::blocking(move || read_open(open, &name)).await?;
+    Ok(match desk.keep(file, content).await? {
+        Pushed::Stored(stored) => Answer::Kept { stored: Some(stored) },
+        Pushed::Known => Answer::Kept { stored: None },
+    })
+}
+
+async fn hand(desk: &Desk, file: &LogFile, point: Option<&str>, open: File) -> Outcome<Answer> {
+    let (content, until) = match desk.hand(file, point).await? {
+        Handed::File(content) => (content, None),
+        Handed::UpTo(content, until) => (content, Some(until)),
+        Handed::Beyond => return Ok(Answer::Beyond),
+    };
+    let length = content.len() as u64;
+    let name = file.name.clone();
+    wiring::blocking(move || write_open(&open, &content, &name)).await?;
+    Ok(until.map_or(Answer::File { length }, |until| Answer::UpTo { length, until }))
+}
+
+async fn converse(desk: Arc<Desk>, stream: UnixStream, cancel: CancellationToken) -> Result<(), Broken> {
     let mut line = Line::new(stream, cancel);
     let call: Call = line.hear().await?;
-    // Taken before anything is refused: who hangs up on somebody who still sends is not heard.
-    let content = match call.wish {
-        Wish::Keep => Some(line.take().await?),
-        Wish::Hand => None,
-    };
-    let work = answer(desk, call, content);
+    if let Some(wrong) = misdirected(&desk, &call) {
+        // Another version may go on in another way.
+        return line.say(&refusal(wrong)).await;
+    }
+    let open = line.take().await?;
+    let work = answer(&desk, &call, open);
     tokio::pin!(work);
     let mut is_heard = true;
-    let (words, content) = loop {
+    let words = loop {
         tokio::select! {
             done = &mut work => break done,
             // What was begun is ended, also for somebody who has gone.
@@ -143,10 +154,12 @@ async fn converse(desk: &Desk, stream: UnixStream, cancel: CancellationToken) ->
         }
     };
     line.say(&words).await?;
-    match content {
-        Some(content) => line.give(&content).await,
-        None => Ok(()),
+    drop(line);
+    if matches!(words, Answer::File { .. }) {
+        let file = LogFile { name: call.name.clone(), system: call.system };
+        desk.read_ahead(&file, call.point.as_deref()).await;
     }
+    Ok(())
 }
 
 /// Answers until it is asked to stop.
@@ -167,6 +180,7 @@ pub(super) async fn run(
         ))?;
         return Ok(Exit::Ok);
     }
+    seaworthy_syscall::heap::keep_heap_warm();
     let desk = Arc::new(Desk::open(cli, &setup, of, cancel).await?);
     let (place, listener) = listen(socket)?;
     face.say(format!(
@@ -195,7 +209,7 @@ pub(super) async fn run(
             Ok((stream, permit)) => {
                 let (desk, cancel) = (Arc::clone(&desk), cancel.clone());
                 calls.spawn(async move {
-                    let ended = converse(&desk, stream, cancel).await;
+                    let ended = converse(desk, stream, cancel).await;
                     drop(permit);
                     ended
                 });

@@ -8,8 +8,8 @@
 //! record, and a file is only said not to be there where nothing behind its beginning is kept.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ use seaworthy_model::witness::postgres::printable;
 use super::super::wal::page::{self, Expected, Link};
 use super::deliver::Copy;
 use super::restore::physical_of;
-use super::stream::{PIECE_BYTES_MAX, bytes_of, of_history, without_hole};
+use super::stream::{PIECE_BYTES_MAX, of_history, without_hole};
 use super::{between_path, log_path};
 
 /// Longest file that is kept whole: one of the log.
@@ -164,13 +164,52 @@ impl Kept {
                 )
                 .code(FindingCode::LogGap));
             }
-            bytes_of(&*self.journal, &pieces, at, end, &mut |bytes| {
-                all.extend_from_slice(&bytes);
-                Ok(())
-            })?;
+            for part in self.parts(&pieces, at, end)? {
+                all.extend_from_slice(&part);
+            }
             at = end;
         }
         Ok(all)
+    }
+
+    /// What pieces that lie beside each other hold between two positions, in order; each is read by itself.
+    fn parts(&self, pieces: &[HeldPiece], from: Lsn, to: Lsn) -> Result<Vec<Bytes>, DriverError> {
+        // One may begin before the one before it ends: a stream that was cut off has sent it twice.
+        let mut at = from;
+        let mut wanted = Vec::new();
+        for piece in pieces.iter().filter(|piece| piece.of.to > from && piece.of.from < to) {
+            let end = piece.of.to.min(to);
+            if end > at {
+                wanted.push((piece, at, end));
+                at = end;
+            }
+        }
+        let parts = Mutex::new(vec![None; wanted.len()]);
+        at_once(wanted.len(), |index| {
+            let (piece, from, to) = &wanted[index];
+            let bytes = self.journal.read(piece)?;
+            let part = to_usize(from.0 - piece.of.from.0)..to_usize(to.0 - piece.of.from.0);
+            if part.end > bytes.len() {
+                return Err(DriverError::new(
+                    ErrorKind::Corrupt,
+                    format!("read the journal: nothing is kept at {from}"),
+                )
+                .code(FindingCode::ObjectMissing));
+            }
+            parts.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(bytes.slice(part));
+            Ok(())
+        })?;
+        let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Only a hole that was not there when the pieces were chosen leaves less.
+        let parts: Vec<Bytes> = parts.into_iter().flatten().collect();
+        if parts.iter().map(|part| part.len() as u64).sum::<u64>() != to.0 - from.0 {
+            return Err(DriverError::new(
+                ErrorKind::NotFound,
+                format!("read the log: nothing is kept at {at}"),
+            )
+            .code(FindingCode::LogGap));
+        }
+        Ok(parts)
     }
 
     /// What is missing of a file, in order.
@@ -262,7 +301,7 @@ pub(in super::super) fn hand(
     file: &LogFile,
     of: Option<Timestamp>,
 ) -> Result<Handed, DriverError> {
-    let (all, files) = (journal.held()?, journal.files()?);
+    let (all, files) = journal.all()?;
     let system = system(file.system, copies, &all, &files)?;
     let is_of_it = |piece: &&HeldPiece| piece.of.system == system && piece.apart.is_some();
     if of.is_none()
@@ -320,7 +359,8 @@ pub(in super::super) fn keep(
     file: &LogFile,
     bytes: &Bytes,
 ) -> Result<Pushed, DriverError> {
-    let (all, files) = (of_history(journal.held()?, None), journal.files()?);
+    let (all, files) = journal.all()?;
+    let all = of_history(all, None);
     let is_whole = !file.name.contains('.');
     let origin = if is_whole {
         let origin = page::origin(bytes).map_err(|wrong| {
@@ -396,27 +436,36 @@ pub(in super::super) fn keep(
             at = end;
         }
     }
-    put_all(&**journal, &pieces)?;
+    // Compressing and hashing them is most of the work. Which of them are durable where one fails is not known; asking again is safe.
+    at_once(pieces.len(), |index| {
+        let (of, bytes) = &pieces[index];
+        journal.put(of, bytes).map(|_| ())
+    })?;
     let stored: u64 = pieces.iter().map(|(of, _)| of.to.0 - of.from.0).sum();
     Ok(if stored == 0 { Pushed::Known } else { Pushed::Stored(stored) })
 }
 
-/// Stores pieces, on as many processors as there are: compressing and hashing them is most of the work. When this ends well all of them
-/// are durable; which of them are when it fails is not known, and asking again is safe.
-fn put_all(journal: &dyn Journal, pieces: &[(PieceOf, Bytes)]) -> Result<(), DriverError> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(pieces.len());
+/// Threads that read or store pieces at least: while one waits for the disk another computes.
+const AT_ONCE: usize = 4;
+
+/// Does so many things, several at once; each is begun at most once, and none after one has failed on the same thread.
+fn at_once(things: usize, work: impl Fn(usize) -> Result<(), DriverError> + Sync) -> Result<(), DriverError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).max(AT_ONCE).min(things);
     let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some((of, bytes)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-            journal.put(of, bytes)?;
+    let turn = || {
+        loop {
+            let thing = next.fetch_add(1, Ordering::Relaxed);
+            if thing >= things {
+                return Ok(());
+            }
+            work(thing)?;
         }
-        Ok(())
     };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let own = work();
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(turn)).collect();
+        let own = turn();
         others.into_iter().fold(own, |ended, other| {
-            let panicked = || DriverError::new(ErrorKind::Other, "store a piece of the log: it has panicked");
+            let panicked = || DriverError::new(ErrorKind::Other, "read or store the log: it has panicked");
             ended.and(other.join().unwrap_or_else(|_| Err(panicked())))
         })
     })
