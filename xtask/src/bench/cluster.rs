@@ -12,6 +12,7 @@ use std::time::Duration;
 use seaworthy_testkit::components;
 use seaworthy_testkit::postgres::{Server, server_user};
 
+use super::archive::{self, Files};
 use super::logical::{Place, build};
 use super::{LIMIT, Options, cost_with, empty};
 use crate::measure::Cost;
@@ -23,8 +24,13 @@ type Failure = Box<dyn std::error::Error>;
 /// pgbench's scale that makes a database of 1.5 GB.
 const FACTOR: f64 = 100.0;
 /// Settings of the server that is backed up.
-const SOURCE: &[&str] =
-    &["shared_buffers=512MB", "max_wal_size=8GB", "archive_mode=on", "archive_command=/bin/true"];
+const SOURCE: &[&str] = &[
+    "shared_buffers=512MB",
+    "max_wal_size=8GB",
+    "wal_keep_size=4GB",
+    "archive_mode=on",
+    "archive_command=/bin/true",
+];
 /// Seconds for which the log is received under load.
 const STREAMED_S: u64 = 30;
 
@@ -45,6 +51,8 @@ pub(super) struct Cluster {
     pub(super) backup: Vec<[Cost; 3]>,
     /// For each round pgBackRest, ours.
     pub(super) restore: Vec<[Cost; 2]>,
+    /// For each round the log file by file.
+    pub(super) files: Vec<Files>,
     /// For each round a backup of the log since, after a load: what it cost, and the bytes of log.
     pub(super) log: Vec<(Cost, u64)>,
     /// For each round the stream's cost, what it received and how long that waited.
@@ -97,6 +105,7 @@ pub(super) fn measure(options: &Options) -> Result<Cluster, Failure> {
         measured.restore.push(<[Cost; 2]>::try_from(costs).map_err(|_| "a command was left out")?);
         empty(&to_us)?;
 
+        measured.files.push(archive::measure(&place, &peer, &source, round)?);
         measured.stream.push(streamed(&place, &source, options, round)?);
         let before = position(&source)?;
         load(&source, 10)?.wait()?;
@@ -126,7 +135,7 @@ fn pgbackrest() -> Result<String, Failure> {
     Ok(components::program("pgbackrest")?.display().to_string())
 }
 
-fn owned(path: &Path) -> Result<(), Failure> {
+pub(super) fn owned(path: &Path) -> Result<(), Failure> {
     if let Some(user) = server_user()? {
         std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))?;
     }
@@ -134,7 +143,7 @@ fn owned(path: &Path) -> Result<(), Failure> {
 }
 
 /// pgBackRest with a repository of its own.
-struct Peer {
+pub(super) struct Peer {
     program: String,
     config: String,
 }
@@ -165,7 +174,12 @@ impl Peer {
         Ok(Self { program: program.to_owned(), config })
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// How a shell runs it.
+    pub(super) fn words(&self) -> String {
+        format!("{} --config={} --stanza=main", self.program, self.config)
+    }
+
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match server_user() {
             Ok(Some(user)) => {
                 let mut command = Command::new("setpriv");
@@ -241,7 +255,7 @@ fn show(round: u32, names: &[&str], costs: &[Cost]) {
 }
 
 /// As many transactions as the server can take.
-fn load(source: &Server, seconds: u64) -> Result<std::process::Child, Failure> {
+pub(super) fn load(source: &Server, seconds: u64) -> Result<std::process::Child, Failure> {
     let mut command = Command::new(components::postgres_bin()?.join("pgbench"));
     command.args([
         "-h",

@@ -5,6 +5,7 @@
 //! A restore counts only when what came back is compared, byte for byte, with what went in. A tool that fails is in the
 //! table as failed; nothing is dropped. Caches stay warm: the question is the tool's work, not the disk's.
 
+mod archive;
 mod cluster;
 mod data;
 mod logical;

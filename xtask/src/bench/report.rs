@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use seaworthy_testkit::page::machine;
 
+use super::archive;
 use super::data::Set;
 use super::tools::Tool;
 use super::{Measured, Operation, Options, Sample};
@@ -444,9 +445,51 @@ fn cluster(page: &mut String, measured: &Measured) {
             ),
         );
     }
+    files(page, &cluster.files);
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// The log file by file.
+fn files(page: &mut String, rounds: &[archive::Files]) {
+    let Some(one) = rounds.first() else { return };
+    let all = |of: fn(&archive::Files) -> &Vec<[f64; 2]>| -> Vec<[f64; 2]> {
+        rounds.iter().flat_map(|round| of(round).iter().copied()).collect()
+    };
+    let (push, get) = (all(|round| &round.push), all(|round| &round.get));
+    let replay = |which: usize| median(rounds.iter().map(|round| round.replay[which]));
+    let peak = rounds.iter().map(|round| round.peak_mib).fold(0.0, f64::max);
+    line(
+        page,
+        &format!(
+            "\nThe log file by file, {} files of {} MiB a round: a process for each file, ours over the socket of `wal serve` (at most {peak:.0} MiB).\n",
+            one.files.0,
+            one.files.1 >> 20
+        ),
+    );
+    line(page, "| act | ours | pgbackrest | ratio | wanted | |\n|---|---|---|---|---|---|");
+    let met = |is_met: bool| if is_met { "met" } else { "MISSED" };
+    for (act, seconds, wanted) in [("push, median ms", &push, 45.0), ("get, median ms", &get, 30.0)] {
+        let (theirs, ours) = (archive::median_ms(seconds, 0), archive::median_ms(seconds, 1));
+        line(
+            page,
+            &format!(
+                "| {act} | {ours:.0} | {theirs:.0} | **{:.2}** | {wanted:.0} ms | {} |",
+                theirs / ours,
+                met(ours <= wanted)
+            ),
+        );
+    }
+    let (theirs, ours) = (replay(0), replay(1));
+    line(
+        page,
+        &format!(
+            "| recovery of all of them, s | {ours:.1} | {theirs:.1} | **{:.2}** | 2.00 | {} |",
+            theirs / ours,
+            met(theirs / ours >= 2.0)
+        ),
+    );
+}
+
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
