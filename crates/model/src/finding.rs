@@ -295,4 +295,14 @@ mod tests {
         let finding = Finding::new(FindingCode::RowCount, "orders", "one is missing");
         assert_eq!(finding.to_string(), "CT-01 orders: one is missing");
     }
+
+    #[test]
+    fn what_is_stored_wrong_is_told_from_what_was_captured_wrong() {
+        for code in [FindingCode::ObjectDamaged, FindingCode::ObjectMissing, FindingCode::IndexInconsistent] {
+            assert!(code.is_of_stored_bytes(), "{code}");
+        }
+        for code in [FindingCode::RowCount, FindingCode::Unreachable, FindingCode::WrongKey] {
+            assert!(!code.is_of_stored_bytes(), "{code}");
+        }
+    }
 }

@@ -73,4 +73,13 @@ mod tests {
         assert_eq!(bound.judge(None), Met::Unknown);
         assert_eq!(Objective::NotApplicable.judge(None), Met::NotApplicable);
     }
+
+    #[test]
+    fn what_lies_in_the_future_is_no_small_exposure() {
+        let now = Timestamp::UNIX_EPOCH;
+        let hour = SignedDuration::from_hours(1);
+        assert_eq!(exposure(now - hour, now), Some(hour));
+        assert_eq!(exposure(now, now), Some(SignedDuration::ZERO));
+        assert_eq!(exposure(now + SignedDuration::from_nanos(1), now), None);
+    }
 }

@@ -727,6 +727,102 @@ mod tests {
         point.apply(&receipt(&Act::Drill(Box::new(drill)), sequence));
     }
 
+    #[test]
+    fn a_copy_that_is_later_than_its_run_is_of_when_that_began() {
+        let nano = SignedDuration::from_nanos(1);
+        let (began, ended) = (day(1), day(2));
+        assert_eq!(settled(began, Some(began), ended), (began, false));
+        // A clock may be a little ahead; then it is of when it ended.
+        assert_eq!(settled(ended + CLOCK_STEP, Some(began), ended), (ended, false));
+        assert_eq!(settled(ended + CLOCK_STEP + nano, Some(began), ended), (began, true));
+        assert_eq!(settled(ended + CLOCK_STEP + nano, None, ended), (ended, true));
+        let mut point = points(1).remove(0);
+        assert_eq!(point.instant(), point.point);
+        point.point = point.finished + CLOCK_STEP + nano;
+        assert_eq!(Some(point.instant()), point.started);
+    }
+
+    #[test]
+    fn a_doubt_about_a_copy_goes_on_to_its_replicas_and_outlives_a_second_look() {
+        let all = points(2);
+        let with = |is_doubted: bool| RecoveryPoint { is_doubted, ..all[0].clone() };
+        for (own, before, expected) in
+            [(false, false, false), (false, true, true), (true, false, true), (true, true, true)]
+        {
+            assert_eq!(with(own).known_as(Some(&with(before))).is_doubted, expected);
+            assert_eq!(with(own).descended_from(Some(&with(before))).is_doubted, expected);
+            let found = |was_found: bool| RecoveryPoint { was_found, ..all[0].clone() };
+            assert_eq!(found(own).descended_from(Some(&found(before))).was_found, expected);
+        }
+        assert!(with(true).known_as(None).is_doubted && with(true).descended_from(None).is_doubted);
+    }
+
+    #[test]
+    fn what_several_replicas_have_stored_together_is_shared_out() {
+        let backup = example::backup(&About::new("shop", "db", day(1)), None);
+        let mut replicate = example::replicate(&backup, 1, day(2));
+        (replicate.moved.copies, replicate.moved.stored_bytes) = (4, 100);
+        let made = |replicate: &Replicate| {
+            let act = Act::Replicate(Box::new(replicate.clone()));
+            RecoveryPoint::made_by(&receipt(&act, 2)).unwrap().stored_bytes
+        };
+        assert_eq!(made(&replicate), 25);
+        replicate.moved.copies = 0;
+        assert_eq!(made(&replicate), 100);
+    }
+
+    #[test]
+    fn a_mark_is_of_one_copy_in_one_repository() {
+        let (of, other) = (
+            example::backup(&About::new("shop", "db", day(1)), None),
+            example::backup(&About::new("shop", "db", day(2)), None),
+        );
+        let act = Act::Backup(Box::new(of.clone()));
+        let made = RecoveryPoint::made_by(&receipt(&act, 1)).unwrap();
+        let about = About::new("shop", "db", day(3));
+        let told = |point: &mut RecoveryPoint, retain: Retain, sequence: u64| {
+            point.apply(&receipt(&Act::Retain(Box::new(retain)), sequence));
+        };
+        let mut point = made.clone();
+        told(&mut point, example::retain(&about, &[&other], &[], &[]), 4);
+        assert_eq!(point.mark, None);
+        let mut elsewhere = example::retain(&about, &[&of], &[], &[]);
+        elsewhere.repository.id = crate::id::RepositoryId("9".repeat(64));
+        told(&mut point, elsewhere, 5);
+        assert_eq!(point.mark, None);
+        told(&mut point, example::retain(&about, &[&of], &[], &[]), 6);
+        let mark = point.mark.clone().unwrap();
+        assert_eq!((mark.sequence, mark.at, mark.is_being_removed), (6, day(30), false));
+        told(&mut point, example::retain(&about, &[], &[&other], &[&other]), 7);
+        assert_eq!(point.mark.as_ref(), Some(&mark));
+        told(&mut point, example::retain(&about, &[], &[], &[&of]), 8);
+        assert!(point.mark.as_ref().unwrap().is_being_removed);
+        told(&mut point, example::retain(&about, &[], &[&of], &[]), 9);
+        assert_eq!(point.mark, None);
+    }
+
+    #[test]
+    fn what_a_clock_that_ran_ahead_has_dated_is_of_an_unknown_age() {
+        let nano = SignedDuration::from_nanos(1);
+        let made = points(1).remove(0);
+        let set_back = |point: &RecoveryPoint, at: Timestamp| {
+            let mut point = point.clone();
+            point.set_back(at);
+            point
+        };
+        let last = made.point.max(made.finished);
+        assert!(!set_back(&made, last - CLOCK_STEP).is_doubted);
+        let doubted = set_back(&made, last - CLOCK_STEP - nano);
+        assert!(doubted.is_doubted && set_back(&doubted, last).is_doubted, "for good");
+        let plan = PlanDigest(sha256(b"plan"));
+        let mark = PointMark { at: day(20), plan, sequence: 3, is_being_removed: false };
+        let marked = RecoveryPoint { mark: Some(mark), ..made };
+        let at = |when: Timestamp| set_back(&marked, when).mark.unwrap().at;
+        assert_eq!(at(day(20) - CLOCK_STEP), day(20));
+        assert_eq!(at(day(20) - CLOCK_STEP - nano), day(20) - CLOCK_STEP - nano);
+        assert_eq!(at(day(25)), day(20));
+    }
+
     fn random(seed: u64) -> PointRule {
         PointRule::Random { within: SignedDuration::from_hours(24 * 10), seed: Seed(seed) }
     }

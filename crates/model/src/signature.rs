@@ -381,4 +381,9 @@ mod tests {
         countersigned.signatures.extend(Envelope::sign(b"{}", &key(3)).signatures);
         assert!(countersigned.verified_payload(&trusted).is_ok());
     }
+
+    #[test]
+    fn a_key_is_shown_by_its_name() {
+        assert_eq!(KeyId("sha256:1234".to_owned()).to_string(), "sha256:1234");
+    }
 }

@@ -180,8 +180,8 @@ impl Measure {
     }
 
     fn next_length(&mut self) -> u32 {
-        // A file of one piece is not listed; whatever its size, it is hashed as one.
-        self.lengths.next().filter(|length| *length > 0).unwrap_or(u32::MAX)
+        // A file of one piece is not listed; whatever its size, it is hashed as one. A piece without bytes is none.
+        self.lengths.next().unwrap_or(u32::MAX)
     }
 
     /// Takes the next bytes.
@@ -209,9 +209,7 @@ impl Measure {
     /// What was measured.
     #[must_use]
     pub fn finish(mut self) -> Content {
-        if self.filled > 0 {
-            self.cut();
-        }
+        self.cut();
         self.pieces.finish()
     }
 }

@@ -311,4 +311,42 @@ mod tests {
             assert!(reports[at].findings[7].detail.ends_with("and 12 more"));
         }
     }
+
+    #[test]
+    fn as_many_findings_as_are_named_are_named_as_they_are() {
+        let wrong = vec![Finding::new(FindingCode::Corruption, "base/1/1259", "x"); NAMED_MAX];
+        let reports = facts().compare(&PhysicalSeen { pages_wrong: wrong.clone(), ..seen() });
+        assert_eq!(reports[2].findings, wrong);
+    }
+
+    #[test]
+    fn the_log_between_two_copies_is_counted_too() {
+        let digest = crate::signature::sha256(b"x");
+        let name = "000000010000000000000001".to_owned();
+        let since = Timestamp::UNIX_EPOCH;
+        let log = BTreeMap::from([(name.clone(), digest.clone()), ("00000001.history".to_owned(), digest)]);
+        let facts = PhysicalFacts { between: Some(Between { since, from: Lsn(0x100_0000), log }), ..facts() };
+        let counted = |files: u64| facts.compare(&PhysicalSeen { log: (files, 5), ..seen() })[1].outcome;
+        assert_eq!([counted(2), counted(3)], [CheckOutcome::Inconclusive, CheckOutcome::Passed]);
+        // A history is none of the log's files.
+        let files: Vec<(&str, bool, Lsn)> =
+            facts.log_files().map(|file| (file.name, file.is_between, file.until)).collect();
+        assert_eq!(
+            files,
+            [("000000010000000000000002", false, Lsn(0x200_0178)), (name.as_str(), true, Lsn(0x200_0000)),]
+        );
+    }
+
+    #[test]
+    fn checks_of_other_databases_begin_with_their_names() {
+        let mut facts = facts();
+        assert!(facts.checks_of_others().is_empty());
+        let witness = crate::witness::postgres::tests::witness();
+        let checks = witness.checks();
+        assert!(!checks.is_empty());
+        facts.others.insert("other\n".to_owned(), witness);
+        let expected: Vec<String> =
+            checks.iter().map(|check| format!("{}/{check}", printable("other\n"))).collect();
+        assert_eq!(facts.checks_of_others(), expected);
+    }
 }

@@ -793,10 +793,10 @@ fn compare_digests(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn witness() -> PostgresWitness {
+    pub(crate) fn witness() -> PostgresWitness {
         let table = TableFacts { rows: 3, sums: ["10".to_owned(), "-4".to_owned()], bytes: 8192 };
         PostgresWitness {
             version: VERSION,
@@ -987,6 +987,11 @@ mod tests {
         assert!(bracket.covers(at(99, true)) && bracket.covers(at(1, true)) && !bracket.covers(at(50, true)));
         let still = SequenceBracket::still(at(1, false), false, 1);
         assert!(still.covers(at(1, false)) && !still.covers(at(1, true)));
+        // The next value is the same, and the state is another one.
+        assert!(!SequenceBracket::still(at(5, true), false, 1).covers(at(6, false)));
+        // Only a step below zero descends.
+        bracket = SequenceBracket { before: at(5, true), after: at(9, true), cycles: false, increment: 0 };
+        assert!(bracket.covers(at(7, true)) && !bracket.covers(at(4, true)));
     }
 
     #[test]
