@@ -25,9 +25,43 @@ use super::{KILL_PATIENCE, ProcessSandbox, blocking};
 /// Longest time for one proof: starting a process twice and some attempts that fail at once.
 const PROOF_MAX: Duration = Duration::from_secs(30);
 
+/// Proofs that are tried where somebody came whom nobody sent.
+const TRIES: u32 = 3;
+
 /// Proves that `sandbox` is isolated, or says why it is not shown to be.
+///
+/// The baits lie where anybody on this machine may come by: a client that tries a port again which was somebody else's before. A visit that the probe
+/// knows nothing of is unknown, not an escape and not a proof; everything is tried once more, at other ports, and only a proof without such a
+/// visit is one.
 pub(super) async fn prove(cx: &Cx, sandbox: &ProcessSandbox) -> Result<SandboxFacts, DriverError> {
     let cx = &cx.within(PROOF_MAX);
+    let mut tries = 0;
+    loop {
+        let shown = once(cx, sandbox).await?;
+        if let Some(ended) = ended(shown, &mut tries) {
+            return ended;
+        }
+    }
+}
+
+/// What a proof has shown, where no other is to be tried after it.
+fn ended<T>(shown: Result<T, Vec<String>>, tries: &mut u32) -> Option<Result<T, DriverError>> {
+    *tries += 1;
+    match shown {
+        Ok(facts) => Some(Ok(facts)),
+        Err(visitors) => (*tries >= TRIES).then(|| Err(not_isolated(&visitors))),
+    }
+}
+
+fn not_isolated(holes: &[String]) -> DriverError {
+    DriverError::new(ErrorKind::Refused, "prove the sandbox isolated")
+        .because(holes.join("; "))
+        .hint("run `seaworthy doctor`")
+        .code(FindingCode::NotIsolated)
+}
+
+/// One proof; or the visits that nobody explains, where there is nothing else against it.
+async fn once(cx: &Cx, sandbox: &ProcessSandbox) -> Result<Result<SandboxFacts, Vec<String>>, DriverError> {
     let shared = &sandbox.shared;
     let outer = shared.place.outer.clone();
     let control = |error: io::Error| {
@@ -67,12 +101,12 @@ pub(super) async fn prove(cx: &Cx, sandbox: &ProcessSandbox) -> Result<SandboxFa
         .map_err(|error| unknown(format!("the probe's report is unreadable: {error}")))?;
     let visitors = blocking(cx, move || baits.gather().map_err(control)).await?;
     let mut holes = holes(&report, shared.mode, shared.user.uid, shared.user.gid);
-    holes.extend(visitors);
     if !holes.is_empty() {
-        return Err(DriverError::new(ErrorKind::Refused, "prove the sandbox isolated")
-            .because(holes.join("; "))
-            .hint("run `seaworthy doctor`")
-            .code(FindingCode::NotIsolated));
+        holes.extend(visitors);
+        return Err(not_isolated(&holes));
+    }
+    if !visitors.is_empty() {
+        return Ok(Err(visitors));
     }
     let mut limits = report.limits;
     limits.push(format!("/tmp and /dev/shm: {} bytes each", shared.settings.limits.temporary_bytes));
@@ -82,7 +116,7 @@ pub(super) async fn prove(cx: &Cx, sandbox: &ProcessSandbox) -> Result<SandboxFa
         shared.settings.memory_reserve_bytes
     ));
     limits.push(format!("descriptors closed before the start: {closed_descriptors}"));
-    Ok(SandboxFacts {
+    Ok(Ok(SandboxFacts {
         provider: "process".into(),
         mode: match shared.mode {
             Mode::Root => "root".into(),
@@ -100,7 +134,7 @@ pub(super) async fn prove(cx: &Cx, sandbox: &ProcessSandbox) -> Result<SandboxFa
             .collect(),
         limits,
         inherited_descriptors: report.descriptors,
-    })
+    }))
 }
 
 /// Every way in which the report shows less than isolation.
@@ -325,5 +359,29 @@ mod tests {
         let visitors = baits.gather().unwrap();
         assert!(visitors.len() >= 4, "{visitors:?}");
         assert!(visitors.iter().all(|visitor| visitor.contains("3 times")), "{visitors:?}");
+    }
+
+    #[test]
+    fn a_visit_that_nobody_explains_is_neither_a_proof_nor_an_escape() {
+        let directory = tempfile::tempdir().unwrap();
+        // Once, each time, never: whoever comes by at one port need not come by at the next.
+        for (comes, is_proven, expected) in [(1, true, 2), (TRIES, false, TRIES), (0, true, 1)] {
+            let mut tries = 0;
+            let ended = loop {
+                let baits = Baits::lay(directory.path()).unwrap();
+                if tries < comes {
+                    TcpStream::connect(baits.tcp[0].local_addr().unwrap()).unwrap();
+                }
+                let visitors = baits.gather().unwrap();
+                let shown = if visitors.is_empty() { Ok(()) } else { Err(visitors) };
+                if let Some(ended) = ended(shown, &mut tries) {
+                    break ended;
+                }
+            };
+            assert_eq!((ended.is_ok(), tries), (is_proven, expected));
+            if let Err(error) = ended {
+                assert_eq!(error.code, Some(FindingCode::NotIsolated));
+            }
+        }
     }
 }
