@@ -439,6 +439,16 @@ fn a_server_archives_and_recovers_over_a_socket_without_a_key() {
             server.sql("shop", "SELECT count(*) FROM orders").unwrap()
         );
 
+        // A copy that cannot be read is named, and hides nothing of the others.
+        let snapshot = estate.product.repository().join("snapshots").join(first["copy"].as_str().unwrap());
+        let aside = estate.product.path().join("snapshot");
+        std::fs::rename(&snapshot, &aside).unwrap();
+        let ran = estate.product.run(&["wal", "status", "shop"]).unwrap();
+        assert!(ran.code == Some(7) && ran.stdout.contains(id), "{ran:?}");
+        assert!(ran.stdout.contains("any moment from"), "{}", ran.stdout);
+        std::fs::rename(&aside, &snapshot).unwrap();
+        estate.product.run(&["wal", "status", "shop"]).unwrap().expect(0).unwrap();
+
         // Asked to stop, it goes and takes its socket with it.
         let pid = rustix::process::Pid::from_child(&open.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use seaworthy_engine::act::retain::listed;
 use seaworthy_engine::store::{SnapshotReader, control};
-use seaworthy_interface::{CopyReader, Cx, ErrorKind, Handed, HeldPiece, Journal, LogFile, Pushed, Source};
+use seaworthy_interface::{
+    CopyReader, Cx, DriverError, ErrorKind, Handed, HeldPiece, Journal, LogFile, Pushed, Source,
+};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::CopyId;
 use seaworthy_model::point::RecoveryPoint;
@@ -283,16 +285,24 @@ impl Desk {
         Ok(())
     }
 
-    /// What is kept of the log as it goes on now, in copies and outside of them; and the pieces that are set apart.
-    pub(super) async fn map(&self) -> Outcome<(Vec<Stretch>, Vec<HeldPiece>)> {
+    /// What is kept of the log as it goes on now, in copies and outside of them.
+    pub(super) async fn map(&self) -> Outcome<Map> {
         let (apart_from, pieces): (Vec<_>, Vec<_>) =
             held(&self.journal).await?.into_iter().partition(|piece| piece.apart.is_some());
         let mut points = self.points().await?;
         points.retain(|point| apart(&apart_from, point.point).is_none());
         let ground = Ground { desk: self, points };
-        let mut copies = Vec::new();
+        let (mut copies, mut untold) = (Vec::new(), Vec::new());
         for point in &ground.points {
-            let (witness, _) = ground.read(point).await?;
+            self.cx.check().map_err(DriverError::from)?;
+            let witness = match ground.read(point).await {
+                Ok((witness, _)) => witness,
+                // One copy that is damaged does not hide what the others hold.
+                Err(failure) => {
+                    untold.push(failure.chain.join(": "));
+                    continue;
+                }
+            };
             if let (Some(facts), Some(system)) = (facts(&witness), system_of(&witness)) {
                 copies.push(LogCopy::new(system, facts, point.point));
             }
@@ -304,7 +314,8 @@ impl Desk {
             to: piece.of.to,
             complete_at: piece.of.complete_at,
         });
-        Ok((stretches(&copies, &loose.collect::<Vec<_>>()), apart_from))
+        let stretches = stretches(&copies, &loose.collect::<Vec<_>>());
+        Ok(Map { stretches, apart: apart_from, untold })
     }
 
     /// Keeps a file of the log. When this ends well, it is durable in the repository.
@@ -432,6 +443,15 @@ fn moment_of(points: &[RecoveryPoint], point: Option<&str>) -> Outcome<Option<Ti
     }
 }
 
+/// What is kept of a log.
+pub(super) struct Map {
+    pub(super) stretches: Vec<Stretch>,
+    /// Pieces that are set apart: from before the server was put back.
+    pub(super) apart: Vec<HeldPiece>,
+    /// Copies that do not tell what they hold of it, and why.
+    pub(super) untold: Vec<String>,
+}
+
 /// What was written into a server's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Given {
@@ -499,8 +519,22 @@ pub(super) fn read_open(mut file: File, name: &str) -> Outcome<Bytes> {
     Ok(Bytes::from(all))
 }
 
-/// Writes into an open file that is empty.
-pub(super) fn write_open(file: &File, content: &[u8], name: &str) -> Outcome<()> {
+/// Writes what is handed over into an open file that is empty. Only [`Handed::Beyond`] is the end of the log, never a file without bytes.
+pub(super) fn give(file: &File, handed: Handed, name: &str) -> Outcome<Given> {
+    Ok(match handed {
+        Handed::File(content) => {
+            write_open(file, &content, name)?;
+            Given::File(content.len() as u64)
+        }
+        Handed::UpTo(content, until) => {
+            write_open(file, &content, name)?;
+            Given::UpTo(content.len() as u64, until)
+        }
+        Handed::Beyond => Given::Beyond,
+    })
+}
+
+fn write_open(file: &File, content: &[u8], name: &str) -> Outcome<()> {
     let failed = |error: std::io::Error| {
         Failure::because(Exit::Unexpected, format!("write {}", printable(name)), &error)
     };
@@ -514,7 +548,9 @@ pub(super) fn write_open(file: &File, content: &[u8], name: &str) -> Outcome<()>
 pub(super) async fn push(asked: &Asked<'_>, path: &Path) -> Outcome {
     let file = LogFile { name: name_of(path)?, system: system_here() };
     let content = open(path)?;
-    let size = content.metadata().map_or(0, |metadata| metadata.len());
+    let metadata = content.metadata();
+    let size =
+        metadata.map_err(|error| Failure::because(Exit::Unexpected, "look at the file", &error))?.len();
     let (name, to, pushed) = if let Some(socket) = asked.socket {
         let name = name_asked(asked.of);
         let to = format!("what listens at {}", printable(&socket.to_string_lossy()));
@@ -628,18 +664,7 @@ pub(super) async fn get(asked: &Asked<'_>, name: &str, to: &Path, point: Option<
     } else {
         let setup = setup::load(asked.cli, asked.face)?;
         let desk = Desk::open(asked.cli, &setup, asked.of, asked.cancel).await?;
-        let (content, until) = match desk.hand(&file, point).await? {
-            Handed::File(content) => (content, None),
-            Handed::UpTo(content, until) => (content, Some(until)),
-            Handed::Beyond => (Bytes::new(), None),
-        };
-        write_open(&part.file, &content, name)?;
-        let length = content.len() as u64;
-        match until {
-            Some(until) => Given::UpTo(length, until),
-            None if content.is_empty() => Given::Beyond,
-            None => Given::File(length),
-        }
+        give(&part.file, desk.hand(&file, point).await?, name)?
     };
     let length = match given {
         Given::File(length) => length,
@@ -678,6 +703,10 @@ mod tests {
         assert!(part.put(&place.path().join("nowhere/RECOVERYXLOG")).is_err());
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
         assert!(Part::beside(&place.path().join("nowhere/RECOVERYXLOG")).is_err());
+        // A file without bytes is a file.
+        let empty = Part::nowhere().unwrap();
+        assert_eq!(give(&empty.file, Handed::File(Bytes::new()), "log").unwrap(), Given::File(0));
+        assert_eq!(give(&empty.file, Handed::Beyond, "log").unwrap(), Given::Beyond);
         // What is no file is neither read nor written.
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let socket = File::from(std::os::fd::OwnedFd::from(one));

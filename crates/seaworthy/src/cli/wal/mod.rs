@@ -17,7 +17,7 @@ use seaworthy_model::wal::{Stretch, adrift};
 use seaworthy_repository::Repository;
 use tokio_util::sync::CancellationToken;
 
-use self::file::Desk;
+use self::file::{Desk, Map};
 use crate::app::Opened;
 use crate::cli::args::{self, Cli, WalAction};
 use crate::cli::restore::pick;
@@ -214,9 +214,14 @@ async fn stream(face: &Face, setup: &Setup, chosen: &Chosen<'_>, cancel: &Cancel
 
 /// Says which moments can be restored, from copies and what is kept behind them. What goes on behind a hole is a finding.
 async fn status(face: &Face, desk: &Desk) -> Outcome {
-    let (map, apart) = desk.map().await?;
+    let Map { stretches: map, apart, untold } = desk.map().await?;
     let adrift = adrift(&map);
-    let ended = if adrift.is_empty() { Exit::Ok } else { Exit::Findings };
+    let ended = match (untold.is_empty(), adrift.is_empty()) {
+        // What the others hold may lead there.
+        (false, _) => Exit::Unknown,
+        (true, false) => Exit::Findings,
+        (true, true) => Exit::Ok,
+    };
     let name = desk.name();
     if face.json {
         let data: Vec<_> = map
@@ -231,7 +236,7 @@ async fn status(face: &Face, desk: &Desk) -> Outcome {
             .collect();
         face.json(&serde_json::json!({
             "schema": "seaworthy.wal/1", "source": name, "repository": desk.spec.name, "data": data,
-            "holes": holes(&map).count(), "apart": apart.len(),
+            "holes": holes(&map).count(), "apart": apart.len(), "untold": untold,
         }))?;
         return Ok(ended);
     }
@@ -279,6 +284,9 @@ async fn status(face: &Face, desk: &Desk) -> Outcome {
             bytes(stretch.to.0 - stretch.from.0)
         ))?;
         before = Some(stretch);
+    }
+    for why in &untold {
+        face.data(face.paint(Tone::Warn, &format!("{why}; seaworthy check says what is damaged")))?;
     }
     for stretch in adrift {
         let words = format!(

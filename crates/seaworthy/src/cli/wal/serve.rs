@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
-use seaworthy_interface::{Handed, LogFile, Pushed};
+use seaworthy_interface::{LogFile, Pushed};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{ALIVE, Answer, Broken, Call, Line, SCHEMA, Wish};
-use super::file::{Desk, read_open, write_open};
+use super::file::{Desk, Given, give, read_open};
 use crate::cli::args::{Cli, WalOf};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, printable};
@@ -124,15 +124,13 @@ async fn keep(desk: &Desk, file: &LogFile, open: File) -> Outcome<Answer> {
 }
 
 async fn hand(desk: &Desk, file: &LogFile, point: Option<&str>, open: File) -> Outcome<Answer> {
-    let (content, until) = match desk.hand(file, point).await? {
-        Handed::File(content) => (content, None),
-        Handed::UpTo(content, until) => (content, Some(until)),
-        Handed::Beyond => return Ok(Answer::Beyond),
-    };
-    let length = content.len() as u64;
+    let handed = desk.hand(file, point).await?;
     let name = file.name.clone();
-    wiring::blocking(move || write_open(&open, &content, &name)).await?;
-    Ok(until.map_or(Answer::File { length }, |until| Answer::UpTo { length, until }))
+    Ok(match wiring::blocking(move || give(&open, handed, &name)).await? {
+        Given::File(length) => Answer::File { length },
+        Given::UpTo(length, until) => Answer::UpTo { length, until },
+        Given::Beyond => Answer::Beyond,
+    })
 }
 
 async fn converse(desk: Arc<Desk>, stream: UnixStream, cancel: CancellationToken) -> Result<(), Broken> {
