@@ -1,4 +1,5 @@
-//! `cargo xtask crash`: the long form of the tests that kill the product, fail its disk and cut its power.
+//! `cargo xtask crash`: the long form of the tests that kill the product, fail its disk and cut its power, and of those that follow a
+//! server's log for long.
 //!
 //! The suite runs the same tests with few moments every time. What each of them has done is told by itself, in lines that
 //! begin with `figure:`; what has held is written into a section of its own of `docs/reliability.md`, with date and commit, unless less
@@ -24,9 +25,9 @@ use crate::{TaskResult, components, workspace};
 pub(crate) struct Options {
     #[command(flatten)]
     sweep: Sweep,
-    /// Only tests whose name holds this.
+    /// Only tests whose name holds this, or one of these.
     #[arg(long)]
-    only: Option<String>,
+    only: Vec<String>,
     /// Go on with a sweep of the same numbers that was cut off: what held then is not run again.
     #[arg(long)]
     go_on: bool,
@@ -54,6 +55,12 @@ struct Sweep {
     /// Losses of power.
     #[arg(long, default_value_t = 200)]
     cuts: u64,
+    /// How often what a standby holds is compared with what is restored to the same place of the log.
+    #[arg(long, default_value_t = 100)]
+    rounds: u64,
+    /// Seconds for which whoever writes, receives, archives and copies a log is killed.
+    #[arg(long, default_value_t = 3600)]
+    load_s: u64,
     /// Chooses the moments.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -62,7 +69,8 @@ struct Sweep {
 impl Sweep {
     /// Whether it is as long as what the page tells of.
     fn is_whole(&self) -> bool {
-        self.kills >= 1000 && self.calls >= 2000 && self.faults >= 400 && self.cuts >= 200
+        let is_long = self.rounds >= 100 && self.load_s >= 3600;
+        is_long && self.kills >= 1000 && self.calls >= 2000 && self.faults >= 400 && self.cuts >= 200
     }
 }
 
@@ -91,15 +99,17 @@ const LIMIT: Duration = Duration::from_secs(43_200);
 fn tests(root: &Path, options: &Options, found: &components::Found) -> Command {
     let mut command = process::cargo();
     command.args(["test", "--release", "--locked", "-p", "seaworthy"]);
-    command.args(["--test", "crash", "--test", "power", "--test", "network"]);
+    command.args(["--test", "crash", "--test", "power", "--test", "network", "--test", "endure"]);
     command.args(["--features", "seaworthy-testkit/sqlite", "--no-fail-fast", "--"]).current_dir(root);
     command.envs(found.environment.iter().map(|(name, value)| (name, value)));
-    let Sweep { kills, calls, faults, cuts, seed } = options.sweep;
+    let Sweep { kills, calls, faults, cuts, rounds, load_s, seed } = options.sweep;
     for (name, value) in [
         ("SEAWORTHY_KILLS", kills),
         ("SEAWORTHY_CALLS", calls),
         ("SEAWORTHY_CUTS", cuts),
         ("SEAWORTHY_FAULTS", faults),
+        ("SEAWORTHY_ROUNDS", rounds),
+        ("SEAWORTHY_LOAD_S", load_s),
         ("SEAWORTHY_SEED", seed),
     ] {
         command.env(name, value.to_string());
@@ -112,9 +122,10 @@ fn tests(root: &Path, options: &Options, found: &components::Found) -> Command {
 }
 
 /// The names of the tests, from what the test programs list.
-fn listed(output: &str, only: Option<&str>) -> Vec<String> {
+fn listed(output: &str, only: &[String]) -> Vec<String> {
     let names = output.lines().filter_map(|line| line.strip_suffix(": test"));
-    names.filter(|name| only.is_none_or(|only| name.contains(only))).map(str::to_owned).collect()
+    let is_wanted = |name: &&str| only.is_empty() || only.iter().any(|only| name.contains(only.as_str()));
+    names.filter(is_wanted).map(str::to_owned).collect()
 }
 
 fn kept(place: &Path, sweep: &Sweep) -> Result<Kept, Box<dyn std::error::Error>> {
@@ -141,7 +152,7 @@ pub(crate) fn run(options: &Options) -> TaskResult {
     }
     let mut list = tests(&root, options, &found);
     let ran = process::run(list.args(["--list", "--format", "terse"]), LIMIT, Echo::Quiet)?;
-    let all = listed(&ran.output, options.only.as_deref());
+    let all = listed(&ran.output, &options.only);
     if !ran.is_success() || all.is_empty() {
         return Err(format!("no tests could be listed:\n{}", ran.output).into());
     }
@@ -201,12 +212,18 @@ pub(crate) fn run(options: &Options) -> TaskResult {
 /// Runs a test in a process of its own; whether it held, and what it said, which is shown meanwhile. The process ends by itself
 /// at [`LIMIT`].
 fn alone(sweep: &Sweep, test: &str) -> std::io::Result<(bool, String)> {
-    let Sweep { kills, calls, faults, cuts, seed } = sweep;
+    let Sweep { kills, calls, faults, cuts, rounds, load_s, seed } = sweep;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["crash", "--alone", test]).stdin(Stdio::null()).stdout(Stdio::piped());
-    for (name, value) in
-        [("--kills", kills), ("--calls", calls), ("--faults", faults), ("--cuts", cuts), ("--seed", seed)]
-    {
+    for (name, value) in [
+        ("--kills", kills),
+        ("--calls", calls),
+        ("--faults", faults),
+        ("--cuts", cuts),
+        ("--rounds", rounds),
+        ("--load-s", load_s),
+        ("--seed", seed),
+    ] {
         command.args([name, &value.to_string()]);
     }
     let mut child = command.spawn()?;
@@ -251,8 +268,8 @@ mod tests {
     #[test]
     fn tests_are_listed_by_name() {
         let output = "     Running tests/crash.rs\na_backup: test\nb_drill: test\nnot one: bench\n\n";
-        assert_eq!(listed(output, None), ["a_backup", "b_drill"]);
-        assert_eq!(listed(output, Some("drill")), ["b_drill"]);
+        assert_eq!(listed(output, &[]), ["a_backup", "b_drill"]);
+        assert_eq!(listed(output, &["nothing".to_owned(), "drill".to_owned()]), ["b_drill"]);
     }
 
     #[test]

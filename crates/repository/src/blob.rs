@@ -303,16 +303,11 @@ pub(crate) const UNPACKED_LEVEL: i32 = 3;
 
 /// The box of an unpacked file: JSON, compressed behind a 0x02 in version 2.
 pub(crate) fn seal_unpacked(key: &Key, version: u32, json: &[u8]) -> Result<Vec<u8>> {
-    seal_unpacked_at(UNPACKED_LEVEL, key, version, json)
-}
-
-/// The same at a level of zstd.
-pub(crate) fn seal_unpacked_at(level: i32, key: &Key, version: u32, json: &[u8]) -> Result<Vec<u8>> {
     if version < 2 {
         return key.seal(json).map_err(RepositoryError::random);
     }
-    let compressed =
-        zstd::bulk::compress(json, level).map_err(|e| RepositoryError::io("compress", "a file", e))?;
+    let compressed = zstd::bulk::compress(json, UNPACKED_LEVEL)
+        .map_err(|e| RepositoryError::io("compress", "a file", e))?;
     let plain = [&[0x02][..], &compressed].concat();
     key.seal(&plain).map_err(RepositoryError::random)
 }

@@ -184,6 +184,47 @@ impl Server {
         self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-m", mode, "-w", "-s", "restart"], "").map(drop)
     }
 
+    /// Kills the server's first process, as whoever pulls a plug does to all of them: nothing is told, nothing is written. The others
+    /// notice and end.
+    pub fn kill(&self) -> Result<(), ServerError> {
+        let failed = |source| ServerError::Run { program: "kill".to_owned(), source };
+        let told = std::fs::read_to_string(Path::new(&self.data()).join("postmaster.pid")).map_err(failed)?;
+        let pid =
+            told.lines().next().and_then(|line| line.parse().ok()).and_then(rustix::process::Pid::from_raw);
+        let gone = || failed(std::io::Error::other("postmaster.pid names no process"));
+        rustix::process::kill_process(pid.ok_or_else(gone)?, rustix::process::Signal::KILL)
+            .map_err(|error| failed(error.into()))
+    }
+
+    /// Starts a server that was killed, once its last process has gone; it recovers by itself.
+    pub fn revive(&self) -> Result<(), ServerError> {
+        let log = self.directory.path().join("log").display().to_string();
+        let began = std::time::Instant::now();
+        loop {
+            // What options it was started with is in a file that it wrote then.
+            match self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-w", "-s", "restart"], "") {
+                Err(_) if began.elapsed() < RECOVERY => {
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
+                ended => return ended.map(drop),
+            }
+        }
+    }
+
+    /// Makes a standby of it in the directory `root`, which follows it until it is dropped.
+    pub fn standby(&self, root: &Path) -> Result<Beside<'_>, ServerError> {
+        let failed = |source| ServerError::Run { program: "mkdir".to_owned(), source };
+        std::fs::create_dir(root).map_err(failed)?;
+        if let Some(user) = self.user {
+            std::os::unix::fs::chown(root, Some(user.uid), Some(user.gid)).map_err(failed)?;
+        }
+        let data = root.join("data").display().to_string();
+        self.run("pg_basebackup", &["-D", &data, "-R", "-X", "stream", "-c", "fast", "--no-sync"], "")?;
+        let beside = Beside { server: self, root: root.to_owned() };
+        beside.start()?;
+        Ok(beside)
+    }
+
     /// Starts a restored data directory (`data` below `root`, which becomes the server's user's) beside this server, and waits until it
     /// has recovered.
     pub fn start_beside(&self, root: &Path) -> Result<Beside<'_>, ServerError> {
@@ -192,15 +233,8 @@ impl Server {
         owned.args(["-R", "--reference", &self.data()]).arg(root);
         owned.status().map_err(failed)?;
         let beside = Beside { server: self, root: root.to_owned() };
-        let (data, place) = (beside.data(), root.display().to_string());
-        let log = root.join("server.log").display().to_string();
-        let options = format!("-k {place} -c listen_addresses= -c fsync=off");
-        self.run("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-w", "-s", "start"], "").map_err(
-            |error| {
-                let said = std::fs::read_to_string(&log).unwrap_or_default();
-                ServerError::Failed { program: "pg_ctl".to_owned(), message: format!("{error}\n{said}") }
-            },
-        )?;
+        beside.start()?;
+        let log = root.join("server.log");
         let began = std::time::Instant::now();
         // Until it has recovered it lets nobody in, or only to read.
         while beside.sql("postgres", "SELECT pg_is_in_recovery()").map_or(true, |told| told.trim() != "f") {
@@ -291,8 +325,14 @@ impl Server {
     ///
     /// Shares no query with the product: it is an oracle for it.
     pub fn fingerprint(&self, database: &str) -> Result<String, ServerError> {
-        let mut lines = self.sql(database, FINGERPRINT)?;
-        let definitions = self.run("pg_dump", &["-s", "-d", database], "")?;
+        self.fingerprint_at(&self.host(), database)
+    }
+
+    /// The same of the server that listens in `host`, with this one's programs.
+    fn fingerprint_at(&self, host: &str, database: &str) -> Result<String, ServerError> {
+        let asked = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", host, "-d", database];
+        let mut lines = self.run("psql", &asked, FINGERPRINT)?;
+        let definitions = self.run("pg_dump", &["-s", "-h", host, "-d", database], "")?;
         for line in definitions.lines() {
             // A nonce of each run, and comments.
             if !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict") && !line.starts_with("--")
@@ -584,6 +624,21 @@ pub struct Beside<'a> {
 impl Beside<'_> {
     fn data(&self) -> String {
         self.root.join("data").display().to_string()
+    }
+
+    fn start(&self) -> Result<(), ServerError> {
+        let log = self.root.join("server.log").display().to_string();
+        let options = format!("-k {} -c listen_addresses= -c fsync=off", self.root.display());
+        let words = ["-D", &self.data(), "-o", &options, "-l", &log, "-w", "-s", "start"];
+        self.server.run("pg_ctl", &words, "").map(drop).map_err(|error| {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            ServerError::Failed { program: "pg_ctl".to_owned(), message: format!("{error}\n{said}") }
+        })
+    }
+
+    /// What [`Server::fingerprint`] says, of this one.
+    pub fn fingerprint(&self, database: &str) -> Result<String, ServerError> {
+        self.server.fingerprint_at(&self.root.display().to_string(), database)
     }
 
     /// Runs a script in one of its databases.

@@ -24,7 +24,7 @@ use seaworthy_model::witness::postgres::printable;
 use super::super::wal::page::{self, Expected, Link};
 use super::deliver::Copy;
 use super::restore::physical_of;
-use super::stream::{PIECE_BYTES_MAX, of_history, without_hole};
+use super::stream::{of_history, without_hole};
 use super::{between_path, log_path};
 
 /// Longest file that is kept whole: one of the log.
@@ -421,7 +421,7 @@ pub(in super::super) fn keep(
     for (from, to) in missing {
         let mut at = from;
         while at < to {
-            let end = Lsn((at.0 + PIECE_BYTES_MAX as u64).min(to.0));
+            let end = Lsn((at.0 + PUSHED_BYTES_MAX).min(to.0));
             pieces.push((
                 PieceOf {
                     system,
@@ -436,16 +436,19 @@ pub(in super::super) fn keep(
             at = end;
         }
     }
-    // Compressing and hashing them is most of the work. Which of them are durable where one fails is not known; asking again is safe.
-    at_once(pieces.len(), |index| {
-        let (of, bytes) = &pieces[index];
-        journal.put(of, bytes).map(|_| ())
-    })?;
+    // One after the other: whoever looks meanwhile, or after this was killed, sees no hole before a piece. Which of them are durable
+    // where one fails is not known; asking again is safe.
+    for (of, bytes) in &pieces {
+        journal.put(of, bytes)?;
+    }
     let stored: u64 = pieces.iter().map(|(of, _)| of.to.0 - of.from.0).sum();
     Ok(if stored == 0 { Pushed::Known } else { Pushed::Stored(stored) })
 }
 
-/// Threads that read or store pieces at least: while one waits for the disk another computes.
+/// Longest piece that is stored of a file: of files of the usual length, the whole.
+const PUSHED_BYTES_MAX: u64 = 16 << 20;
+
+/// Threads that read pieces at least: while one waits for the disk another computes.
 const AT_ONCE: usize = 4;
 
 /// Does so many things, several at once; each is begun at most once, and none after one has failed on the same thread.
