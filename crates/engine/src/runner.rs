@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
-    CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, Journal, NewTarget, Restoring,
-    SandboxProvider, Source,
+    CopyPath, CopyReader, Cx, Delivered, DriverError, EntryKind, ErrorKind, Journal, NewTarget, Opening,
+    Restoring, SandboxProvider, Source,
 };
 use seaworthy_model::check::UserCheck;
 use seaworthy_model::custody::Custody;
@@ -816,6 +816,8 @@ pub struct RestoreJob {
     pub paths: Vec<CopyPath>,
     /// The moment to which it is restored, where it is another one than the copy's own; and the copies behind it whose logs lead there.
     pub until: Option<Moment>,
+    /// What a server does that is started there; of a copy without a log, only [`Opening::Alone`].
+    pub opening: Opening,
 }
 
 /// A moment, and what leads to it behind the copy that is restored.
@@ -862,7 +864,7 @@ impl Runner {
         let result = if let Some(Moment { until, behind, journal }) = job.until {
             let mut copies = vec![(job.witness.clone(), Arc::clone(&job.reader))];
             copies.extend(behind);
-            let work = subject.driver.deliver_until(cx, &copies, journal, &job.target, &until);
+            let work = subject.driver.deliver_until(cx, &copies, journal, &job.target, &until, &job.opening);
             cx.run(work).await.map_err(DriverError::from).and_then(|delivered| delivered)
         } else if job.paths.is_empty() {
             let work = subject.driver.deliver(cx, &job.witness, Arc::clone(&job.reader), &job.target);

@@ -20,4 +20,7 @@ pub use cx::{Cx, Progress, Stop};
 pub use error::{DriverError, ErrorKind};
 pub use journal::{Handed, HeldFile, HeldPiece, Journal, PieceOf, Pushed, Streamed};
 pub use sandbox::{Exec, ExecOutcome, Sandbox, SandboxFacts, SandboxProcess, SandboxProvider};
-pub use source::{Captured, Damage, Delivered, LogFile, NewTarget, Released, Restored, Source, SourceFacts};
+pub use source::{
+    Captured, Damage, Delivered, Following, LogFile, NewTarget, Opening, Released, Restored, Source,
+    SourceFacts,
+};

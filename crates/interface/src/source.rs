@@ -161,6 +161,27 @@ pub enum NewTarget {
     },
 }
 
+/// What a server does that is started on what was restored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Opening {
+    /// It recovers to the moment, opens, and goes on by itself.
+    #[default]
+    Alone,
+    /// It goes on to recover what another server writes, until it is promoted.
+    Standby(Following),
+}
+
+/// Where a standby gets what its primary writes; from somewhere at least.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Following {
+    /// How it connects to the primary, as libpq reads it; without a password.
+    pub primary: Option<String>,
+    /// Its replication slot there.
+    pub slot: Option<String>,
+    /// The command that hands it a file of the log, `restore_command`.
+    pub fetch: Option<String>,
+}
+
 /// What a restore for people has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
@@ -276,7 +297,7 @@ pub trait Source: fmt::Debug + Send + Sync {
     }
 
     /// Restores the first of these copies to a new place for people, as of a moment that its log holds, or that the logs of the copies
-    /// behind it and the journal lead to. Refuses a place that holds anything, and a moment that none of them holds, before anything
+    /// behind it and the journal lead to; a standby goes on from there. Refuses a place that holds anything, and a moment that none of them holds, before anything
     /// else is fetched.
     async fn deliver_until(
         &self,
@@ -285,9 +306,10 @@ pub trait Source: fmt::Debug + Send + Sync {
         journal: Arc<dyn Journal>,
         to: &NewTarget,
         until: &Target,
+        opening: &Opening,
     ) -> Result<Delivered, DriverError> {
         drop(journal);
-        let (_, _) = (copies, to);
+        let (_, _, _) = (copies, to, opening);
         cx.check()?;
         Err(DriverError::new(
             ErrorKind::Unsupported,

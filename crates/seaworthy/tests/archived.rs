@@ -456,3 +456,77 @@ fn a_server_archives_and_recovers_over_a_socket_without_a_key() {
         assert_eq!((ended.code(), socket.exists()), (Some(0), false));
     }
 }
+
+#[test]
+fn a_standby_made_of_copies_follows_its_primary_and_the_repository() {
+    for programs in [programs().unwrap(), seaworthy_testkit::components::second_postgres_bin().unwrap()] {
+        let estate = Estate::with(programs, &["archive_mode=on", "max_connections=120"]);
+        let (server, socket) = (&estate.server, estate.server.path().join("wal.sock"));
+        // A copy of the program that the server's user can run.
+        let own = server.path().join("sea worthy");
+        std::fs::copy(PROGRAM, &own).unwrap();
+        let archive = format!("\"{}\" wal push --socket {} shop \"%p\"", own.display(), socket.display());
+        server.sql("shop", &format!("ALTER SYSTEM SET archive_command = '{archive}'")).unwrap();
+        server.sql("shop", "SELECT pg_reload_conf()").unwrap();
+        let _open = Open::begin(&estate, &socket);
+        let restore = |words: &[&str]| {
+            let mut command = Command::new(&own);
+            command.args(estate.product.arguments(&[&["restore", "shop", "--standby"], words].concat()));
+            command.env_clear().envs(estate.product.environment()).current_dir(estate.product.path());
+            run(command).unwrap()
+        };
+        let (lone, near) = (server.path().join("lone"), server.path().join("near"));
+        let primary = format!("host={} port=5432 user=postgres", server.host());
+        let at = |path: &Path| path.to_str().unwrap().to_owned();
+        for (words, told) in [
+            (vec!["--to", &at(&lone)], "where the standby gets"),
+            (vec!["--to", &at(&lone), "--primary", "host=a password=b"], "holds a password"),
+            (vec!["--to", &at(&lone), "--primary", &primary, "--until", "latest"], "cannot be used with"),
+            (vec!["--primary", &primary], "--to"),
+            (vec!["--to", &at(&lone), "--slot", "s", "--socket", "s"], "--primary"),
+        ] {
+            let ran = restore(&words);
+            assert!(ran.code == Some(2) && ran.stderr.contains(told) && !lone.exists(), "{words:?}: {ran:?}");
+        }
+        let count = |beside: &seaworthy_testkit::postgres::Beside<'_>, wanted: &str| {
+            let began = Instant::now();
+            let ask = "SELECT coalesce(string_agg(n::text, ',' ORDER BY n), '') FROM marks";
+            // One that has not come so far lets nobody in.
+            while beside.sql("shop", ask).map_or(true, |told| told.trim() != wanted) {
+                assert!(began.elapsed() < Duration::from_secs(60), "{wanted}: {:?}", beside.sql("shop", ask));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        };
+        estate.mark(1);
+        // From the repository alone, file by file.
+        let rehearsed = restore(&["--to", &at(&lone), "--socket", &at(&socket), "--dry-run"]);
+        assert!(rehearsed.stdout.contains("would make a standby of shop/cluster"), "{rehearsed:?}");
+        restore(&["--to", &at(&lone), "--socket", &at(&socket)]).expect(0).unwrap();
+        let alone = server.begin_beside(&lone).unwrap();
+        count(&alone, "1");
+        estate.mark(2);
+        count(&alone, "1,2");
+        // From the primary too: what is in no file yet that has ended.
+        let words = ["--to", &at(&near), "--socket", &at(&socket), "--primary", &primary, "--slot", "near"];
+        server.sql("shop", "SELECT pg_create_physical_replication_slot('near')").unwrap();
+        restore(&words).expect(0).unwrap();
+        let follower = server.begin_beside(&near).unwrap();
+        server.sql("shop", "INSERT INTO marks VALUES (3)").unwrap();
+        count(&follower, "1,2,3");
+        assert_eq!(
+            server
+                .sql("shop", "SELECT active FROM pg_replication_slots WHERE slot_name = 'near'")
+                .unwrap()
+                .trim(),
+            "t"
+        );
+        // It has what its primary has, as far as a standby must.
+        assert_eq!(follower.sql("shop", "SHOW max_connections").unwrap().trim(), "120");
+        // The primary is gone, and the one takes its place; the other knows nothing of what was in no file.
+        server.stop().unwrap();
+        follower.sql("shop", "SELECT pg_promote()").unwrap();
+        follower.sql("shop", "INSERT INTO marks VALUES (4)").unwrap();
+        count(&follower, "1,2,3,4");
+        assert_eq!(alone.sql("shop", "SELECT pg_is_in_recovery()").unwrap().trim(), "t");
+    }
+}

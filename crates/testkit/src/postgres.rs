@@ -228,12 +228,7 @@ impl Server {
     /// Starts a restored data directory (`data` below `root`, which becomes the server's user's) beside this server, and waits until it
     /// has recovered.
     pub fn start_beside(&self, root: &Path) -> Result<Beside<'_>, ServerError> {
-        let failed = |source| ServerError::Run { program: "chown".to_owned(), source };
-        let mut owned = Command::new("chown");
-        owned.args(["-R", "--reference", &self.data()]).arg(root);
-        owned.status().map_err(failed)?;
-        let beside = Beside { server: self, root: root.to_owned() };
-        beside.start()?;
+        let beside = self.begin_beside(root)?;
         let log = root.join("server.log");
         let began = std::time::Instant::now();
         // Until it has recovered it lets nobody in, or only to read.
@@ -244,6 +239,17 @@ impl Server {
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
+        Ok(beside)
+    }
+
+    /// Starts a restored data directory, and does not wait for the end of its recovery.
+    pub fn begin_beside(&self, root: &Path) -> Result<Beside<'_>, ServerError> {
+        let failed = |source| ServerError::Run { program: "chown".to_owned(), source };
+        let mut owned = Command::new("chown");
+        owned.args(["-R", "--reference", &self.data()]).arg(root);
+        owned.status().map_err(failed)?;
+        let beside = Beside { server: self, root: root.to_owned() };
+        beside.start()?;
         Ok(beside)
     }
 

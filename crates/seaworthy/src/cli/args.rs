@@ -479,6 +479,19 @@ pub(crate) struct Restore {
     /// (2026-11-30T12:00:00+01:00), `lsn:POSITION`, `xid:TRANSACTION`, `name:RESTORE-POINT`, `immediate` or `latest`
     #[arg(long, value_name = "MOMENT", conflicts_with_all = ["table", "file"])]
     pub(crate) until: Option<String>,
+    /// Make a standby of a PostgreSQL cluster whose copies hold its log: started, it recovers all that is kept and follows on, until it is
+    /// promoted; with `--primary`, `--socket` or both
+    #[arg(long, conflicts_with_all = ["all", "table", "file", "until"], requires_all = ["service", "to"])]
+    pub(crate) standby: bool,
+    /// How the standby connects to its primary: `host=… port=… user=…`, without a password
+    #[arg(long, value_name = "CONNECTION", requires = "standby")]
+    pub(crate) primary: Option<String>,
+    /// The standby's replication slot on its primary
+    #[arg(long, value_name = "NAME", requires = "primary")]
+    pub(crate) slot: Option<String>,
+    /// Where `seaworthy wal serve` will answer on the standby's machine: it asks there for what its primary does not have any more
+    #[arg(long, value_name = "SOCKET", requires = "standby")]
+    pub(crate) socket: Option<PathBuf>,
     /// Only this table, `schema.table`; may be given several times
     #[arg(long, value_name = "TABLE")]
     pub(crate) table: Vec<String>,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use seaworthy_interface::copy::Written;
 use seaworthy_interface::{
-    CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, NewTarget, Restoring,
+    CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, NewTarget, Opening, Restoring,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::witness::postgres::{PostgresWitness, printable};
@@ -81,6 +81,7 @@ impl PostgresSource {
                         None,
                         directory,
                         &seaworthy_model::wal::Target::Latest,
+                        &Opening::Alone,
                     )
                     .await
                 }

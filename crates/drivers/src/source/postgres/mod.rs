@@ -40,7 +40,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use seaworthy_interface::{
     Captured, CopyReader, CopyWriter, Cx, Delivered, DriverError, ErrorKind, Handed, Journal, LogFile,
-    NewTarget, Pushed, Restored, Sandbox, Source, SourceFacts, Streamed,
+    NewTarget, Opening, Pushed, Restored, Sandbox, Source, SourceFacts, Streamed,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::source::{PostgresMode, PostgresSpec, Tls};
@@ -413,11 +413,12 @@ impl Source for PostgresSource {
         journal: Arc<dyn Journal>,
         to: &NewTarget,
         until: &Target,
+        opening: &Opening,
     ) -> Result<Delivered, DriverError> {
         let copies = clusters(copies, until)?;
         match to {
             NewTarget::Directory(directory) => {
-                physical::deliver::deliver(cx, &copies, Some(journal), directory, until).await
+                physical::deliver::deliver(cx, &copies, Some(journal), directory, until, opening).await
             }
             NewTarget::Database { .. } => Err(deliver::of_a_cluster()),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use inquire::ui::RenderConfig;
 use inquire::{Confirm, Select, Text};
 use jiff::Timestamp;
+use seaworthy_interface::Opening;
 use seaworthy_model::forecast::Forecast;
 use seaworthy_model::id::ServiceName;
 use seaworthy_model::placement::Answer;
@@ -233,6 +234,7 @@ impl<'a> Menu<'a> {
             tables: given.table.clone(),
             files: given.file.clone(),
             until: super::moment(given.until.as_deref())?,
+            opening: Opening::Alone,
         })
     }
 

@@ -1,6 +1,7 @@
 //! `restore`: a copy to a new place, for people. Never to a live source, never over anything.
 
 mod menu;
+mod standby;
 pub(super) mod until;
 
 use std::io::IsTerminal as _;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use seaworthy_engine::store::SnapshotReader;
 use seaworthy_engine::{Moment, RestoreJob};
-use seaworthy_interface::{CopyPath, CopyReader, ErrorKind, NewTarget};
+use seaworthy_interface::{CopyPath, CopyReader, ErrorKind, NewTarget, Opening};
 use seaworthy_model::finding::FindingCode;
 use seaworthy_model::id::{ServiceName, SourceName};
 use seaworthy_model::placement::Answer;
@@ -49,6 +50,8 @@ struct Order {
     files: Vec<PathBuf>,
     /// The moment, where it is not the copy's own.
     until: Option<Target>,
+    /// What a server does that is started there.
+    opening: Opening,
 }
 
 /// Restores, or says what would be restored; asks a person what was left out.
@@ -115,15 +118,22 @@ async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> O
         return Ok(orders);
     }
     if let (Some(service), Some(to)) = (named, &arguments.to) {
+        let source = pick(service, arguments.source.as_deref())?;
+        let opening = standby::opening(service, source, arguments)?;
+        let until = match opening {
+            Opening::Alone => moment(arguments.until.as_deref())?,
+            Opening::Standby(_) => Some(Target::Latest),
+        };
         return Ok(vec![Order {
             service: service.name.clone(),
-            source: pick(service, arguments.source.as_deref())?.name.clone(),
+            source: source.name.clone(),
             choice: arguments.choice.clone(),
             offsite: arguments.offsite,
             to: to.clone(),
             tables: arguments.table.clone(),
             files: arguments.file.clone(),
-            until: moment(arguments.until.as_deref())?,
+            until,
+            opening,
         }]);
     }
     let is_watched = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
@@ -166,8 +176,17 @@ fn below(
     let to = Path::new(to).join(service.as_str()).join(source.as_str());
     let (tables, files) = (Vec::new(), Vec::new());
     let to = to.to_string_lossy().into_owned();
-    let until = None;
-    Ok(Order { service: service.clone(), source: source.clone(), choice, offsite, to, tables, files, until })
+    Ok(Order {
+        service: service.clone(),
+        source: source.clone(),
+        choice,
+        offsite,
+        to,
+        tables,
+        files,
+        until: None,
+        opening: Opening::Alone,
+    })
 }
 
 /// The source that an order means, and how its copy is chosen.
@@ -227,7 +246,11 @@ async fn rehearse(
         .as_ref()
         .map_or_else(String::new, |until| format!(", recovered to {}", printable(&until.to_string())));
     face.data(format!(
-        "would restore {}/{} as of {}{moment} ({}) from repository {} to {words}; nothing there may exist yet",
+        "would {} {}/{} as of {}{moment} ({}) from repository {} to {words}; nothing there may exist yet",
+        match order.opening {
+            Opening::Alone => "restore",
+            Opening::Standby(_) => "make a standby of",
+        },
         service.name,
         source.name,
         instant(chosen.point.point),
@@ -293,6 +316,7 @@ async fn one(
             behind,
             journal: crate::cli::wal::journal(&cx, &chosen.repository, service, source),
         }),
+        opening: order.opening.clone(),
     };
     let place = reference(&chosen.spec, &chosen.repository);
     let sealed = app.runner.restore(&cx, &subject, place, job).await.map_err(|error| run_failure(&error))?;

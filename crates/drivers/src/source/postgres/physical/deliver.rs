@@ -3,6 +3,8 @@
 //! The log is fetched first and read whole. Where the moment is not in it, nothing else is fetched. Where it is, the log is ended behind
 //! the record that is the last one of it, so that no setting that somebody leaves out can take the server farther; and the server is
 //! told to recover to that record, and to go on upon a timeline of its own, so that what it writes is never taken for the source's.
+//!
+//! Or it is made a standby: all of the log that there is is put into place, and the server asks its primary, or the repository, for the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +13,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use seaworthy_interface::copy::{Restoring, Written};
-use seaworthy_interface::{CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, HeldPiece, Journal};
+use seaworthy_interface::{
+    CopyPath, CopyReader, Cx, Delivered, DriverError, ErrorKind, Following, HeldPiece, Journal, Opening,
+};
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::id::Digest;
 use seaworthy_model::signature::sha256;
@@ -31,6 +35,14 @@ use super::{BETWEEN, DATA, SPACES, data_path, in_data, log_path, named, space_pa
 pub(super) const LOG: &str = "log";
 /// What a data directory must not say of itself when its server starts anew.
 const SILENCED: &[&str] = &["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"];
+/// Most settings that a standby must not have lower than its primary: `PARAMETER_CHANGE` of the log names them.
+const RAISED: &[&str] = &[
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+];
 /// Settings that would speak for another recovery.
 const RECOVERY: &[&str] = &[
     "recovery_target",
@@ -242,8 +254,51 @@ fn sound(seen: &PhysicalSeen, root: &Path) -> Result<(), DriverError> {
     .hint(format!("restore from another copy; what came of this one is left in {}", root.display())))
 }
 
-/// Tells the server how far to recover.
-fn settings(data: &Path, facts: &PhysicalFacts, stop: (Lsn, Lsn), words: &str) -> Result<(), DriverError> {
+/// A value as the server's configuration reads it.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// What a standby is told; whatever else its files say of recovery is without effect.
+fn following(facts: &PhysicalFacts, words: &str, how: &Following) -> String {
+    let mut text = format!("# {words}, as a standby.\n");
+    let value = |value: &Option<String>| quoted(value.as_deref().unwrap_or_default());
+    text.push_str(&format!(
+        "primary_conninfo = {}\nprimary_slot_name = {}\nrestore_command = {}\nrecovery_target_timeline = 'latest'\n",
+        value(&how.primary),
+        value(&how.slot),
+        value(&how.fetch)
+    ));
+    for name in ["", "_name", "_time", "_xid", "_lsn"] {
+        text.push_str(&format!("recovery_target{name} = ''\n"));
+    }
+    // What it does not need is still another's, as long as that one lives.
+    text.push_str("archive_cleanup_command = ''\nrecovery_end_command = ''\nhot_standby = 'on'\n");
+    for (name, value) in &facts.settings {
+        if RAISED.contains(&name.as_str()) {
+            text.push_str(&format!("{name} = {}\n", quoted(value)));
+        }
+    }
+    text
+}
+
+/// What a server is told that recovers and opens.
+fn alone(facts: &PhysicalFacts, stop: (Lsn, Lsn), words: &str) -> String {
+    format!(
+        "# {words}. These lines are without effect once the server has opened.\n\
+         restore_command = '/bin/false'\n\
+         recovery_target_timeline = '{}'\n\
+         recovery_target_lsn = '{}'\n\
+         recovery_target_inclusive = 'on'\n\
+         recovery_target_action = 'promote'\n\
+         # So that settings that are smaller than the source's do not hold it up.\n\
+         hot_standby = 'off'\n",
+        facts.timeline, stop.0
+    )
+}
+
+/// Tells the server how far to recover, or whom to follow.
+fn settings(data: &Path, own: &str, signal: &str) -> Result<(), DriverError> {
     let path = data.join("postgresql.auto.conf");
     let known = match std::fs::metadata(&path) {
         Ok(meta) if meta.len() > SETTINGS_BYTES_MAX => {
@@ -261,23 +316,13 @@ fn settings(data: &Path, facts: &PhysicalFacts, stop: (Lsn, Lsn), words: &str) -
     };
     let mut text: String =
         known.lines().filter(|line| !is_of_recovery(line)).map(|line| format!("{line}\n")).collect();
-    text.push_str(&format!(
-        "# {words}. These lines are without effect once the server has opened.\n\
-         restore_command = '/bin/false'\n\
-         recovery_target_timeline = '{}'\n\
-         recovery_target_lsn = '{}'\n\
-         recovery_target_inclusive = 'on'\n\
-         recovery_target_action = 'promote'\n\
-         # So that settings that are smaller than the source's do not hold it up; take it out of a server that is to be a standby.\n\
-         hot_standby = 'off'\n",
-        facts.timeline, stop.0
-    ));
+    text.push_str(own);
     removed(&path)?;
     written(&path, &text, 0o600)?;
     for name in SILENCED {
         removed(&data.join(name))?;
     }
-    written(&data.join("recovery.signal"), "", 0o600)
+    written(&data.join(signal), "", 0o600)
 }
 
 /// Restores a cluster into an empty directory for people: ready to start.
@@ -287,7 +332,12 @@ pub(in super::super) async fn deliver(
     journal: Option<Arc<dyn Journal>>,
     root: &Path,
     until: &Target,
+    opening: &Opening,
 ) -> Result<Delivered, DriverError> {
+    if matches!(opening, Opening::Standby(_)) && *until != Target::Latest {
+        return Err(DriverError::new(ErrorKind::Refused, format!("make a standby that stops at {until}"))
+            .hint("a standby goes on to what its primary writes: leave the moment out"));
+    }
     let mut facts = chain(copies)?;
     let of_copies = facts.until;
     let (witness, from) =
@@ -369,9 +419,13 @@ pub(in super::super) async fn deliver(
     };
     let (place, kept) = (root.to_path_buf(), facts.clone());
     let said = printable(&words);
+    let (own, signal) = match opening {
+        Opening::Alone => (alone(&facts, stop, &said), "recovery.signal"),
+        Opening::Standby(how) => (following(&facts, &said, how), "standby.signal"),
+    };
     blocking(cx, move || {
         let data = place.join(DATA);
-        settings(&data, &kept, stop, &said)?;
+        settings(&data, &own, signal)?;
         remap(&place, &kept)?;
         let private = std::fs::Permissions::from_mode(0o700);
         std::fs::set_permissions(&data, private)
@@ -386,12 +440,16 @@ pub(in super::super) async fn deliver(
             bytes: done.bytes + facts.log.len() as u64 * facts.segment_bytes.bytes(),
         },
         summary: format!(
-            "PostgreSQL {} cluster {} to {to}; give {} to the server's user and start it: pg_ctl -D {} start; \
-             it recovers to there and opens on a timeline of its own",
+            "PostgreSQL {} cluster {} to {to}; give {} to the server's user and start it: pg_ctl -D {} start; {}",
             witness.server.version,
             witness.server.system_identifier,
             root.display(),
-            data.display()
+            data.display(),
+            match opening {
+                Opening::Alone => "it recovers to there and opens on a timeline of its own",
+                Opening::Standby(_) =>
+                    "it recovers to there and follows on; look how far behind it is: SELECT pg_last_xact_replay_timestamp()",
+            }
         ),
         findings: beyond
             .filter(|_| stop.1 == facts.until)
