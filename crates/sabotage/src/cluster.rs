@@ -362,7 +362,9 @@ pub(crate) fn healthy() -> Vec<Case> {
         shop(
             "sequence-moved",
             "numbers of a sequence were skipped",
-            "SELECT nextval('orders_id_seq') FROM generate_series(1, {n})",
+            // The database was made from a template. Its servers, 15 and later, forget numbers that are taken before the next checkpoint,
+            // which is no health: that it is told is tested by itself (`numbers_that_recovery_would_give_again_are_told`).
+            "CHECKPOINT;;SELECT nextval('orders_id_seq') FROM generate_series(1, {n})",
         ),
         shop("table-emptied", "a table was emptied", "TRUNCATE events"),
         shop(

@@ -418,11 +418,30 @@ fn understand(verb: String, ran: &Ran) -> Said {
         (Some(drill), _) => drill["verdict"]["word"].as_str().unwrap_or("refused").to_owned(),
         (None, _) => "refused".to_owned(),
     };
-    let mut words: String = ran.stderr.trim().chars().take(600).collect();
-    if words.is_empty() {
-        words = ran.stdout.trim().chars().take(600).collect();
+    let mut words = drill.map_or_else(String::new, found);
+    for said in [&ran.stderr, &ran.stdout] {
+        if words.is_empty() {
+            words = said.trim().chars().take(WORDS_MAX).collect();
+        }
     }
     Said { verb, exit: ran.code, word, codes, took_ms: 0, words }
+}
+
+/// Most characters of what a run has said that are kept.
+const WORDS_MAX: usize = 600;
+
+/// What a drill has found, in its own words.
+fn found(drill: &Value) -> String {
+    let of = |findings: &Value| findings.as_array().cloned().unwrap_or_default();
+    let checks = drill["checks"].as_array().into_iter().flatten();
+    let all = of(&drill["findings"]).into_iter().chain(checks.flat_map(|check| of(&check["findings"])));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let lines: Vec<String> = all
+        .map(|finding| {
+            format!("{} {}: {}", text(&finding["code"]), text(&finding["subject"]), text(&finding["detail"]))
+        })
+        .collect();
+    lines.join("; ").chars().take(WORDS_MAX).collect()
 }
 
 /// Codes of findings that a text names.

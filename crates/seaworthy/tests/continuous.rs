@@ -975,3 +975,39 @@ fn a_server_that_was_put_back_is_told_also_where_what_was_received_ends_with_a_f
     server.sql("shop", "INSERT INTO orders (customer, placed) VALUES (1, now())").unwrap();
     prove(&product, "shop", 1);
 }
+
+#[test]
+fn numbers_that_recovery_would_give_again_are_told() {
+    for programs in [programs().unwrap(), seaworthy_testkit::components::second_postgres_bin().unwrap()] {
+        let server = Server::start_from(programs, &[]).unwrap();
+        server.create("shop", &[]).unwrap();
+        server.sql("shop", &shop(92)).unwrap();
+        server.sql("shop", "UPDATE orders SET placed = now() WHERE id = 1").unwrap();
+        let product = Product::new(PROGRAM, &source(&server, "1d")).unwrap();
+        prove(&product, "shop", 0);
+        // Numbers are written to the log before they are taken, 32 at once: whatever was taken is not given again.
+        for (round, taken) in [(1, 1), (2, 35), (3, 31)] {
+            let take = format!("SELECT max(nextval('orders_id_seq')) FROM generate_series(1, {taken})");
+            server.sql("shop", &take).unwrap();
+            prove(&product, "shop", round);
+        }
+        // A database that is made from another one gets its sequences as they stand, without what was written before for them
+        // (PostgreSQL 15 and later): what is taken next is forgotten by every recovery, the server's own too.
+        server.sql("shop", "SELECT setval('orders_id_seq', 500); SELECT nextval('orders_id_seq')").unwrap();
+        server.sql("postgres", "CREATE DATABASE made TEMPLATE shop").unwrap();
+        server.sql("made", "SELECT nextval('orders_id_seq') FROM generate_series(1, 3)").unwrap();
+        product.backup("shop").unwrap();
+        let drill = product.drill("shop", 5).unwrap();
+        let sequences = check(&drill, "made/sequences");
+        assert_eq!(sequences["findings"][0]["code"], "CT-07", "{drill:#}");
+        assert!(
+            sequences["findings"][0]["detail"].as_str().unwrap().contains("stands at 501"),
+            "{sequences}"
+        );
+        // Set once, it is written down.
+        server
+            .sql("made", "SELECT setval('orders_id_seq', last_value, is_called) FROM orders_id_seq")
+            .unwrap();
+        prove(&product, "shop", 4);
+    }
+}

@@ -90,6 +90,8 @@ pub struct Server {
     directory: tempfile::TempDir,
     programs: PathBuf,
     user: Option<Ids>,
+    /// What it is started with.
+    options: String,
 }
 
 impl Server {
@@ -116,7 +118,7 @@ impl Server {
         if let Some(user) = user {
             std::os::unix::fs::chown(directory.path(), Some(user.uid), Some(user.gid)).map_err(failed)?;
         }
-        let server = Self { directory, programs, user };
+        let mut server = Self { directory, programs, user, options: String::new() };
         let data = server.data();
         server.run(
             "initdb",
@@ -142,6 +144,7 @@ impl Server {
         }
         let log = server.directory.path().join("log").display().to_string();
         server.run("pg_ctl", &["-D", &data, "-l", &log, "-o", &options, "-w", "-s", "start"], "")?;
+        server.options = options;
         Ok(server)
     }
 
@@ -184,29 +187,68 @@ impl Server {
         self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-m", mode, "-w", "-s", "restart"], "").map(drop)
     }
 
-    /// Kills the server's first process, as whoever pulls a plug does to all of them: nothing is told, nothing is written. The others
-    /// notice and end.
+    /// Kills all of the server's processes, as a machine that stops does: nothing is told, nothing is written.
     pub fn kill(&self) -> Result<(), ServerError> {
+        use rustix::process::{Pid, Signal, kill_process, test_kill_process};
         let failed = |source| ServerError::Run { program: "kill".to_owned(), source };
-        let told = std::fs::read_to_string(Path::new(&self.data()).join("postmaster.pid")).map_err(failed)?;
-        let pid =
-            told.lines().next().and_then(|line| line.parse().ok()).and_then(rustix::process::Pid::from_raw);
-        let gone = || failed(std::io::Error::other("postmaster.pid names no process"));
-        rustix::process::kill_process(pid.ok_or_else(gone)?, rustix::process::Signal::KILL)
-            .map_err(|error| failed(error.into()))
+        let file = Path::new(&self.data()).join("postmaster.pid");
+        let told = std::fs::read_to_string(&file).map_err(failed)?;
+        let first = told.lines().next().and_then(|line| line.parse::<i32>().ok());
+        let first = first.ok_or_else(|| failed(std::io::Error::other("postmaster.pid names no process")))?;
+        // Stopped, it begins no other one while the others are looked for.
+        let mut all = vec![first];
+        let signal = |pid: i32, signal| Pid::from_raw(pid).map(|pid| kill_process(pid, signal));
+        signal(first, Signal::STOP);
+        for entry in std::fs::read_dir("/proc").map_err(failed)?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // One that ends while it is looked at is none. The name, in brackets, may hold anything.
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let parent = stat
+                .rsplit_once(')')
+                .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
+            if parent == Some(first) {
+                all.push(pid);
+            }
+        }
+        // The children first: without their parent they would be asked to end, and might say something before.
+        for pid in all.iter().rev() {
+            signal(*pid, Signal::KILL);
+        }
+        let began = std::time::Instant::now();
+        let lives = |pid: &i32| {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let is_dead = state.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'));
+            !is_dead && Pid::from_raw(*pid).is_some_and(|pid| test_kill_process(pid).is_ok())
+        };
+        while all.iter().any(lives) {
+            if began.elapsed() > RECOVERY {
+                return Err(failed(std::io::Error::other("a process does not end")));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        // Its number may be another process's by now, which nobody must take for the server.
+        std::fs::remove_file(file).map_err(failed)
     }
 
-    /// Starts a server that was killed, once its last process has gone; it recovers by itself.
+    /// Starts a server that was killed; it recovers by itself.
     pub fn revive(&self) -> Result<(), ServerError> {
         let log = self.directory.path().join("log").display().to_string();
         let began = std::time::Instant::now();
         loop {
-            // What options it was started with is in a file that it wrote then.
-            match self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-w", "-s", "restart"], "") {
+            let words = ["-D", &self.data(), "-l", &log, "-o", &self.options, "-w", "-s", "start"];
+            match self.run("pg_ctl", &words, "") {
+                // What of its memory is left is given back a moment later.
                 Err(_) if began.elapsed() < RECOVERY => {
                     std::thread::sleep(std::time::Duration::from_millis(100));
                 }
-                ended => return ended.map(drop),
+                Err(error) => {
+                    let said = std::fs::read_to_string(&log).unwrap_or_default();
+                    let end: Vec<&str> = said.lines().rev().take(20).collect();
+                    let message =
+                        format!("{error}\n{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                    return Err(ServerError::Failed { program: "pg_ctl".to_owned(), message });
+                }
+                Ok(_) => return Ok(()),
             }
         }
     }
