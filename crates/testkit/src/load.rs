@@ -101,5 +101,5 @@ pub const PARCELS: &str = "CREATE TABLE parcels (id bigserial PRIMARY KEY, label
 /// What a depot does to them: one comes, one is changed, one goes.
 pub const DEPOT: &str = "
   INSERT INTO parcels (label) VALUES (repeat(md5(i::text), 3)) RETURNING id INTO n;
-  UPDATE parcels SET label = reverse(label), sent = clock_timestamp() WHERE id = n - (i * 7919) % 90000;
+  UPDATE parcels SET label = reverse(label), sent = clock_timestamp() WHERE id = n - (i::bigint * 7919) % 90000;
   DELETE FROM parcels WHERE id = n - 90000";

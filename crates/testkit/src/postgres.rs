@@ -227,7 +227,11 @@ impl Server {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         // Its number may be another process's by now, which nobody must take for the server.
-        std::fs::remove_file(file).map_err(failed)
+        let socket = self.directory.path().join(format!(".s.PGSQL.{}", self.port()));
+        for left in [file, socket.with_extension(format!("{}.lock", self.port())), socket] {
+            std::fs::remove_file(left).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Starts a server that was killed; it recovers by itself.
