@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -482,6 +483,9 @@ pub struct SnapshotReader {
     control: Control,
     before: u64,
     seen: Arc<Mutex<Seen>>,
+    /// Where parts of the copy lie already, by their paths in it.
+    old: Vec<(CopyPath, PathBuf)>,
+    reused: Arc<AtomicU64>,
 }
 
 /// What has been read to its end.
@@ -529,7 +533,23 @@ impl SnapshotReader {
             control: control(cx),
             before: repository.bytes_read(),
             seen: Arc::default(),
+            old: Vec::new(),
+            reused: Arc::default(),
         })
+    }
+
+    /// Takes what these old places have, piece by piece where its hash is right, instead of fetching it. A place that is not there has
+    /// nothing. What is taken like this is not counted as read from the repository.
+    #[must_use]
+    pub fn reusing(mut self, old: Vec<(CopyPath, PathBuf)>) -> Self {
+        self.old = old;
+        self
+    }
+
+    /// Bytes of content that old places had, counted while it is restored.
+    #[must_use]
+    pub fn reused(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.reused)
     }
 
     fn path(under: Option<&CopyPath>) -> Result<SnapshotPath, DriverError> {
@@ -623,11 +643,17 @@ impl CopyReader for SnapshotReader {
         let options = RestoreOptions {
             left_out: Arc::new(how.left_out.iter().filter_map(inside).collect()),
             sparse: how.keeps_holes,
+            reuse: self.old.iter().find(|(of, _)| of == under).map(|(_, place)| place.clone()),
             ..RestoreOptions::default()
         };
+        let options = RestoreOptions { reuse: options.reuse.filter(|place| place.is_dir()), ..options };
         let from = snapshot_path(under)?;
-        let written =
+        let (written, reused) =
             crate::tree::restore(&self.repository, &self.snapshot, &from, into, &options, &self.control)?;
+        if options.reuse.is_some() {
+            self.reused.fetch_add(reused, Ordering::Relaxed);
+            return Ok(written);
+        }
         let left_out = how.left_out.iter().map(|path| path.as_bytes().to_vec()).collect();
         seen(&self.seen).trees.push((under.as_bytes().to_vec(), left_out));
         Ok(written)

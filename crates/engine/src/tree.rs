@@ -110,7 +110,8 @@ fn kind(node: Option<&Node>) -> EntryKind {
     }
 }
 
-/// Restores a part of a snapshot into a new or empty directory. Anything that could not be restored is an error.
+/// Restores a part of a snapshot into a new or empty directory, and says how many bytes of content an old place had. Anything that could
+/// not be restored is an error.
 pub(crate) fn restore(
     repository: &Repository,
     snapshot: &SnapshotId,
@@ -118,7 +119,7 @@ pub(crate) fn restore(
     into: &Path,
     options: &RestoreOptions,
     control: &Control,
-) -> Result<Written, DriverError> {
+) -> Result<(Written, u64), DriverError> {
     let done = repository.restore(snapshot, under, into, options, control).map_err(|error| {
         driver_error(format!("restore `{under}` of the copy into `{}`", into.display()), error)
     })?;
@@ -140,7 +141,7 @@ pub(crate) fn restore(
             error
         });
     }
-    Ok(Written { files: done.files, bytes: done.bytes })
+    Ok((Written { files: done.files, bytes: done.bytes }, done.bytes_reused))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The door to something that holds state: probe it, capture it, restore it, measure what came back.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use seaworthy_model::wal::{Lsn, Reached, Target, Timeline};
 use seaworthy_model::witness::Witness;
 use serde::{Deserialize, Serialize};
 
-use crate::copy::{CopyReader, CopyWriter, Written};
+use crate::copy::{CopyPath, CopyReader, CopyWriter, Written};
 use crate::cx::Cx;
 use crate::error::{DriverError, ErrorKind};
 use crate::journal::{Handed, Journal, Pushed, Streamed};
@@ -294,6 +294,13 @@ pub trait Source: fmt::Debug + Send + Sync {
         cx.check()?;
         Err(DriverError::new(ErrorKind::Unsupported, "hand a file of the log over: this source has none")
             .hint("a PostgreSQL source with mode = \"continuous\" has one"))
+    }
+
+    /// What of a directory in which this source lay, or lies, each part of a copy belongs to: the part's path in the copy, and where the same is
+    /// laid out in the same way. Nothing where a copy is not laid out as its source is.
+    fn old_places(&self, witness: &Witness, old: &Path) -> Vec<(CopyPath, PathBuf)> {
+        let (_, _) = (witness, old);
+        Vec::new()
     }
 
     /// Restores the first of these copies to a new place for people, as of a moment that its log holds, or that the logs of the copies

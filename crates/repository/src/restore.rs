@@ -2,7 +2,8 @@
 //!
 //! No name is created outside that directory: names are single components, directories are reached by descriptors with
 //! O_NOFOLLOW, files are created with O_EXCL, and symbolic links come after everything that is not a link. Every blob is
-//! hashed before it is written, and what was written is read back and compared.
+//! hashed before it is written, and what was written is read back and compared. That holds of what is taken from an old place
+//! instead of being fetched, too: a piece is taken where its bytes there have its hash.
 //!
 //! Memory is bounded by the workers and what one fetch from a pack holds, whatever the size of the snapshot. The trees are
 //! walked twice: first directories and files, then links, special files, and the metadata of directories.
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{
-    AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -44,6 +45,8 @@ const BATCH_OPEN: usize = 96;
 const RESERVED_MIN: u64 = 1 << 20;
 /// Places of one file that are held while it is planned.
 const PLACES: usize = 4096;
+/// Bytes that a worker looks for in an old place at once.
+const LOOKED_FOR: u64 = 16 << 20;
 /// Problems that are named; the rest is counted.
 const PROBLEMS: usize = 10_000;
 
@@ -74,6 +77,9 @@ pub struct RestoreOptions {
     pub workers: usize,
     /// Files that are left out, by their paths below what is restored: nothing of them is fetched or made.
     pub left_out: Arc<BTreeSet<Vec<u8>>>,
+    /// An old place that is laid out like what is restored: pieces that lie there, in the file of the same path and where they
+    /// belong, are not fetched. It is only read, and nothing is followed out of it.
+    pub reuse: Option<std::path::PathBuf>,
 }
 
 impl Default for RestoreOptions {
@@ -85,6 +91,7 @@ impl Default for RestoreOptions {
             xattrs: true,
             workers: 0,
             left_out: Arc::default(),
+            reuse: None,
         }
     }
 }
@@ -115,6 +122,8 @@ pub struct RestoreSummary {
     pub specials: u64,
     /// Bytes fetched from the store.
     pub bytes_read: u64,
+    /// Bytes of content that an old place had.
+    pub bytes_reused: u64,
     /// What is not as it was; at most 10,000 are named.
     pub problems: Vec<RestoreProblem>,
     /// How many there are.
@@ -160,6 +169,14 @@ struct Target {
     is_last: bool,
 }
 
+/// What a worker does.
+enum Job {
+    /// Fetch pieces.
+    Fetch(RangeJob<Target>),
+    /// Look for pieces in an old place, and fetch the others.
+    Here(Vec<(Place, Target)>),
+}
+
 struct Shared {
     inner: Arc<Inner>,
     index: Arc<Index>,
@@ -168,6 +185,9 @@ struct Shared {
     owners: bool,
     files: AtomicU64,
     bytes: AtomicU64,
+    /// The old place.
+    reuse: Option<OwnedFd>,
+    reused: AtomicU64,
     problems: Mutex<(Vec<RestoreProblem>, u64)>,
     fatal: Mutex<Option<RepositoryError>>,
     stop: AtomicBool,
@@ -406,7 +426,40 @@ impl Shared {
         }
     }
 
-    fn work(&self, jobs: &Receiver<RangeJob<Target>>) {
+    /// A file of the old place; nothing where there is none that could be read.
+    fn old(&self, path: &[u8]) -> Option<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let file = rustix::fs::openat2(self.reuse.as_ref()?, path, flags, Mode::empty(), beneath).ok()?;
+        let is_file =
+            |stat: &rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        rustix::fs::fstat(&file).ok().filter(is_file).map(|_| file)
+    }
+
+    /// Takes what the old place has; what is left is to be fetched.
+    fn here(&self, wanted: Vec<(Place, Target)>, scratch: &mut Vec<u8>) -> Vec<(Place, Target)> {
+        let (mut left, mut plain) = (Vec::new(), Vec::new());
+        let mut open: Option<(Arc<FileState>, Option<OwnedFd>)> = None;
+        for (place, target) in wanted {
+            if !open.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, &target.state)) {
+                open = Some((Arc::clone(&target.state), self.old(&target.state.path)));
+            }
+            let file = open.as_ref().and_then(|(_, file)| file.as_ref());
+            let is_there = file.is_some_and(|file| {
+                plain.resize(target.length as usize, 0);
+                read_exactly(file, &mut plain, target.offset) && Id::of(&plain) == place.blob.id
+            });
+            if is_there {
+                self.reused.fetch_add(plain.len() as u64, Ordering::Relaxed);
+                self.piece(&target, Ok(&plain), scratch);
+            } else {
+                left.push((place, target));
+            }
+        }
+        left
+    }
+
+    fn work(&self, jobs: &Receiver<Job>) {
         let mut codec = match self.inner.codec(1) {
             Ok(codec) => codec,
             Err(e) => {
@@ -420,30 +473,54 @@ impl Shared {
             if self.stop.load(Ordering::Acquire) {
                 continue;
             }
-            let result =
-                self.inner.run_range(&self.index, &job, &mut codec, &self.control, |targets, plain| {
-                    match plain {
-                        Ok(plain) => {
-                            for target in targets {
-                                self.piece(target, Ok(plain), &mut scratch);
-                            }
-                        }
-                        Err(e) => {
-                            let cause = Arc::new(e);
-                            for target in targets {
-                                let e = RepositoryError::Failed { cause: Arc::clone(&cause) };
-                                self.piece(target, Err(e), &mut scratch);
-                            }
-                        }
-                    }
-                    Ok(())
-                });
-            if let Err(e) = result {
+            let fetched = match job {
+                Job::Fetch(job) => self.fetch(&job, &mut codec, &mut scratch),
+                Job::Here(wanted) => self.control.check().and_then(|()| {
+                    let left = self.here(wanted, &mut scratch);
+                    plan_ranges(left).iter().try_for_each(|job| self.fetch(job, &mut codec, &mut scratch))
+                }),
+            };
+            if let Err(e) = fetched {
                 locked(&self.fatal).get_or_insert(e);
                 self.stop.store(true, Ordering::Release);
             }
         }
     }
+
+    fn fetch(&self, job: &RangeJob<Target>, codec: &mut Codec, scratch: &mut Vec<u8>) -> Result<()> {
+        self.inner.run_range(&self.index, job, codec, &self.control, |targets, plain| {
+            match plain {
+                Ok(plain) => {
+                    for target in targets {
+                        self.piece(target, Ok(plain), scratch);
+                    }
+                }
+                Err(e) => {
+                    let cause = Arc::new(e);
+                    for target in targets {
+                        let e = RepositoryError::Failed { cause: Arc::clone(&cause) };
+                        self.piece(target, Err(e), scratch);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Whether as many bytes are there as the buffer holds.
+fn read_exactly(file: &OwnedFd, into: &mut [u8], offset: u64) -> bool {
+    let mut done = 0;
+    while done < into.len() {
+        match rustix::io::pread(file, &mut into[done..], offset + done as u64) {
+            Ok(0) => return false,
+            Ok(n) => done += n,
+            Err(Errno::INTR) => {}
+            // What cannot be read there is fetched.
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 struct Level {
@@ -473,7 +550,7 @@ impl Iterator for Nodes {
 
 struct Restore<'a> {
     shared: &'a Arc<Shared>,
-    jobs: Sender<RangeJob<Target>>,
+    jobs: Sender<Job>,
     codec: Codec,
     summary: RestoreSummary,
     wanted: Vec<(Place, Target)>,
@@ -510,6 +587,7 @@ impl Repository {
             Owners::Ignore => false,
             Owners::Auto => rustix::process::geteuid().is_root(),
         };
+        let reuse = options.reuse.as_deref().map(open_old).transpose()?;
         let before = self.bytes_read();
         let shared = Arc::new(Shared {
             inner: Arc::clone(&self.inner),
@@ -519,6 +597,8 @@ impl Repository {
             owners,
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            reuse,
+            reused: AtomicU64::new(0),
             problems: Mutex::default(),
             fatal: Mutex::new(None),
             stop: AtomicBool::new(false),
@@ -590,9 +670,21 @@ impl Repository {
         summary.files = shared.files.load(Ordering::Relaxed);
         summary.bytes = shared.bytes.load(Ordering::Relaxed);
         summary.bytes_read = self.bytes_read() - before;
+        summary.bytes_reused = shared.reused.load(Ordering::Relaxed);
         (summary.problems, summary.problem_count) = std::mem::take(&mut *locked(&shared.problems));
         Ok(summary)
     }
+}
+
+fn open_old(place: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(place, flags, Mode::empty()).map_err(|error| {
+        RepositoryError::io(
+            "open the old place",
+            crate::quote::quote(place.as_os_str().as_encoded_bytes()),
+            error.into(),
+        )
+    })
 }
 
 fn open_target(into: &Path) -> Result<Arc<OwnedFd>> {
@@ -798,22 +890,36 @@ impl Restore<'_> {
 
     fn flush(&mut self) -> Result<()> {
         self.batch = (0, 0, 0, 0);
-        for mut job in plan_ranges(std::mem::take(&mut self.wanted)) {
-            loop {
-                match self.jobs.send_timeout(job, POLL) {
-                    Ok(()) => break,
-                    Err(crossbeam_channel::SendTimeoutError::Timeout(back)) => {
-                        self.shared.ensure()?;
-                        job = back;
-                    }
-                    Err(crossbeam_channel::SendTimeoutError::Disconnected(_)) => {
-                        self.shared.ensure()?;
-                        return Err(RepositoryError::refused("the workers are gone"));
-                    }
+        let wanted = std::mem::take(&mut self.wanted);
+        if self.shared.reuse.is_none() {
+            return plan_ranges(wanted).into_iter().try_for_each(|job| self.send(Job::Fetch(job)));
+        }
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for (place, target) in wanted {
+            bytes += u64::from(target.length);
+            part.push((place, target));
+            if bytes >= LOOKED_FOR {
+                self.send(Job::Here(std::mem::take(&mut part)))?;
+                bytes = 0;
+            }
+        }
+        if part.is_empty() { Ok(()) } else { self.send(Job::Here(part)) }
+    }
+
+    fn send(&self, mut job: Job) -> Result<()> {
+        loop {
+            match self.jobs.send_timeout(job, POLL) {
+                Ok(()) => return Ok(()),
+                Err(crossbeam_channel::SendTimeoutError::Timeout(back)) => {
+                    self.shared.ensure()?;
+                    job = back;
+                }
+                Err(crossbeam_channel::SendTimeoutError::Disconnected(_)) => {
+                    self.shared.ensure()?;
+                    return Err(RepositoryError::refused("the workers are gone"));
                 }
             }
         }
-        Ok(())
     }
 
     /// Second pass: links and special files, then each directory's metadata after everything in it.

@@ -530,3 +530,45 @@ fn a_standby_made_of_copies_follows_its_primary_and_the_repository() {
         assert_eq!(alone.sql("shop", "SELECT pg_is_in_recovery()").unwrap().trim(), "t");
     }
 }
+
+#[test]
+fn what_is_left_of_a_data_directory_is_not_fetched_again() {
+    let estate = Estate::with(programs().unwrap(), &["archive_mode=off"]);
+    let server = &estate.server;
+    let place = server.path().join("space");
+    std::fs::create_dir_all(&place).unwrap();
+    if let Some(user) = server_user().unwrap() {
+        std::os::unix::fs::chown(&place, Some(user.uid), Some(user.gid)).unwrap();
+    }
+    server.sql("shop", &format!("CREATE TABLESPACE apart LOCATION '{}'", place.display())).unwrap();
+    server.sql("shop", "CREATE TABLE far TABLESPACE apart AS SELECT i, repeat(md5(i::text), 9) t FROM generate_series(1, 20000) i").unwrap();
+    estate.product.run(&["backup", "shop"]).unwrap().expect(0).unwrap();
+    let before = server.fingerprint("shop").unwrap();
+    // Written since, and then lost: half of a table, and a whole one.
+    server
+        .sql("shop", "UPDATE orders SET note = 'changed' WHERE id % 2 = 0; DROP TABLE marks; CHECKPOINT")
+        .unwrap();
+    server.stop().unwrap();
+    let (old, to) = (server.path().join("data"), server.path().join("new"));
+    let at = |path: &Path| path.to_str().unwrap().to_owned();
+    let restore = ["restore", "shop", "--to", &at(&to), "--reuse", &at(&old)];
+    let told = estate.product.run(&restore).unwrap().expect(0).unwrap();
+    assert!(told.contains("were the same in"), "{told}");
+    let json: serde_json::Value = {
+        let to = server.path().join("again");
+        let words = ["restore", "shop", "--to", &at(&to), "--reuse", &at(&old), "--json"];
+        let told = estate.product.run(&words).unwrap().expect(0).unwrap();
+        serde_json::from_str(told.lines().last().unwrap()).unwrap()
+    };
+    let (written, fetched) = (&json["restore"]["written_bytes"], &json["restore"]["fetched_bytes"]);
+    assert!(fetched.as_u64().unwrap() * 10 < written.as_u64().unwrap(), "{json:#}");
+    let beside = server.start_beside(&to).unwrap();
+    assert_eq!(beside.fingerprint("shop").unwrap(), before);
+    drop(beside);
+    // What cannot be taken from there is said before anything is done.
+    let nowhere = server.path().join("nowhere");
+    let never = server.path().join("never");
+    let words = ["restore", "shop", "--to", &at(&never), "--reuse", &at(&nowhere)];
+    let ran = estate.product.run(&words).unwrap();
+    assert!(ran.code == Some(10) && ran.stderr.contains("to be reused") && !never.exists(), "{ran:?}");
+}

@@ -51,18 +51,20 @@ fn position(text: &str) -> u64 {
     u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
 }
 
-/// Up to where copies and the journal hold the log, and how many holes there are.
-fn kept(product: &Product) -> (u64, u64) {
+/// Up to where copies and the journal hold the log, and how many holes there are in it from `since` on.
+fn kept(product: &Product, since: u64) -> (u64, usize) {
     let told = product.run(&["wal", "status", "shop", "--json"]).unwrap().expect(0).unwrap();
     let told: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    assert_eq!(told["apart"], 0, "no server was put back: {told}");
     let ends = told["data"].as_array().unwrap().iter().map(|row| position(row["to"].as_str().unwrap()));
-    (ends.max().unwrap_or(0), told["holes"].as_u64().unwrap())
+    let ends: Vec<u64> = ends.filter(|end| *end > since).collect();
+    (ends.iter().copied().max().unwrap_or(0), ends.len().saturating_sub(1))
 }
 
 fn wait_until_kept(product: &Product, wanted: u64) {
     let began = Instant::now();
-    while kept(product).0 < wanted {
-        assert!(began.elapsed() < Duration::from_secs(90), "{:x?} of {wanted:x}", kept(product));
+    while kept(product, 0).0 < wanted {
+        assert!(began.elapsed() < Duration::from_secs(90), "{:x?} of {wanted:x}", kept(product, 0));
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -245,6 +247,9 @@ struct Followed<'a> {
     receiver: Option<Going>,
     open: Option<Going>,
     load: Option<Load>,
+    /// Where the log of the first copy begins, in the file of that position. What lies before leads to nothing and from nothing, and is
+    /// not kept for long.
+    since: u64,
     /// The highest position that the receiver has acknowledged.
     acknowledged: u64,
     /// Pushed files that were looked at.
@@ -338,7 +343,7 @@ impl Followed<'_> {
     /// What was acknowledged is there, byte for byte, and no hole is.
     fn look(&mut self, what: &str) {
         self.ask();
-        let (end, holes) = kept(self.product);
+        let (end, holes) = kept(self.product, self.since);
         assert_eq!(holes, 0, "{what}");
         assert!(
             end >= self.acknowledged,
@@ -347,15 +352,20 @@ impl Followed<'_> {
         );
         let got = self.product.path().join("got");
         for name in self.pushed() {
+            let number = |digits: &str| u64::from_str_radix(digits, 16).unwrap();
+            let is_before =
+                name.len() == 24 && (number(&name[8..16]) << 32 | number(&name[16..]) << 24) < self.since;
             // Looked at once: what was kept is not changed by anybody.
-            if !self.seen.insert(name.clone()) {
+            if is_before || !self.seen.insert(name.clone()) {
                 continue;
             }
             if got.exists() {
                 std::fs::remove_file(&got).unwrap();
             }
             let get = ["wal", "get", "shop", &name, got.to_str().unwrap()];
-            self.product.run(&get).unwrap().expect(0).unwrap();
+            let ran = self.product.run(&get).unwrap();
+            let status = || self.product.run(&["wal", "status", "shop", "--json"]).unwrap().stdout;
+            assert_eq!(ran.code, Some(0), "{what}: {name}: {}\n{}", ran.stderr, status());
             let here = self.oracle.join(&name);
             assert!(
                 std::fs::read(&got).unwrap() == std::fs::read(&here).unwrap(),
@@ -385,7 +395,11 @@ fn whoever_is_killed_meanwhile_no_acknowledged_byte_of_the_log_is_lost_and_no_ho
         if let Some(user) = server_user().unwrap() {
             std::os::unix::fs::chown(&oracle, Some(user.uid), Some(user.gid)).unwrap();
         }
-        prove(&product, "shop", 0);
+        let copy = prove(&product, "shop", 0);
+        let words = ["dump", copy["copy"].as_str().unwrap(), "/.seaworthy/witness.json"];
+        let witness: Value =
+            serde_json::from_str(&product.restic(Path::new("restic"), &words).unwrap()).unwrap();
+        let since = position(witness["witness"]["physical"]["from"].as_str().unwrap()) >> 24 << 24;
         let (own, at, kept_in) = (own.display(), socket.display(), oracle.display());
         let archive = format!(
             "cp \"%p\" {kept_in}/%f && {own} wal push --socket {at} shop \"%p\" && echo %f >> {kept_in}/acknowledged"
@@ -401,6 +415,7 @@ fn whoever_is_killed_meanwhile_no_acknowledged_byte_of_the_log_is_lost_and_no_ho
             receiver: None,
             open: None,
             load: None,
+            since,
             acknowledged: 0,
             seen: BTreeSet::new(),
             done: BTreeMap::new(),

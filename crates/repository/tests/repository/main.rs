@@ -20,6 +20,7 @@ mod large;
 mod locks_and_keys;
 mod lying;
 mod prune;
+mod reuse;
 mod takeover;
 mod traps;
 mod whole;

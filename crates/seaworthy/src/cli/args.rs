@@ -492,6 +492,10 @@ pub(crate) struct Restore {
     /// Where `seaworthy wal serve` will answer on the standby's machine: it asks there for what its primary does not have any more
     #[arg(long, value_name = "SOCKET", requires = "standby")]
     pub(crate) socket: Option<PathBuf>,
+    /// Take what is the same from this directory instead of fetching it: what is left of a data directory, or of a tree. It is only read,
+    /// and every piece of it is hashed
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["all", "table", "file"], requires_all = ["service", "to"])]
+    pub(crate) reuse: Option<PathBuf>,
     /// Only this table, `schema.table`; may be given several times
     #[arg(long, value_name = "TABLE")]
     pub(crate) table: Vec<String>,

@@ -307,6 +307,23 @@ impl Source for FilesSource {
         Ok(Box::new(RestoredFiles { placed, sandbox: into, copy, scratch: self.scratch.clone() }))
     }
 
+    fn old_places(&self, witness: &Witness, old: &Path) -> Vec<(CopyPath, PathBuf)> {
+        let Ok(expected) = expect_files(witness) else { return Vec::new() };
+        let place = |_: usize, inside: &[u8]| old.join(OsStr::from_bytes(inside));
+        let Ok(placed) = places(expected, &place) else { return Vec::new() };
+        let is_single = placed.len() == 1;
+        let part = |(placed, kind): (Place, FileKind)| {
+            // As it is delivered: one tree is the directory itself, several keep their paths below it.
+            let at = match kind {
+                _ if is_single => old.to_path_buf(),
+                FileKind::Directory => placed.at.clone(),
+                _ => placed.at.parent()?.to_path_buf(),
+            };
+            Some((placed.root.strip_prefix(b"/").and_then(CopyPath::new)?, at))
+        };
+        placed.into_iter().filter_map(part).collect()
+    }
+
     async fn deliver(
         &self,
         cx: &Cx,

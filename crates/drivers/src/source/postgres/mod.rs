@@ -31,7 +31,7 @@ mod standby;
 mod tools;
 pub mod wal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use seaworthy_interface::{
-    Captured, CopyReader, CopyWriter, Cx, Delivered, DriverError, ErrorKind, Handed, Journal, LogFile,
-    NewTarget, Opening, Pushed, Restored, Sandbox, Source, SourceFacts, Streamed,
+    Captured, CopyPath, CopyReader, CopyWriter, Cx, Delivered, DriverError, ErrorKind, Handed, Journal,
+    LogFile, NewTarget, Opening, Pushed, Restored, Sandbox, Source, SourceFacts, Streamed,
 };
 use seaworthy_model::finding::{Finding, FindingCode};
 use seaworthy_model::source::{PostgresMode, PostgresSpec, Tls};
@@ -404,6 +404,11 @@ impl Source for PostgresSource {
     ) -> Result<Handed, DriverError> {
         let (copies, file) = (logged(copies)?, file.clone());
         restore::blocking(cx, move || physical::archived::hand(&copies, &journal, &file, of)).await
+    }
+
+    fn old_places(&self, witness: &Witness, old: &Path) -> Vec<(CopyPath, PathBuf)> {
+        own_witness(witness)
+            .map_or_else(|_| Vec::new(), |witness| physical::deliver::old_places(witness, old))
     }
 
     async fn deliver_until(

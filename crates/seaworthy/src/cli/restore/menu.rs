@@ -235,6 +235,7 @@ impl<'a> Menu<'a> {
             files: given.file.clone(),
             until: super::moment(given.until.as_deref())?,
             opening: Opening::Alone,
+            reuse: None,
         })
     }
 

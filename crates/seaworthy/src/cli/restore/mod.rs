@@ -52,6 +52,8 @@ struct Order {
     until: Option<Target>,
     /// What a server does that is started there.
     opening: Opening,
+    /// Where the source lay, of which what is the same is taken.
+    reuse: Option<PathBuf>,
 }
 
 /// Restores, or says what would be restored; asks a person what was left out.
@@ -134,6 +136,7 @@ async fn orders(cli: &Cli, face: &Face, setup: &Setup, arguments: &Restore) -> O
             files: arguments.file.clone(),
             until,
             opening,
+            reuse: arguments.reuse.as_deref().map(absolute).transpose()?,
         }]);
     }
     let is_watched = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
@@ -186,6 +189,7 @@ fn below(
         files,
         until: None,
         opening: Opening::Alone,
+        reuse: None,
     })
 }
 
@@ -297,9 +301,17 @@ async fn one(
         locked.lock(LockKind::Shared, &control).map_err(|error| wiring::repository_failure(&what, error))
     })
     .await?;
-    let reader: Arc<dyn CopyReader> =
+    let mut reader: Arc<dyn CopyReader> =
         Arc::new(SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?);
     let witness = witness_of(face, &reader, &chosen.point).await?;
+    let mut reused = None;
+    if let Some(old) = &order.reuse {
+        let places = subject.driver.old_places(&witness, old);
+        let reusing = SnapshotReader::new(&cx, &chosen.repository, &chosen.point.copy)?;
+        let reusing = reusing.reusing(reusable(&target, old, places)?);
+        reused = Some(reusing.reused());
+        reader = Arc::new(reusing);
+    }
     let paths = order.files.iter().map(|path| copy_path(path)).collect::<Outcome<Vec<_>>>()?;
     let job = RestoreJob {
         copy: chosen.point.copy.clone(),
@@ -360,6 +372,14 @@ async fn one(
             sealed.body.written_files,
             bytes(sealed.body.written_bytes)
         ))?;
+        if let (Some(reused), Some(old)) = (reused, &order.reuse) {
+            face.data(format!(
+                "    {} of it were the same in `{}`, {} were fetched",
+                bytes(reused.load(std::sync::atomic::Ordering::Relaxed)),
+                printable(&old.to_string_lossy()),
+                bytes(sealed.body.fetched_bytes)
+            ))?;
+        }
         for finding in &sealed.body.findings {
             face.data(format!("    {}", face.paint(Tone::Warn, &printable(&finding.to_string()))))?;
         }
@@ -420,6 +440,30 @@ pub(crate) fn pick<'a>(service: &'a Service, name: Option<&str>) -> Outcome<&'a 
             })
         }
     }
+}
+
+/// Where parts of the copy lie already. What cannot be taken from there is refused before anything is done.
+fn reusable(
+    target: &NewTarget,
+    old: &Path,
+    places: Vec<(CopyPath, PathBuf)>,
+) -> Outcome<Vec<(CopyPath, PathBuf)>> {
+    let named = printable(&old.to_string_lossy());
+    if places.is_empty() || !matches!(target, NewTarget::Directory(_)) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--reuse is for a tree of files and for a base backup of PostgreSQL, into a directory: nothing else lies in a copy as it lies on a disk",
+        ));
+    }
+    if let Err(error) = std::fs::read_dir(old) {
+        return Err(Failure::because(
+            Exit::NotFound,
+            format!("read `{named}`, which is to be reused"),
+            &error,
+        )
+        .hint("without --reuse all of the copy is fetched"));
+    }
+    Ok(places)
 }
 
 /// Refuses a directory in which something lies, as the restore itself would.

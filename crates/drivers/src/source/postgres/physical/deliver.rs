@@ -555,6 +555,18 @@ pub(super) async fn put_into_place(cx: &Cx, root: &Path, facts: &PhysicalFacts) 
     .await
 }
 
+/// Where in a data directory, as a server had it, the parts of a copy lie.
+pub(in super::super) fn old_places(witness: &PostgresWitness, old: &Path) -> Vec<(CopyPath, PathBuf)> {
+    let Some(facts) = &witness.physical else { return Vec::new() };
+    let data = data_path().map(|path| (path, old.to_path_buf()));
+    // A server reaches a tablespace by a link in there.
+    let spaces = facts
+        .tablespaces
+        .keys()
+        .map(|oid| space_path(*oid).map(|path| (path, old.join("pg_tblspc").join(oid.to_string()))));
+    std::iter::once(data).chain(spaces).filter_map(Result::ok).collect()
+}
+
 /// Fetches data directory and tablespaces, without the log.
 pub(super) async fn fetch(
     cx: &Cx,

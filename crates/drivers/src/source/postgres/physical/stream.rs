@@ -171,11 +171,16 @@ impl Keeping<'_> {
         self.current.bytes.len() >= self.current.known.len()
     }
 
-    /// Keeps what has come and is not kept yet.
+    /// Keeps what has come and is not kept yet; never more than a piece of it is in memory twice.
     async fn keep(&mut self) -> Result<(), DriverError> {
-        let begin = self.current.kept.min(self.current.bytes.len());
-        let bytes = Bytes::copy_from_slice(&self.current.bytes[begin..]);
-        self.put(bytes).await
+        while self.current.kept < self.current.bytes.len() {
+            let rest = &self.current.bytes[self.current.kept..];
+            let bytes = Bytes::copy_from_slice(&rest[..rest.len().min(PIECE_BYTES_MAX)]);
+            self.put(bytes).await?;
+        }
+        self.since = None;
+        self.told.durable = self.told.durable.max(self.durable());
+        Ok(())
     }
 
     /// When the server's log ended at a position.
@@ -236,8 +241,6 @@ impl Keeping<'_> {
             self.told.stored = (self.told.stored.0 + 1, self.told.stored.1 + bytes.len() as u64);
             self.told.complete_at = of.complete_at.or(self.told.complete_at);
         }
-        self.since = None;
-        self.told.durable = self.told.durable.max(self.durable());
         Ok(())
     }
 
@@ -279,6 +282,7 @@ impl Keeping<'_> {
                 .hint("nothing of it is lost while the server lives; look at its disk and at the line to it")
         })?;
         self.put(whole.slice(self.current.kept.min(whole.len())..)).await?;
+        self.since = None;
         let next = Segment::of(self.current.segment.timeline, self.current.segment.end(self.size), self.size);
         self.current = Current {
             segment: next,
