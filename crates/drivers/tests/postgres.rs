@@ -1115,6 +1115,27 @@ async fn a_ruin_is_always_found_and_hits_what_a_question_names() {
     assert!(others > 0, "no question that names nothing would ever be doubted");
 }
 
+/// Whoever leaves it out says that the data are older than they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_value_counts_also_where_it_lies_in_a_large_table_without_an_index() {
+    let server = Server::start(&[]).unwrap();
+    server.create("log", &[]).unwrap();
+    let script = "CREATE TABLE old (at timestamptz PRIMARY KEY); INSERT INTO old VALUES ('2024-01-06 03:20Z'); \
+        CREATE TABLE large (at timestamptz, before timestamp, filler text); ALTER TABLE large ALTER filler SET STORAGE PLAIN; \
+        INSERT INTO large SELECT now() - interval '1 year', now() - interval '2 years', repeat('x', 8000) FROM generate_series(1, 9000); \
+        INSERT INTO large VALUES (now(), now() + interval '1 year')";
+    server.sql("log", script).unwrap();
+    assert!(
+        server.sql("log", "SELECT pg_relation_size('large')").unwrap().trim().parse::<u64>().unwrap()
+            > 64 << 20
+    );
+    let copied = capture(spec(&server, "log")).await;
+    let restored = copied.restored().await;
+    let newest = restored.newest(&Cx::unbounded()).await.unwrap().unwrap();
+    let age = copied.captured.point.duration_since(newest);
+    assert!(age >= SignedDuration::ZERO && age < SignedDuration::from_mins(1), "{age}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_restore_answers_questions_and_can_be_written_to() {
     use CheckOutcome::{Failed, Inconclusive, Passed};

@@ -29,7 +29,7 @@ use super::measure;
 use super::names::{identifier, literal, split_qualified};
 use super::own_witness;
 use super::restore::{Filled, exec};
-use super::session::{Address, Purpose, Session, optional, parsed, state_of, text};
+use super::session::{Address, Purpose, Session, flag, optional, parsed, state_of, text};
 
 /// Sessions that measure rows.
 const WORKERS: usize = 2;
@@ -39,10 +39,8 @@ const REUSED_BYTES_MIN: u64 = 8 << 20;
 const DAMAGED_BYTES_MAX: u64 = 64 << 20;
 /// Tables that a damage is chosen among.
 const DAMAGED_CHOICES: usize = 16;
-/// Largest table whose newest value is looked for without an index.
-const NEWEST_SCAN_BYTES_MAX: u64 = 64 << 20;
-/// Columns of times that are looked at.
-const NEWEST_COLUMNS_MAX: usize = 200;
+/// Columns of times that one reading of a table looks at.
+const NEWEST_AT_ONCE: usize = 200;
 /// Tables of the application that the write probe touches.
 const PROBED_TABLES_MAX: usize = 8;
 
@@ -171,7 +169,8 @@ impl RestoredPostgres {
         Self { sandbox, process, address, point, filled, state: Mutex::default() }
     }
 
-    /// The newest instant inside the data that is not after `until`.
+    /// The newest instant inside the data that is not after `until`. Every column of times is looked at, by its index or by reading its table
+    /// once: what was left out might hold a newer one, and data that are said to be older than they are raise a false alarm.
     pub(super) async fn newest_until(
         &self,
         cx: &Cx,
@@ -179,27 +178,43 @@ impl RestoredPostgres {
     ) -> Result<Option<Timestamp>, DriverError> {
         let session = self.open(cx).await?;
         let sql = format!(
-            "SELECT format('%I.%I', n.nspname, c.relname), quote_ident(a.attname), format_type(a.atttypid, NULL) \
+            "SELECT format('%I.%I', n.nspname, c.relname), quote_ident(a.attname), format_type(a.atttypid, NULL), \
+             EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum AND i.indpred IS NULL)::text \
              FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-             LEFT JOIN LATERAL (SELECT true AS found FROM pg_index i WHERE i.indrelid = c.oid AND i.indkey[0] = a.attnum \
-             AND i.indpred IS NULL LIMIT 1) x ON true WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped \
-             AND a.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype) AND {} \
-             AND (x.found OR pg_relation_size(c.oid) <= {NEWEST_SCAN_BYTES_MAX}) \
-             ORDER BY x.found NULLS LAST, pg_relation_size(c.oid) LIMIT {NEWEST_COLUMNS_MAX}",
+             WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped \
+             AND a.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype) AND {} ORDER BY 1, 2",
             View::default().schema()
         );
-        let mut newest: Option<Timestamp> = None;
         let point = literal(&until.to_string());
+        // What lies after the recovery point is a plan (an expiry, an appointment), not a record.
+        let is_record =
+            |column: &str, of: &str| format!("{column} <= {point}::{of} AND {column} > '1970-01-02'");
+        const FORM: &str = "'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'";
+        let (mut asked, mut scanned) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
         for row in session.query(cx, "list the columns of times", &sql).await? {
             let (table, column, of) = (text(&row, 0)?, text(&row, 1)?, text(&row, 2)?);
-            // What lies after the recovery point is a plan (an expiry, an appointment), not a record.
-            let sql = format!(
-                "SELECT to_char(max({column}), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM ONLY {table} \
-                 WHERE {column} <= {point}::{of} AND {column} > '1970-01-02'"
-            );
-            let found = optional(&session.row(cx, "look for the newest value", &sql).await?, 0)?;
-            let found = found.and_then(|found| found.parse::<Timestamp>().ok());
-            newest = newest.max(found);
+            let is_record = is_record(&column, &of);
+            if flag(&row, 3)? {
+                asked.push(format!(
+                    "SELECT to_char(max({column}), {FORM}) FROM ONLY {table} WHERE {is_record}"
+                ));
+            } else {
+                let newest = format!("to_char(max({column}) FILTER (WHERE {is_record}), {FORM})");
+                scanned.entry(table).or_default().push(newest);
+            }
+        }
+        for (table, columns) in &scanned {
+            for part in columns.chunks(NEWEST_AT_ONCE) {
+                asked.push(format!("SELECT {} FROM ONLY {table}", part.join(", ")));
+            }
+        }
+        let mut newest: Option<Timestamp> = None;
+        for sql in asked {
+            let row = session.row(cx, "look for the newest value", &sql).await?;
+            for column in 0..row.len() {
+                let found = optional(&row, column)?.and_then(|found| found.parse::<Timestamp>().ok());
+                newest = newest.max(found);
+            }
         }
         Ok(newest)
     }
