@@ -2,14 +2,13 @@
 //!
 //! An entry is a file in `journal/`, named by the SHA-256 of what is stored: the length of a box (four bytes, little-endian), that box,
 //! which holds a few words about the entry, and the entry itself, compressed and boxed as an index is, but for that it is compressed in
-//! frames of 4 MiB, one behind the other, by all cores at once. The words can be read without the entry. Other clients of the format do not look there, no snapshot refers to it, and no prune removes it: whoever wrote it does, once
-//! a snapshot holds the same.
-
-use bytes::Bytes;
+//! frames of 4 MiB, one behind the other, by all cores at once. The words can be read without the entry. Other clients of the format do
+//! not look there, no snapshot refers to it, and no prune removes it: whoever wrote it does, once a snapshot holds the same.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use zstd::zstd_safe;
 
 use crate::control::Control;

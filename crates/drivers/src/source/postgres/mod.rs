@@ -440,7 +440,6 @@ impl Source for PostgresSource {
     }
 }
 
-/// Copies that hold a log.
 /// Those copies that hold a log.
 fn logged(copies: &[(Witness, Arc<dyn CopyReader>)]) -> Result<Vec<physical::deliver::Copy>, DriverError> {
     let mut logged = Vec::new();

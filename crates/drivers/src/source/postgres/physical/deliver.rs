@@ -35,7 +35,8 @@ use super::{BETWEEN, DATA, SPACES, data_path, in_data, log_path, named, space_pa
 pub(super) const LOG: &str = "log";
 /// What a data directory must not say of itself when its server starts anew.
 const SILENCED: &[&str] = &["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"];
-/// Most settings that a standby must not have lower than its primary: `PARAMETER_CHANGE` of the log names them.
+/// Settings that a standby must not have lower than its primary, which the log tells when they change (`xl_parameter_change` of
+/// `src/include/access/xlog_internal.h`).
 const RAISED: &[&str] = &[
     "max_connections",
     "max_worker_processes",
