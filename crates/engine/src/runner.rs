@@ -866,6 +866,9 @@ impl Runner {
             copies.extend(behind);
             let work = subject.driver.deliver_until(cx, &copies, journal, &job.target, &until, &job.opening);
             cx.run(work).await.map_err(DriverError::from).and_then(|delivered| delivered)
+        } else if job.opening != Opening::Alone {
+            // What only recovers to its own end would open, and not follow.
+            Err(DriverError::new(ErrorKind::Refused, "make a standby of a copy without its log"))
         } else if job.paths.is_empty() {
             let work = subject.driver.deliver(cx, &job.witness, Arc::clone(&job.reader), &job.target);
             cx.run(work).await.map_err(DriverError::from).and_then(|delivered| delivered)

@@ -568,7 +568,10 @@ fn what_is_left_of_a_data_directory_is_not_fetched_again() {
     // What cannot be taken from there is said before anything is done.
     let nowhere = server.path().join("nowhere");
     let never = server.path().join("never");
-    let words = ["restore", "shop", "--to", &at(&never), "--reuse", &at(&nowhere)];
-    let ran = estate.product.run(&words).unwrap();
-    assert!(ran.code == Some(10) && ran.stderr.contains("to be reused") && !never.exists(), "{ran:?}");
+    let (to, old) = (at(&never), at(&nowhere));
+    for more in [&[][..], &["--dry-run"]] {
+        let words = [&["restore", "shop", "--to", &to, "--reuse", &old][..], more].concat();
+        let ran = estate.product.run(&words).unwrap();
+        assert!(ran.code == Some(10) && ran.stderr.contains("to be reused") && !never.exists(), "{ran:?}");
+    }
 }

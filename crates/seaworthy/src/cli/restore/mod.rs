@@ -237,6 +237,9 @@ async fn rehearse(
     let (chosen, _) = chosen(&ground, opened, order).await?;
     watch.step(&chosen.words());
     vacant(&target)?;
+    if let Some(old) = &order.reuse {
+        readable(old)?;
+    }
     let words = describe(&target);
     if matches!(target, NewTarget::Database { .. }) {
         let reader: Arc<dyn CopyReader> =
@@ -448,22 +451,23 @@ fn reusable(
     old: &Path,
     places: Vec<(CopyPath, PathBuf)>,
 ) -> Outcome<Vec<(CopyPath, PathBuf)>> {
-    let named = printable(&old.to_string_lossy());
     if places.is_empty() || !matches!(target, NewTarget::Directory(_)) {
         return Err(Failure::new(
             Exit::Usage,
             "--reuse is for a tree of files and for a base backup of PostgreSQL, into a directory: nothing else lies in a copy as it lies on a disk",
         ));
     }
-    if let Err(error) = std::fs::read_dir(old) {
-        return Err(Failure::because(
-            Exit::NotFound,
-            format!("read `{named}`, which is to be reused"),
-            &error,
-        )
-        .hint("without --reuse all of the copy is fetched"));
-    }
+    readable(old)?;
     Ok(places)
+}
+
+/// Refuses an old place that is not there.
+fn readable(old: &Path) -> Outcome<()> {
+    std::fs::read_dir(old).map(drop).map_err(|error| {
+        let named = printable(&old.to_string_lossy());
+        Failure::because(Exit::NotFound, format!("read `{named}`, which is to be reused"), &error)
+            .hint("without --reuse all of the copy is fetched")
+    })
 }
 
 /// Refuses a directory in which something lies, as the restore itself would.
