@@ -468,7 +468,7 @@ fn a_standby_made_of_copies_follows_its_primary_and_the_repository() {
         let archive = format!("\"{}\" wal push --socket {} shop \"%p\"", own.display(), socket.display());
         server.sql("shop", &format!("ALTER SYSTEM SET archive_command = '{archive}'")).unwrap();
         server.sql("shop", "SELECT pg_reload_conf()").unwrap();
-        let _open = Open::begin(&estate, &socket);
+        let open = Open::begin(&estate, &socket);
         let restore = |words: &[&str]| {
             let mut command = Command::new(&own);
             command.args(estate.product.arguments(&[&["restore", "shop", "--standby"], words].concat()));
@@ -528,6 +528,15 @@ fn a_standby_made_of_copies_follows_its_primary_and_the_repository() {
         follower.sql("shop", "INSERT INTO marks VALUES (4)").unwrap();
         count(&follower, "1,2,3,4");
         assert_eq!(alone.sql("shop", "SELECT pg_is_in_recovery()").unwrap().trim(), "t");
+        // Where nobody answers it stops, rather than take that for the end of the log.
+        drop(open);
+        let began = Instant::now();
+        while let Ok(told) = alone.sql("shop", "SELECT pg_is_in_recovery()") {
+            assert!(told.trim() == "t" && began.elapsed() < Duration::from_secs(60), "{told}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let log = std::fs::read_to_string(lone.join("server.log")).unwrap();
+        assert!(log.contains("exited with exit code 200"), "{log}");
     }
 }
 
