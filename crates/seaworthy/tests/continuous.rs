@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use seaworthy_testkit::load::{DEPOT, Load, PARCELS, TILL, prove};
-use seaworthy_testkit::postgres::{Server, programs, shop};
+use seaworthy_testkit::postgres::{Server, position, programs, shop};
 use seaworthy_testkit::product::Product;
 use serde_json::Value;
 
@@ -471,11 +471,6 @@ impl Drop for Receiver {
         self.0.kill().expect("a child of ours can be killed");
         self.0.wait().expect("a child of ours can be waited for");
     }
-}
-
-fn position(text: &str) -> u64 {
-    let (high, low) = text.trim().split_once('/').unwrap();
-    u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
 }
 
 /// Up to where copies and the journal hold the log, and how many holes there are.

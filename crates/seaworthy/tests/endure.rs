@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use seaworthy_testkit::estate::Dice;
 use seaworthy_testkit::load::{DEPOT, Load, PARCELS, TILL, is_equal, prove};
-use seaworthy_testkit::postgres::{Server, programs, server_user, shop};
+use seaworthy_testkit::postgres::{Server, position, programs, server_user, shop};
 use seaworthy_testkit::product::Product;
 use seaworthy_testkit::proxy::{Fault, FaultProxy};
 use serde_json::Value;
@@ -44,11 +44,6 @@ fn dump(service: &str, server: &Server, host: &Path) -> String {
         host.display(),
         server.programs().display()
     )
-}
-
-fn position(text: &str) -> u64 {
-    let (high, low) = text.trim().split_once('/').unwrap();
-    u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
 }
 
 /// Up to where copies and the journal hold the log, and how many holes there are in it from `since` on.

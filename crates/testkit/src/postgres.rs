@@ -733,3 +733,15 @@ pub fn sql_at(host: &Path, database: &str, script: &str) -> Result<String, Serve
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+/// A position in the log, from how servers write it.
+///
+/// # Panics
+///
+/// Where it is none.
+#[must_use]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking")]
+pub fn position(text: &str) -> u64 {
+    let (high, low) = text.trim().split_once('/').unwrap();
+    u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
+}
